@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a host is told at boot: plain frozen data, the only thing that fleets, tests and `fidelity` hand to `boot()`.
+
+Bytes and seconds here (this is an edge); `boot.py` converts to pages and nanoseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class CgroupSpec:
+    """One cgroup v2 directory. `limits` has the interface files' own names and values in bytes (-1 = `max`)."""
+
+    name: str
+    parent: str = ""  # "" is the root
+    limits: Mapping[str, int] = field(default_factory=dict)  # memory.max, memory.high, memory.min, memory.low, memory.swap.max, memory.oom.group
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """One process. Its first thread runs `ops`, the op language of `workloads/script.py`, in order."""
+
+    name: str  # comm; unique on its host
+    ops: tuple[str, ...]
+    start_s: float = 0.0
+    cgroup: str = ""
+    oom_score_adj: int = 0
+    restart_s: float | None = None  # seconds after death at which it is started again; None: stays dead
+
+
+@dataclass(frozen=True)
+class DiskSpec:
+    """A block device: fixed latency per request plus a bandwidth shared by everybody."""
+
+    bytes_per_s: int
+    latency_us: float
+
+
+@dataclass(frozen=True)
+class HostSpec:
+    name: str
+    memory_bytes: int  # installed RAM; MemTotal is what boot leaves of it
+    cpus: int = 4
+    swap_bytes: int = 0
+    sysctl: Mapping[str, int] = field(default_factory=dict)  # "vm.swappiness": 10
+    thp: str = "madvise"
+    cpu_profile: str = "server"  # server | lab | lab-tcg
+    disk: DiskSpec = DiskSpec(2_000_000_000, 80.0)
+    swap_disk: DiskSpec | None = None  # None: swap shares `disk`
+    files: Mapping[str, int] = field(default_factory=dict)  # path → bytes
+    cgroups: tuple[CgroupSpec, ...] = ()
+    tasks: tuple[TaskSpec, ...] = ()
+    boot_unix_s: int = 0  # wall-clock time of virtual time 0, only ever shown, never used by a law
+
+
+@dataclass(frozen=True)
+class Command:
+    """Something done to a host from outside between two epochs (a fault, the control plane, a person)."""
+
+    t_ns: int
+    host: str
+    kind: str  # start_thread | stop_thread | start_task | kill | sysctl | limit
+    args: Mapping[str, object] = field(default_factory=dict)
+    author: str = "chaos"
+
+    # start_thread  {"task": name, "thread": id, "ops": (…,)}  one more thread of the task, sharing its memory
+    # stop_thread   {"task": name, "thread": id}               the thread ends; what it allocated stays
+    # start_task    {"spec": TaskSpec}                         a new process (its cgroup must exist)
+    # kill          {"task": name}                             SIGKILL
+    # sysctl        {"name": "vm.swappiness", "value": 10}
+    # limit         {"cgroup": name, "file": "memory.max", "bytes": n}
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened on a host, as it goes into the history (`subject` is a task, cgroup or host name)."""
+
+    t_ns: int
+    host: str
+    seq: int  # per host, total order within one instant
+    kind: str  # oom_kill | task_exit | restart | impact_start | impact_end | boot | table_full …
+    subject: str
+    data: Mapping[str, object] = field(default_factory=dict)

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one place that says how laws are compiled, cached and checked.
+
+A *law* is one short compiled function over integers and NumPy records. Everything in `linux/`, `hardware/` and the
+hot part of `host/` is a law; nothing else uses Numba.
+
+Rules kept here, each with its reason:
+
+- **A cache must never go stale.** Numba's own cache notices neither an edit in another file nor a changed option
+  (measured), so the cache folder is named by a hash of every compiled source file, the versions of Numba and
+  NumPy, the interpreter and the mode.
+- **Two modes.** `fast` (default) and `checked` (`FLEETSIM_CHECKED=1`: bounds checks; out-of-range reads otherwise
+  return garbage silently). `NUMBA_DISABLE_JIT=1` runs everything as plain Python, for debugging and naive twins.
+- **No libm in a law.** glibc's `exp` differs in the last bit between FMA and non-FMA machines (measured); a history
+  must not. `exp_q` below is made of + and × on integers only. No fastmath, no parallel reductions.
+- `error_model="python"`: a division by zero is a bug and raises, instead of becoming `inf`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numba
+import numpy
+
+PACKAGE = Path(__file__).parent
+COMPILED_FOLDERS = ("hardware", "linux", "allocators", "workloads", "host", "observe", "fleet")
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def mode() -> str:
+    """`fast`, `checked` (bounds checks) or `python` (no compilation at all)."""
+    if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
+        return "python"
+    return "checked" if os.environ.get("FLEETSIM_CHECKED", "0") not in ("", "0") else "fast"
+
+
+def source_hash() -> str:
+    """SHA-256 (16 hex digits) over everything a compiled law can depend on."""
+    digest = hashlib.sha256()
+    digest.update(f"{numba.__version__} {numpy.__version__} {sys.version}".encode())
+    files = [PACKAGE / "law.py"]
+    for folder in COMPILED_FOLDERS:
+        files += sorted((PACKAGE / folder).glob("*.py"))
+    for path in files:
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def cache_root() -> Path:
+    """Where compiled laws are kept: `$FLEETSIM_CACHE_DIR`, else `$XDG_CACHE_HOME/fleetsim`, else `~/.cache/fleetsim`."""
+    chosen = os.environ.get("FLEETSIM_CACHE_DIR")
+    if chosen:
+        return Path(chosen)
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "fleetsim"
+
+
+def _choose_cache_dir() -> Path:
+    folder = cache_root() / f"{source_hash()}-{mode()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:  # a read-only home: compile every time rather than fail
+        folder = Path(tempfile.mkdtemp(prefix="fleetsim-laws-"))
+    return folder
+
+
+CACHE_DIR = _choose_cache_dir()
+numba.config.CACHE_DIR = str(CACHE_DIR)
+
+_OPTIONS: dict[str, Any] = {
+    "cache": True,
+    "nogil": True,  # shards step in threads
+    "error_model": "python",
+    "boundscheck": mode() == "checked",
+}
+
+
+def law(function: F) -> F:
+    """Compile `function` as a law (see the module's rules)."""
+    compiled: F = numba.njit(**_OPTIONS)(function)
+    return compiled
+
+
+def inlined(function: F) -> F:
+    """A law of a line or two that is copied into its callers at the Numba level. Use sparingly: it multiplies compile time."""
+    compiled: F = numba.njit(inline="always", **_OPTIONS)(function)
+    return compiled
+
+
+def is_cold() -> bool:
+    """True if nothing was compiled yet for this source and mode, so that the next run spends up to 90 s compiling."""
+    return mode() != "python" and next(CACHE_DIR.rglob("*.nbi"), None) is None
+
+
+Q = 20
+ONE_Q = 1 << Q
+
+
+@law
+def exp_neg_q(x_q: int) -> int:
+    """e^(−x) in 20-bit fixed point, made of integer + and × only.
+
+        halve x until x ≤ 1/16, take 1 − x + x²/2 − x³/6, square back up
+
+    x_q      int64  x · 2^20, x ≥ 0
+    returns  int64  e^(−x) · 2^20, 0..2^20; relative error < 2^-13 where the result is above 2^-10
+
+    Source: Taylor series; own arithmetic. Leaves out: nothing below the stated error.
+    """
+    if x_q <= 0:
+        return ONE_Q
+    if x_q > 20 * ONE_Q:
+        return 0
+    x30 = x_q << 10  # 30-bit fixed point inside
+    halvings = 0
+    while x30 > 1 << 26:
+        x30 >>= 1
+        halvings += 1
+    one = 1 << 30
+    x2 = x30 * x30 >> 30
+    x3 = x2 * x30 >> 30
+    y = one - x30 + x2 // 2 - x3 // 6
+    for _ in range(halvings):
+        y = y * y >> 30
+    return y >> 10
