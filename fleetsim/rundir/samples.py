@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Samples as Parquet that anybody's duckdb, polars or pandas opens.
+
+    samples/series.parquet        id int64 · labels map<string, string> (sorted, `__name__` among them)
+    samples/block-NNNNN.parquet   id int64 · t int64 (unix ms) · value float64, sorted by (id, t)
+
+Rules kept: memory is bounded by one block whatever the length of the run; a staleness marker is the NaN with exactly
+the bits 0x7ff0000000000002 and survives (dictionary encoding would merge NaNs, so it is off for values); the digest
+depends on what was sampled, not on the order of appending, on ids or on where blocks end.
+Leaves out: compaction. A block is written once and never touched again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+STALE_BITS = 0x7FF0000000000002
+STALE = np.array([STALE_BITS], np.uint64).view(np.float64)[0]  # as NumPy float64: a Python float might lose the bits
+
+BLOCK_ROWS = 2_000_000
+ROW_GROUP_ROWS = 262_144  # small enough that reading a few series or minutes skips most of a block
+SERIES_PER_DIGEST_PASS = 65_536
+
+BLOCK_SCHEMA = pa.schema([("id", pa.int64()), ("t", pa.int64()), ("value", pa.float64())])
+SERIES_SCHEMA = pa.schema([("id", pa.int64()), ("labels", pa.map_(pa.string(), pa.string()))])
+
+Columns = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]
+
+
+def label_key(labels: Mapping[str, str]) -> str:
+    """The one spelling of a label set: JSON with sorted names."""
+    return json.dumps(dict(sorted(labels.items())), ensure_ascii=False, separators=(",", ":"))
+
+
+class SampleWriter:
+    """Appends to `folder`. `series` gives an id per label set; `append` takes arrays of equal length."""
+
+    def __init__(self, folder: Path, block_rows: int = BLOCK_ROWS) -> None:
+        folder.mkdir()
+        self._folder, self._block_rows = folder, block_rows
+        self._ids: dict[str, int] = {}
+        self._pending: list[Columns] = []
+        self._pending_rows = 0
+        self._blocks = 0
+        self.rows = 0
+
+    def series(self, labels: Mapping[str, str]) -> int:
+        return self._ids.setdefault(label_key(labels), len(self._ids))
+
+    def append(self, ids: NDArray[np.int64], times_ms: NDArray[np.int64], values: NDArray[np.float64]) -> None:
+        if not len(ids) == len(times_ms) == len(values):
+            raise ValueError(f"samples need arrays of one length, got {len(ids)}, {len(times_ms)}, {len(values)}")
+        if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < len(self._ids):
+            raise ValueError(f"a sample names series {int(ids.max())}, but only {len(self._ids)} were announced")
+        # copies: the caller may fill the same buffers again for its next scrape
+        self._pending.append((np.array(ids, np.int64), np.array(times_ms, np.int64), np.array(values, np.float64)))
+        self._pending_rows += len(ids)
+        self.rows += len(ids)
+        if self._pending_rows >= self._block_rows:
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self._pending_rows:
+            return
+        ids, times, values = (np.concatenate(column) for column in zip(*self._pending, strict=True))
+        order = np.lexsort((times, ids))
+        table = pa.table([ids[order], times[order], values[order]], schema=BLOCK_SCHEMA)
+        pq.write_table(
+            table,
+            self._folder / f"block-{self._blocks:05d}.parquet",
+            compression="zstd",
+            row_group_size=ROW_GROUP_ROWS,
+            use_dictionary=False,
+            column_encoding={"id": "DELTA_BINARY_PACKED", "t": "DELTA_BINARY_PACKED", "value": "BYTE_STREAM_SPLIT"},
+        )
+        self._blocks += 1
+        self._pending, self._pending_rows = [], 0
+
+    def close(self) -> bytes:
+        """Write what is left and return the digest of all samples."""
+        self._flush()
+        if not self._blocks:  # a run without samples is still readable
+            pq.write_table(BLOCK_SCHEMA.empty_table(), self._folder / "block-00000.parquet")
+        labels = [list(json.loads(key).items()) for key in self._ids]
+        table = pa.table([pa.array(range(len(labels)), pa.int64()), pa.array(labels, SERIES_SCHEMA.field(1).type)], schema=SERIES_SCHEMA)
+        pq.write_table(table, self._folder / "series.parquet", compression="zstd")
+        return samples_digest(self._folder, list(self._ids))
+
+
+def dataset(folder: Path) -> ds.Dataset:
+    return ds.dataset(sorted(str(path) for path in folder.glob("block-*.parquet")), format="parquet", schema=BLOCK_SCHEMA)
+
+
+def read_columns(data: ds.Dataset, where: pc.Expression | None) -> Columns:
+    """The matching rows sorted by (id, t)."""
+    table = data.to_table(filter=where)
+    ids, times, values = (table.column(name).to_numpy() for name in ("id", "t", "value"))
+    order = np.lexsort((times, ids))
+    return ids[order], times[order], values[order]
+
+
+def runs(ids: NDArray[np.int64]) -> Iterator[tuple[int, int, int]]:
+    """(id, first row, row after the last) of every stretch of equal ids."""
+    if not len(ids):
+        return
+    cuts = np.flatnonzero(ids[1:] != ids[:-1]) + 1
+    for first, last in zip([0, *cuts.tolist()], [*cuts.tolist(), len(ids)], strict=True):
+        yield int(ids[first]), first, last
+
+
+def samples_digest(folder: Path, keys: list[str]) -> bytes:
+    """SHA-256 over (labels, times, value bits) of every series, series ordered by their labels, samples by time."""
+    data = dataset(folder)
+    series: list[tuple[str, bytes]] = []
+    for low in range(0, len(keys), SERIES_PER_DIGEST_PASS):
+        inside = (pc.field("id") >= low) & (pc.field("id") < low + SERIES_PER_DIGEST_PASS)
+        ids, times, values = read_columns(data, inside)
+        for number, first, last in runs(ids):
+            if (np.diff(times[first:last]) <= 0).any():
+                raise ValueError(f"series {keys[number]} has two samples at one instant")
+            content = times[first:last].astype("<i8").tobytes() + values[first:last].astype("<f8").tobytes()
+            series.append((keys[number], hashlib.sha256(content).digest()))
+    digest = hashlib.sha256()
+    for key, content_digest in sorted(series):
+        digest.update(key.encode() + b"\0" + content_digest)
+    return digest.digest()

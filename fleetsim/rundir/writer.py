@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""RunWriter: everything a run leaves behind, written as it happens, sealed by `close`.
+
+    writer = RunWriter(out, manifest, scenario, targets)
+    memory = writer.series({"__name__": "node_memory_MemFree_bytes", "job": "node", "instance": "db-1:9100"})
+    writer.samples(ids, times_ms, values)        # arrays, any number at once, staleness = samples.STALE
+    writer.events([HistoryEvent(...), ...])      # any order; sorted when sealed
+    history_hash = writer.close(record_digests)
+
+Rules kept: an existing non-empty folder is refused before anything is written; until `close` the manifest says
+`history_hash: null`, so that half a run is never mistaken for one; calls may come from several threads.
+History events are kept in memory until `close` (some hundred bytes each): their total order is only known then.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from fleetsim.errors import BadInput
+from fleetsim.rundir.models import HistoryEvent, Manifest, Placement, Target, TargetsFile
+from fleetsim.rundir.samples import SampleWriter
+
+
+class RunWriter:
+    def __init__(
+        self,
+        out: Path,
+        manifest: Manifest,
+        scenario: Mapping[str, Any],
+        targets: Sequence[Target],
+        *,
+        placements: Sequence[Placement] = (),
+        exporters: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
+        self._out = claim(out)
+        self._lock = threading.Lock()
+        self._manifest = manifest.model_copy(update={"history_hash": None})
+        self._targets = TargetsFile(
+            targets=list(targets),
+            placements=list(placements),
+            exporters={name: sorted(metrics) for name, metrics in sorted((exporters or {}).items())},
+        )
+        self._events: list[tuple[int, str, int, str]] = []
+        self._seen: set[tuple[str, int]] = set()
+        self._write_json("manifest.json", self._manifest)
+        self._write_json("targets.json", self._targets)
+        text = yaml.safe_dump(dict(scenario), sort_keys=False, allow_unicode=True, width=120)
+        (self._out / "scenario.yaml").write_text(text, encoding="utf-8")
+        self._samples = SampleWriter(self._out / "samples")
+
+    def series(self, labels: Mapping[str, str]) -> int:
+        """The id of this label set (`__name__` included); asking twice gives the same id."""
+        with self._lock:
+            return self._samples.series(labels)
+
+    def samples(self, ids: NDArray[np.int64], times_ms: NDArray[np.int64], values: NDArray[np.float64]) -> None:
+        """Append samples; the arrays may be reused by the caller afterwards."""
+        with self._lock:
+            self._samples.append(ids, times_ms, values)
+
+    def events(self, events: Iterable[HistoryEvent]) -> None:
+        with self._lock:
+            for event in events:
+                key = (event.host, event.seq)
+                if key in self._seen:
+                    raise ValueError(f"host {event.host!r} has used the sequence number {event.seq} twice; the history has no total order")
+                self._seen.add(key)
+                line = json.dumps(event.model_dump(), ensure_ascii=False, separators=(",", ":"))
+                self._events.append((event.t_ns, event.host, event.seq, line))
+
+    def place(self, placements: Iterable[Placement]) -> None:
+        """Pods and services that came, moved or went while the run went on."""
+        with self._lock:
+            self._targets = self._targets.model_copy(update={"placements": [*self._targets.placements, *placements]})
+
+    def close(self, record_digests: Iterable[tuple[str, bytes]], *, wall_seconds: float | None = None) -> str:
+        """Seal the run. `record_digests`: (host, digest of its final record). Returns `history_hash` (hex)."""
+        with self._lock:
+            digest = hashlib.sha256()
+            with (self._out / "history.jsonl").open("wb") as history:
+                for *_, line in sorted(self._events):
+                    history.write(line.encode() + b"\n")
+                    digest.update(line.encode() + b"\n")
+            digest.update(self._samples.close())
+            for host, record in sorted(record_digests):
+                digest.update(host.encode() + b"\0" + record)
+            self._write_json("targets.json", self._targets)
+            sealed = self._manifest.model_copy(update={"history_hash": digest.hexdigest(), "wall_seconds": wall_seconds})
+            self._write_json("manifest.json", sealed)
+            return digest.hexdigest()
+
+    def _write_json(self, name: str, content: Manifest | TargetsFile) -> None:
+        (self._out / name).write_text(content.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+
+def claim(out: Path) -> Path:
+    """The folder for a new run, made if need be; whatever somebody else has put there is left alone."""
+    if out.is_file():
+        raise BadInput("is a file; a run needs a folder of its own", file=out)
+    if out.is_dir() and any(out.iterdir()):
+        raise BadInput("exists and is not empty; name a new folder or remove it first", file=out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"cannot be made a folder: {error.strerror}", file=out) from None
+    return out
