@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+# Every target is all the set-up it needs, from a fresh clone on a machine with python3 (3.11+), git and make.
+#
+#   make demo        the main job: two incidents, judged by the real Prometheus
+#   make test        the tests (≤ 15 minutes)          make test-slow   what must take longer
+#   make lint        formatting, types, import layers   make format      puts the formatting right
+#   make bench       the figures of docs/benchmarks.md  make clean       takes away what the targets made
+#
+# Narrow a test run with ARGS:  make test ARGS="tests/verdict -k staleness"
+
+SHELL := /bin/bash
+VENV := .venv
+PYTEST := $(VENV)/bin/python -m pytest
+PARALLEL := -n 2 --dist worksteal
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup prometheus tools demo test test-slow lint format bench clean
+
+help:
+	@sed -n '4,9s/^# \{0,1\}//p' Makefile
+
+setup:
+	@scripts/ensure-venv.sh
+
+prometheus:
+	@scripts/ensure-prometheus.sh
+
+tools:
+	@scripts/ensure-prometheus.sh --optional
+	@scripts/ensure-test-tools.sh
+
+demo: setup prometheus
+	$(VENV)/bin/fleetsim check \
+	  --rules chaos_scenarios/rules/free-memory.yml \
+	  --rules chaos_scenarios/rules/available-memory.yml \
+	  chaos_scenarios/leak-one-container.yaml \
+	  chaos_scenarios/page-cache-fills-memory.yaml
+
+test: setup tools
+	$(PYTEST) $(PARALLEL) -m "not slow" $(ARGS)
+
+# pytest's exit code 5 means that nothing is marked slow (or ARGS selected nothing slow): said, and not a failure.
+test-slow: setup tools
+	@$(PYTEST) $(PARALLEL) -m slow $(ARGS); code=$$?; \
+	if [ $$code -eq 5 ]; then echo "no test is marked slow: nothing to run"; exit 0; fi; exit $$code
+
+lint: setup
+	$(PYTEST) -n 0 tests/test_tidy.py
+
+format: setup
+	$(VENV)/bin/ruff check --fix-only --quiet . || true
+	$(VENV)/bin/ruff format .
+
+bench: setup
+	$(VENV)/bin/fleetsim bench $(ARGS)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .benchmarks
+	find fleetsim tests -name __pycache__ -type d -prune -exec rm -rf {} +

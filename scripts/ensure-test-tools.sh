@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Sees to the programs that only tests compare against: the real node_exporter, free, vmstat, unshare.
+#
+# Without them the tests that need them are skipped and say so; with FLEETSIM_REQUIRE_TOOLS=1 their absence is an error.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+declare -A PACKAGE_OF=(
+    [prometheus-node-exporter]=prometheus-node-exporter
+    [free]=procps
+    [vmstat]=procps
+    [unshare]=util-linux
+)
+
+missing_programs() {
+    local program
+    for program in "${!PACKAGE_OF[@]}"; do
+        command -v "$program" >/dev/null || printf '%s\n' "$program"
+    done | sort
+}
+
+mapfile -t missing < <(missing_programs)
+[ ${#missing[@]} -eq 0 ] && exit 0
+
+packages=()
+for program in "${missing[@]}"; do packages+=("${PACKAGE_OF[$program]}"); done
+mapfile -t packages < <(printf '%s\n' "${packages[@]}" | sort -u)
+
+if can_install && apt_install "${packages[@]}"; then
+    hash -r
+    mapfile -t missing < <(missing_programs)
+    [ ${#missing[@]} -eq 0 ] && exit 0
+fi
+sentence="not on this machine: ${missing[*]}; install ${packages[*]} (Debian: apt-get install --no-install-recommends ${packages[*]})"
+[ "${FLEETSIM_REQUIRE_TOOLS:-0}" = 1 ] && die 3 "$sentence"
+say "$sentence; the tests that compare with them are skipped"
