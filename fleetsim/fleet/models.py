@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The keys of a scenario file (format 1), as pydantic models: what `fleetsim schema` publishes and every reader checks.
+
+A pod entry holds the arguments of its workload beside its own keys, a timeline entry those of its fault: `scenario.py`
+separates them. Bytes, nanoseconds and bytes per second from here on (units.py reads what people write).
+Leaves out: what needs more than one entry to judge (`scenario.py`) and who is meant by a target (`targets.py`).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from fleetsim.fleet.disks import DISKS
+from fleetsim.units import Duration, PositiveDuration, PositiveSize, Size
+
+HOSTS_MAX = 100_000
+RESERVED_NAMES = frozenset({"all", "one", "a", "the", "everyone"})
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
+_TASK_COMM = 63
+IMPACTS = ("killed", "slow")
+"""The harms a host can show so far."""
+
+
+def dns_name(name: str) -> str:
+    if not _NAME.fullmatch(name) or name.isdigit() or name in RESERVED_NAMES:
+        raise ValueError("a name is made of small letters, digits and '-', such as web-1 (and is no word of a target: all, one, a, the, everyone)")
+    return name
+
+
+class Keys(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, populate_by_name=True)
+
+
+class PodKeys(Keys):
+    """A pod on every host of its group: one container. Its workload's arguments stand beside these keys."""
+
+    name: str = Field(description="the pod's name, such as checkout")
+    workload: str = Field(description="what it runs, see fleetsim list workloads")
+    requests: Size | None = Field(None, description="memory the scheduler sets aside (default: the limits)")
+    limits: PositiveSize | None = Field(None, description="memory.max of the container (default: none)")
+
+    _dns = field_validator("name")(dns_name)
+
+
+class HostKeys(Keys):
+    """A group of hosts that are alike."""
+
+    hosts: int = Field(description="how many hosts", ge=1, le=HOSTS_MAX)
+    name: str = Field(description="the group's name, such as web; its hosts are web-0, web-1 …")
+    memory: PositiveSize = Field(description="installed RAM of each, such as 64GiB", ge=256 << 20, le=16 << 40)
+    swap: Size = Field(0, description="swap space of each", le=16 << 40)
+    cpus: int = Field(4, description="CPUs of each", ge=1, le=1024)
+    disk: str | None = Field(None, description=f"kind of disk: {', '.join(DISKS)} (default nvme; to be said where there is swap)")
+    sysctl: dict[str, int] = Field(default_factory=dict, description="kernel settings, such as {vm.swappiness: 10}")
+    thp: Literal["always", "madvise", "never"] = Field("madvise", description="transparent huge pages")
+    labels: dict[str, str] = Field(default_factory=dict, description="further labels of the hosts' scrape targets")
+    files: dict[str, Annotated[PositiveSize, Field(le=1 << 50)]] = Field(
+        default_factory=dict, description="files on the data disk, such as {/data/big.bin: 200GiB}"
+    )
+    pods: list[dict[str, Any]] = Field(default_factory=list, description="what runs on each of them")
+
+    _dns = field_validator("name")(dns_name)
+
+    @field_validator("disk")
+    @classmethod
+    def _disk(cls, disk: str | None) -> str | None:
+        if disk is not None and disk not in DISKS:
+            raise ValueError(f"write one of {', '.join(DISKS)}")
+        return disk
+
+    @field_validator("labels")
+    @classmethod
+    def _labels(cls, labels: dict[str, str]) -> dict[str, str]:
+        for name in labels:
+            if not _LABEL.fullmatch(name) or name.startswith("__") or name in ("job", "instance"):
+                raise ValueError(f"{name!r} cannot be a label; a label is letters, digits and '_', and neither job nor instance")
+        return labels
+
+    @field_validator("files")
+    @classmethod
+    def _files(cls, files: dict[str, int]) -> dict[str, int]:
+        for path in files:
+            if not path.startswith("/") or path.endswith("/") or any(c.isspace() for c in path):
+                raise ValueError(f"{path!r} is not a file's path; write an absolute path without spaces, such as /data/big.bin")
+        return files
+
+
+class TimelineKeys(Keys):
+    """Something that goes wrong. The fault's own parameters stand beside these keys."""
+
+    at: Duration = Field(description="when it begins, such as 10m")
+    fault: str = Field(description="which fault, see fleetsim list faults")
+    on: str = Field(description="whom it hits, such as one web, 10% of db, all")
+    for_: PositiveDuration | None = Field(None, alias="for", description="how long it lasts (default: to the end)")
+
+
+class ExpectKeys(Keys):
+    """What must be seen: exactly one of impact, alert, silent, false_alarm."""
+
+    impact: Literal["killed", "slow"] | None = Field(None, description="the simulator must show this harm")
+    alert: str | None = Field(None, description="this alert must fire", min_length=1)
+    silent: str | None = Field(None, description="this alert must not fire", min_length=1)
+    false_alarm: str | None = Field(None, description="this alert is expected to fire although nobody is hurt", min_length=1)
+    on: str | None = Field(None, description="where (default: impact and alert on the target, the others on all)")
+    within: PositiveDuration | None = Field(None, description="by when, counted from the start of the fault")
+    before: Literal["impact"] | None = Field(None, description="the alert must fire before the first harm")
+    why: str = Field("", description="the reason, shown beside the verdict")
+
+
+class ScenarioKeys(Keys):
+    """One incident: who is there, what goes wrong, what must be seen."""
+
+    format: Literal[1] = Field(1, description="version of this grammar")
+    summary: str = Field(description="the first sentence of the incident report", min_length=1)
+    seed: int = Field(0, description="decides all luck; the same seed gives the same run", ge=0, lt=1 << 63)
+    duration: PositiveDuration = Field(description="how long the run is, such as 45m", le=31 * 86400 * 10**9)
+    fleet: list[dict[str, Any]] = Field(description="groups of hosts", min_length=1, max_length=1000)
+    timeline: list[dict[str, Any]] = Field(default_factory=list, description="what goes wrong, and when", max_length=1000)
+    expect: list[dict[str, Any]] = Field(default_factory=list, description="what must be seen", max_length=1000)
+    rules: list[str] = Field(default_factory=list, description="rule files to judge by default, relative to this file", max_length=100)
