@@ -34,7 +34,9 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--update-goldens", action="store_true", help="write tests/golden/* from what the code prints now, instead of comparing")
+    parser.addoption(
+        "--update-goldens", action="store_true", help="write tests/golden/* from what the code prints now instead of comparing"
+    )
 
 
 def shared_folder() -> Path:
@@ -105,5 +107,5 @@ def compare_golden(path: Path, actual: str, *, update: bool) -> None:
     expected = path.read_text(encoding="utf-8")
     if actual != expected:
         diff = difflib.unified_diff(expected.splitlines(), actual.splitlines(), "golden", "now", lineterm="", n=2)
-        shown = "\n".join(list(diff)[:80])
+        shown = "\n".join(list(diff)[:80]) or "only the line endings differ"
         pytest.fail(f"{path.name} differs from what the code prints now (--update-goldens accepts it):\n{shown}", pytrace=False)
