@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""/proc of a simulated host as text, byte for byte in the format of Linux 6.1.
+
+    text functions     numbers → the file's text; one function per file, named after it
+    tree(row)          a host's record → {path below /proc: text}
+    write_tree(…)      the same as files, for real programs (procps, node_exporter) to read
+
+Rules: the values are those of `linux/vmstat.py`; nothing is computed here but the kernel's own rounding when it prints.
+Leaves out: interrupts, context switches and forks by kind (printed as 0), single CPUs (the host's CPU time is kept as one
+sum, so the cpuN lines are its equal parts), tasks waiting for a disk (procs_blocked), /proc/PID.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fleetsim.linux import vmstat as kernel
+from fleetsim.linux.mm_types import PSI_CPU, PSI_IO, PSI_MEM, TASK_DEAD, TASK_FREE, TASK_RUNNING
+from fleetsim.linux.vmstat_names import MEMINFO_COUNTS, MEMINFO_FIELDS, VMSTAT_FIELDS
+
+VERSION = (
+    "Linux version 6.1.0-56-amd64 (debian-kernel@lists.debian.org) (gcc-12 (Debian 12.2.0-14+deb12u1) 12.2.0, "
+    "GNU ld (GNU Binutils for Debian) 2.40) #1 SMP PREEMPT_DYNAMIC Debian 6.1.192-2 (2026-11-16)\n"
+)
+"""What every simulated host says: the kernel that the laws follow. `uname`'s release and version are parts of it."""
+
+CPU_IDLE = 3  # position of idle in the eight kinds of CPU time
+_NS_PER_S = 1_000_000_000
+_NS_PER_TICK = 10_000_000  # USER_HZ is 100
+_NS_PER_CENTISECOND = 10_000_000
+
+
+def meminfo(values: Sequence[int]) -> str:
+    """/proc/meminfo; `values` in the order of MEMINFO_FIELDS, kB or counts (fs/proc/meminfo.c)."""
+    lines = []
+    for field, value in zip(MEMINFO_FIELDS, values, strict=True):
+        unit = "" if field in MEMINFO_COUNTS else " kB"
+        lines.append(f"{field + ':':<16}{value:8d}{unit}\n")
+    return "".join(lines)
+
+
+def vmstat(values: Sequence[int]) -> str:
+    """/proc/vmstat; `values` in the order of VMSTAT_FIELDS (mm/vmstat.c)."""
+    return "".join(f"{field} {value}\n" for field, value in zip(VMSTAT_FIELDS, values, strict=True))
+
+
+def pressure(avg: ArrayLike, total_us: ArrayLike, *, system_cpu: bool = False) -> str:
+    """/proc/pressure/X or cgroup X.pressure (kernel/sched/psi.c psi_show).
+
+    avg         [some|full][10|60|300 s] in 1/2048 of a percent
+    total_us    [some|full] in µs
+    system_cpu  the host's own CPU file: its `full` line is zeros, because a whole machine is never without a running task
+    """
+    lines = []
+    for kind, averages, total in zip(("some", "full"), np.asarray(avg).tolist(), np.asarray(total_us).tolist(), strict=True):
+        if kind == "full" and system_cpu:
+            averages, total = [0, 0, 0], 0
+        ten, sixty, three_hundred = (_fixed_point(value) for value in averages)
+        lines.append(f"{kind} avg10={ten} avg60={sixty} avg300={three_hundred} total={total}\n")
+    return "".join(lines)
+
+
+def loadavg(load: Sequence[int], running: int, threads: int, last_pid: int) -> str:
+    """/proc/loadavg; `load` in 1/2048, rounded up by half a hundredth before it is cut (fs/proc/loadavg.c)."""
+    one, five, fifteen = (_fixed_point(value + 2048 // 200) for value in load)
+    return f"{one} {five} {fifteen} {running}/{threads} {last_pid}\n"
+
+
+def stat(cpu_ns: Sequence[int], cpus: int, boot_unix_s: int, processes: int, running: int) -> str:
+    """/proc/stat (fs/proc/stat.c); `cpu_ns` user nice system idle iowait irq softirq steal, summed over CPUs."""
+    lines = ["cpu  " + _ticks([ns // _NS_PER_TICK for ns in cpu_ns])]
+    for cpu in range(cpus):
+        share = [ns * (cpu + 1) // cpus - ns * cpu // cpus for ns in cpu_ns]
+        lines.append(f"cpu{cpu} " + _ticks([ns // _NS_PER_TICK for ns in share]))
+    lines += ["intr 0", "ctxt 0", f"btime {boot_unix_s}", f"processes {processes}", f"procs_running {running}", "procs_blocked 0"]
+    lines.append("softirq 0" + " 0" * 10)
+    return "\n".join(lines) + "\n"
+
+
+def uptime(now_ns: int, idle_ns: int) -> str:
+    """/proc/uptime: seconds since boot, and the idle time of all CPUs together (fs/proc/uptime.c)."""
+    return f"{_seconds(now_ns)} {_seconds(idle_ns)}\n"
+
+
+def tree(row: np.void) -> dict[str, str]:
+    """All files of a host's record, by path below /proc."""
+    mem = np.zeros(len(MEMINFO_FIELDS), dtype=np.int64)
+    vm = np.zeros(len(VMSTAT_FIELDS), dtype=np.int64)
+    kernel.meminfo(row, mem)
+    kernel.vmstat(row, vm)
+    running, threads = _count_threads(row["tasks"])
+    cpu_ns = row["cpu_ns"].tolist()
+    last_pid = int(row["next_pid"]) - 1
+    files = {
+        "meminfo": meminfo(mem.tolist()),
+        "vmstat": vmstat(vm.tolist()),
+        "loadavg": loadavg(row["loadavg"].tolist(), running, threads, last_pid),
+        "stat": stat(cpu_ns, int(row["cpus"]), int(row["boot_unix_s"]), last_pid, running),
+        "uptime": uptime(int(row["now_ns"]), cpu_ns[CPU_IDLE]),
+        "version": VERSION,
+    }
+    for name, resource in (("cpu", PSI_CPU), ("io", PSI_IO), ("memory", PSI_MEM)):
+        averages, totals = row["psi_avg"][resource], row["psi_total_us"][resource]
+        files[f"pressure/{name}"] = pressure(averages, totals, system_cpu=resource == PSI_CPU)
+    return files
+
+
+def write_tree(files: Mapping[str, str], folder: Path) -> None:
+    """Write `files` below `folder`, which then can stand for /proc."""
+    for path, text in files.items():
+        place = folder / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(text, encoding="ascii")
+
+
+def _count_threads(tasks: np.ndarray) -> tuple[int, int]:
+    """(runnable, all) threads of the task table."""
+    state = tasks["state"]
+    alive = (state != TASK_FREE) & (state != TASK_DEAD)
+    return int(tasks["threads"][state == TASK_RUNNING].sum()), int(tasks["threads"][alive].sum())
+
+
+def _fixed_point(value: int) -> str:
+    """A number in 1/2048 as the kernel prints it: LOAD_INT and LOAD_FRAC."""
+    return f"{value >> 11}.{(value & 2047) * 100 >> 11:02d}"
+
+
+def _ticks(values: Sequence[int]) -> str:
+    return " ".join(map(str, [*values, 0, 0]))  # guest and guest_nice
+
+
+def _seconds(ns: int) -> str:
+    return f"{ns // _NS_PER_S}.{ns % _NS_PER_S // _NS_PER_CENTISECOND:02d}"
