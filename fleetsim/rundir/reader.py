@@ -70,7 +70,8 @@ class RunDirectory:
         text = _text(file)
         if text and not text.endswith("\n"):
             raise BadInput("is cut off in the middle of its last line; the run directory is damaged", file=file, line=text.count("\n") + 1)
-        events = [_parse(HistoryEvent, line, file, n) for n, line in enumerate(text.split("\n")[:-1], 1)]  # not splitlines: JSON may hold U+2028
+        # not splitlines(): JSON text may hold U+2028
+        events = [_parse(HistoryEvent, line, file, n) for n, line in enumerate(text.split("\n")[:-1], 1)]
         keys = [(event.t_ns, event.host, event.seq) for event in events]
         for n, (before, after) in enumerate(itertools.pairwise(keys), 2):
             if after <= before:
