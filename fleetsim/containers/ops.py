@@ -31,7 +31,10 @@ _KINDS: dict[str, tuple[re.Pattern[str], str]] = {
     "ONFAULT": (re.compile(r"onfault"), "onfault"),
     "HOW": (re.compile(r"munmap|dontneed"), "munmap or dontneed"),
     "PART": (re.compile(r"all|(first|last):[0-9.]+|keep_every:[0-9]+"), "all, first:MiB, last:MiB or keep_every:K"),
-    "ADVICE": (re.compile(r"cold|pageout|free|dontneed|willneed|hugepage|nohugepage|collapse|normal|random|sequential"), "cold, pageout, free …"),
+    "ADVICE": (
+        re.compile(r"cold|pageout|free|dontneed|willneed|hugepage|nohugepage|collapse|normal|random|sequential"),
+        "cold, pageout, free …",
+    ),
     "MFREE": (re.compile(r"all|(first|last):[0-9.]+|keep_every:[0-9]+"), "all, first:F, last:F or keep_every:K"),
 }
 

@@ -70,7 +70,9 @@ class Script(PodWorkload):
     @model_validator(mode="after")
     def _one_of_both(self) -> Script:
         if (self.ops is None) == (self.process_list is None):
-            raise ValueError("a script pod has either 'ops' (one process) or 'processes' (several), such as ops: [mmap_anon a 64, touch a 64 8]")
+            raise ValueError(
+                "a script pod has either 'ops' (one process) or 'processes' (several), such as ops: [mmap_anon a 64, touch a 64 8]"
+            )
         return self
 
     def processes(self, pod: str) -> tuple[Process, ...]:

@@ -20,14 +20,15 @@ HOSTS_MAX = 100_000
 RESERVED_NAMES = frozenset({"all", "one", "a", "the", "everyone"})
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
-_TASK_COMM = 63
 IMPACTS = ("killed", "slow")
 """The harms a host can show so far."""
 
 
 def dns_name(name: str) -> str:
     if not _NAME.fullmatch(name) or name.isdigit() or name in RESERVED_NAMES:
-        raise ValueError("a name is made of small letters, digits and '-', such as web-1 (and is no word of a target: all, one, a, the, everyone)")
+        raise ValueError(
+            "a name is made of small letters, digits and '-', such as web-1 (and is no word of a target: all, one, a, the, everyone)"
+        )
     return name
 
 

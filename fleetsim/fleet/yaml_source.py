@@ -87,10 +87,9 @@ def _read_text(path: Path) -> str:
 
 def _refuse_bombs(path: Path, text: str) -> None:
     """One non-recursive pass over the parser's events: the composer that follows recurses, so depth is checked first."""
-    depth = events = documents = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        events += 1
-        line = event.start_mark.line + 1
+    depth = documents = 0
+    for events, event in enumerate(yaml.parse(text, Loader=yaml.SafeLoader)):
+        line = event.start_mark.line + 1 if event.start_mark else 1
         if events > 2 * VALUES_MAX:
             raise BadInput(f"the file holds more than {VALUES_MAX} values; a scenario holds fewer", file=path, line=line)
         if isinstance(event, yaml.DocumentStartEvent):
@@ -103,8 +102,8 @@ def _refuse_bombs(path: Path, text: str) -> None:
                 raise BadInput(f"values are nested more than {DEPTH_MAX} deep; a scenario is flatter", file=path, line=line)
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
-        if getattr(event, "tag", None) is not None:
-            raise BadInput(f"the tag {str(event.tag)!r} is refused; write plain values", file=path, line=line)
+        if (tag := getattr(event, "tag", None)) is not None:
+            raise BadInput(f"the tag {str(tag)!r} is refused; write plain values", file=path, line=line)
 
 
 class _Walk:

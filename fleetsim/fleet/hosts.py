@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the fleet part of a scenario to what every host is told at boot, and to the roster of who can be meant."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from fleetsim.containers.pod import cgroups_of, tasks_of
+from fleetsim.fleet.disks import DEFAULT_DISK, DISKS
+from fleetsim.fleet.scenario import Group, Scenario
+from fleetsim.fleet.targets import Roster
+from fleetsim.host.spec import HostSpec
+
+START_UNIX_S = 1_704_067_200
+"""Wall-clock time of virtual time 0: 2024-01-01T00:00:00Z, in every run, so that the same run has the same samples."""
+
+
+def roster_of(scenario: Scenario) -> Roster:
+    roster = Roster()
+    for group in scenario.groups:
+        roster.hosts[group.keys.name] = group.host_names
+        roster.pods[group.keys.name] = [pod.name for pod in group.pods]
+    return roster
+
+
+def host_spec(group: Group, name: str, further_files: Mapping[str, int]) -> HostSpec:
+    """One host of a group. `further_files`: those that faults will read there."""
+    keys = group.keys
+    return HostSpec(
+        name=name,
+        memory_bytes=keys.memory,
+        cpus=keys.cpus,
+        swap_bytes=keys.swap,
+        sysctl=dict(keys.sysctl),
+        thp=keys.thp,
+        disk=DISKS[keys.disk or DEFAULT_DISK],
+        files={**keys.files, **further_files},
+        cgroups=cgroups_of(name, group.pods),
+        tasks=tuple(task for pod in group.pods for task in tasks_of(name, pod, keys.memory)),
+        boot_unix_s=START_UNIX_S,
+    )

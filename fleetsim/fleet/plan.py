@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Scenario + seed → plan: every host, every fault with the very targets it hits, every expectation with the hosts it means.
+
+Rules: a plan holds no state and no luck is left to draw: two engines that are given the same plan do the same. Whatever can be
+wrong with a target is told here, before anything is started.
+Leaves out: doing it (`controller.py`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from fleetsim.containers.pod import container_cgroup
+from fleetsim.errors import BadInput
+from fleetsim.faults.base import Fault, Target
+from fleetsim.fleet.expectations import expectations_of
+from fleetsim.fleet.hosts import START_UNIX_S, host_spec, roster_of
+from fleetsim.fleet.scenario import Group, Scenario, TimelineEntry
+from fleetsim.fleet.targets import Chosen, Roster, Subject, resolve
+from fleetsim.host.spec import Command, HostSpec
+from fleetsim.linux import sysctl
+from fleetsim.observe.targets import ScrapeTarget, TargetTemplate, make_target
+from fleetsim.rundir.models import Expectation, Placement
+
+SCRAPE_INTERVAL_MS = 15_000
+"""kube-prometheus' interval for node-exporter."""
+
+
+@dataclass(frozen=True)
+class PlannedFault:
+    """One timeline entry, resolved. `end_ns` None: it lasts to the end of the run."""
+
+    id: str
+    kind: str
+    fault: Fault
+    parameters: dict[str, Any]
+    chosen: Chosen
+    on: str
+    start_ns: int
+    end_ns: int | None
+    targets: tuple[Target, ...]
+    line: int
+
+    def inject(self) -> list[Command]:
+        return [command for target in self.targets for command in self.fault.inject(target, self.start_ns)]
+
+    def clear(self) -> list[Command]:
+        return [] if self.end_ns is None else [c for target in self.targets for c in self.fault.clear(target, self.end_ns)]
+
+    def history_data(self) -> dict[str, Any]:
+        """What the history says at its start and end: all that the judge will know of it."""
+        subjects = [name for target in self.targets for name in dict.fromkeys((target.pod or self.id, *target.tasks))]
+        return {
+            "fault": self.kind,
+            "parameters": self.parameters,
+            "hosts": self.chosen.hosts,
+            "subjects": list(dict.fromkeys(subjects)),
+            "harm": self.fault.harm,
+        }
+
+
+@dataclass(frozen=True)
+class Plan:
+    scenario: Scenario
+    seed: int
+    duration_ns: int
+    start_unix_s: int
+    hosts: tuple[HostSpec, ...]
+    scrape_targets: tuple[ScrapeTarget, ...]  # one exporter per host, in the order of the hosts
+    scrape_interval_ms: int
+    faults: tuple[PlannedFault, ...]
+    expectations: tuple[Expectation, ...]
+    placements: tuple[Placement, ...]
+
+    def commands(self) -> list[Command]:
+        """Everything that the timeline does to hosts, in order of time."""
+        every = [command for fault in self.faults for command in (*fault.inject(), *fault.clear())]
+        return sorted(every, key=lambda command: command.t_ns)  # stable: one instant keeps the order of the file
+
+
+def make_plan(scenario: Scenario, seed: int | None = None) -> Plan:
+    """The plan of `scenario`; `seed` overrides the scenario's own."""
+    seed = scenario.keys.seed if seed is None else seed
+    roster = roster_of(scenario)
+    chosen = _choose(scenario, roster, seed)
+    groups = {host: group for group in scenario.groups for host in group.host_names}
+    faults = tuple(
+        _planned(scenario, number, entry, picked, groups)
+        for number, (entry, picked) in enumerate(zip(scenario.timeline, chosen, strict=True), 1)
+    )
+    files: dict[str, dict[str, int]] = {}
+    for fault in faults:
+        for host in fault.chosen.hosts:
+            files.setdefault(host, {}).update(fault.fault.files())
+    return Plan(
+        scenario=scenario,
+        seed=seed,
+        duration_ns=scenario.keys.duration,
+        start_unix_s=START_UNIX_S,
+        hosts=tuple(host_spec(group, host, files.get(host, {})) for host, group in groups.items()),
+        scrape_targets=tuple(_scrape_target(scenario, host, group) for host, group in groups.items()),
+        scrape_interval_ms=SCRAPE_INTERVAL_MS,
+        faults=faults,
+        expectations=tuple(expectations_of(scenario, roster, faults)),
+        placements=tuple(Placement(kind="pod", name=pod.name, host=host) for host, group in groups.items() for pod in group.pods),
+    )
+
+
+def _choose(scenario: Scenario, roster: Roster, seed: int) -> list[Chosen]:
+    """Whom each timeline entry hits. `the target` and `everyone else` look back at the entries before."""
+    hit: list[Subject] = []
+    result: list[Chosen] = []
+    for index, entry in enumerate(scenario.timeline):
+        try:
+            chosen = resolve(entry.keys.on, roster, seed, f"timeline/{index}", hit)
+        except ValueError as error:
+            raise scenario.source.refuse((*entry.place, "on"), f"'on' is {entry.keys.on!r}; {error}") from None
+        if not chosen.subjects:
+            raise scenario.source.refuse(
+                (*entry.place, "on"), f"'on' is {entry.keys.on!r}, which is nobody here; name a group, a pod or a host"
+            )
+        hit += chosen.subjects
+        result.append(chosen)
+    return result
+
+
+def _planned(scenario: Scenario, number: int, entry: TimelineEntry, chosen: Chosen, groups: dict[str, Group]) -> PlannedFault:
+    keys = entry.keys
+    fault_id = f"{keys.fault}-{number}"
+    targets = tuple(_target(fault_id, subject, groups[subject.host]) for subject in chosen.subjects)
+    for target in targets:
+        if (reason := entry.fault.refuse(target)) is not None:
+            raise scenario.source.refuse((*entry.place, "on"), f"'on' is {keys.on!r}; {reason}")
+    end_ns = None if keys.for_ is None or keys.at + keys.for_ >= scenario.keys.duration else keys.at + keys.for_
+    return PlannedFault(
+        id=fault_id,
+        kind=keys.fault,
+        fault=entry.fault,
+        parameters=entry.fault.model_dump(mode="json"),
+        chosen=chosen,
+        on=keys.on,
+        start_ns=keys.at,
+        end_ns=end_ns,
+        targets=targets,
+        line=scenario.source.line(entry.place),
+    )
+
+
+def _target(fault_id: str, subject: Subject, group: Group) -> Target:
+    """What a fault may know of the one it hits."""
+    keys = group.keys
+    settings = {**sysctl.defaults(), **keys.sysctl}
+    if not subject.pod:
+        return Target(fault_id, subject.host, keys.memory, keys.swap, settings=settings)
+    pod = next(pod for pod in group.pods if pod.name == subject.pod)
+    tasks = tuple(process.name for process in pod.arguments.processes(pod.name))
+    return Target(
+        fault_id,
+        subject.host,
+        keys.memory,
+        keys.swap,
+        pod=pod.name,
+        task=tasks[0],
+        tasks=tasks,
+        cgroup=container_cgroup(subject.host, pod.name),
+        limit_bytes=pod.limits,
+        settings=settings,
+    )
+
+
+def _scrape_target(scenario: Scenario, host: str, group: Group) -> ScrapeTarget:
+    try:
+        return make_target(host, group.keys.name, TargetTemplate(labels=group.keys.labels))
+    except BadInput as error:
+        raise scenario.source.refuse((*group.place, "labels"), error.sentence) from None

@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading a scenario file: every key, name and size checked, nothing simulated yet.
+
+Rules: the first thing wrong with the file becomes one sentence (BadInput) with the line it stands on; what this module
+returns can be planned for any seed, but for targets, which need the whole fleet (`plan.py`).
+Leaves out: `every`, `after` and `between` in the timeline: part of the grammar, refused as not supported yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fleetsim.containers.pod import Pod
+from fleetsim.containers.workload import WORKLOADS
+from fleetsim.errors import BadInput
+from fleetsim.faults.base import FAULTS, Fault
+from fleetsim.fleet.models import HOSTS_MAX, ExpectKeys, HostKeys, PodKeys, ScenarioKeys, TimelineKeys
+from fleetsim.fleet.refusal import build, unknown_key, unknown_name
+from fleetsim.fleet.yaml_source import Place, Source, read_yaml
+from fleetsim.linux import sysctl
+from fleetsim.registry import import_all
+from fleetsim.units import show_bytes, show_duration
+
+NOT_YET = ("every", "after", "between")
+HOST_MEMORY_FOR_KERNEL = 64 << 20
+"""What a host's own kernel and daemons need at the very least."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Hosts that are alike, and the pods on each of them."""
+
+    keys: HostKeys
+    pods: tuple[Pod, ...]
+    place: Place
+
+    @property
+    def host_names(self) -> list[str]:
+        return [f"{self.keys.name}-{number}" for number in range(self.keys.hosts)]
+
+
+@dataclass(frozen=True)
+class TimelineEntry:
+    keys: TimelineKeys
+    fault: Fault
+    place: Place
+
+
+@dataclass(frozen=True)
+class ExpectEntry:
+    """`kind` is the one of impact, alert, silent, false_alarm that was given; `name` its value."""
+
+    keys: ExpectKeys
+    kind: str
+    name: str
+    place: Place
+
+
+@dataclass(frozen=True)
+class Scenario:
+    source: Source
+    keys: ScenarioKeys
+    groups: tuple[Group, ...]
+    timeline: tuple[TimelineEntry, ...]
+    expect: tuple[ExpectEntry, ...]
+
+    @property
+    def name(self) -> str:
+        return self.source.file.stem
+
+    @property
+    def rule_files(self) -> list[Path]:
+        return [self.source.file.parent / path for path in self.keys.rules]
+
+
+def load_plugins() -> None:
+    """Every fault and workload registers itself."""
+    import_all("fleetsim.faults")
+    import_all("fleetsim.containers")
+
+
+def load_scenario(path: Path) -> Scenario:
+    """Read and check one scenario file."""
+    load_plugins()
+    source = read_yaml(path)
+    if not isinstance(source.data, dict):
+        raise source.refuse((), "a scenario is a mapping with the keys summary, duration and fleet")
+    keys = build(ScenarioKeys, source.data, source, (), "a scenario")
+    groups = tuple(_group(entry, source, ("fleet", index)) for index, entry in enumerate(keys.fleet))
+    _refuse_clashes(groups, source)
+    timeline = tuple(_timeline(entry, keys, source, ("timeline", index)) for index, entry in enumerate(keys.timeline))
+    expect = tuple(_expect(entry, source, ("expect", index)) for index, entry in enumerate(keys.expect))
+    for index, rule_file in enumerate(keys.rules):
+        if not (path.parent / rule_file).is_file():
+            raise source.refuse(
+                ("rules", index), f"there is no rule file {rule_file!r} beside the scenario; write its path relative to {path.name}"
+            )
+    return Scenario(source, keys, groups, timeline, expect)
+
+
+# --- the fleet --------------------------------------------------------------------------------------------------------
+
+
+def _group(entry: Mapping[str, Any], source: Source, place: Place) -> Group:
+    keys = build(HostKeys, entry, source, place, "a host group")
+    if keys.swap and keys.disk is None:
+        raise source.refuse(
+            (*place, "swap"), f"'swap' is {show_bytes(keys.swap)} but the host has no disk for it; add a disk, such as disk: nvme"
+        )
+    for name, value in keys.sysctl.items():
+        try:
+            sysctl.validate(name, value)
+        except BadInput as error:
+            raise source.refuse((*place, "sysctl", name), error.sentence) from None
+    pods = tuple(_pod(pod, source, (*place, "pods", index)) for index, pod in enumerate(keys.pods))
+    for index, pod in enumerate(pods):
+        _check_pod(pod, keys, source, (*place, "pods", index))
+    _check_pods(pods, keys, source, place)
+    return Group(keys, pods, place)
+
+
+def _pod(entry: Mapping[str, Any], source: Source, place: Place) -> Pod:
+    own = {"name", "workload", "requests", "limits"}
+    keys = build(PodKeys, {key: value for key, value in entry.items() if key in own}, source, place, "a pod")
+    if keys.workload not in WORKLOADS:
+        raise source.refuse((*place, "workload"), unknown_name("workload", keys.workload, WORKLOADS))
+    model = WORKLOADS[keys.workload]
+    rest = {key: value for key, value in entry.items() if key not in own}
+    _refuse_unknown(rest, model, [*own, *_field_names(model)], source, place, f"a pod with workload {keys.workload}")
+    arguments = build(model, rest, source, place, f"a pod with workload {keys.workload}")
+    return Pod(keys.name, keys.workload, arguments, keys.requests, keys.limits)
+
+
+def _field_names(model: Any) -> list[str]:
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _refuse_unknown(rest: Mapping[str, Any], model: Any, known: list[str], source: Source, place: Place, what: str) -> None:
+    """The keys of an entry come from two models; a sentence about an unknown one lists both."""
+    for key in rest:
+        if key not in _field_names(model):
+            raise source.refuse((*place, key), unknown_key(key, what, sorted(known)))
+
+
+def _check_pod(pod: Pod, host: HostKeys, source: Source, place: Place) -> None:
+    for name, value in (("limits", pod.limits), ("requests", pod.requests)):
+        if value is not None and value > host.memory:
+            raise source.refuse(
+                (*place, name),
+                f"{name!r} of pod {pod.name!r} is {show_bytes(value)}, above the host's memory of {show_bytes(host.memory)}; "
+                f"write at most {show_bytes(host.memory)}",
+            )
+    if pod.requests is not None and pod.limits is not None and pod.requests > pod.limits:
+        raise source.refuse(
+            (*place, "requests"),
+            f"'requests' of pod {pod.name!r} is {show_bytes(pod.requests)}, above its limits of {show_bytes(pod.limits)}; "
+            f"write at most {show_bytes(pod.limits)}",
+        )
+    for path in pod.arguments.files():
+        if path not in host.files:
+            files = ", ".join(host.files) or "none"
+            raise source.refuse(
+                place,
+                f"pod {pod.name!r} reads {path!r}, which is not among the host's files ({files}); "
+                f"add files: {{{path}: 1GiB}} to the host group",
+            )
+
+
+def _check_pods(pods: tuple[Pod, ...], host: HostKeys, source: Source, place: Place) -> None:
+    names: set[str] = set()
+    tasks: dict[str, str] = {}
+    for index, pod in enumerate(pods):
+        where = (*place, "pods", index)
+        if pod.name in names:
+            raise source.refuse((*where, "name"), f"two pods of this host group are called {pod.name!r}; give each its own name")
+        names.add(pod.name)
+        for process in pod.arguments.processes(pod.name):
+            if process.name in tasks:
+                raise source.refuse(
+                    where, f"pods {tasks[process.name]!r} and {pod.name!r} both have a process {process.name!r}; names are unique on a host"
+                )
+            tasks[process.name] = pod.name
+    requested = sum(pod.request_bytes or 0 for pod in pods)
+    if requested > host.memory - HOST_MEMORY_FOR_KERNEL:
+        raise source.refuse(
+            (*place, "pods"),
+            f"the pods of a {host.name!r} host request {show_bytes(requested)} together, more than its memory of {show_bytes(host.memory)} "
+            f"less {show_bytes(HOST_MEMORY_FOR_KERNEL)} for the kernel; no scheduler would place them",
+        )
+
+
+def _refuse_clashes(groups: tuple[Group, ...], source: Source) -> None:
+    """Every name that a target can use means one thing."""
+    if sum(group.keys.hosts for group in groups) > HOSTS_MAX:
+        raise source.refuse(("fleet",), f"the fleet has more than {HOSTS_MAX} hosts; write fewer")
+    names: dict[str, str] = {}
+    for group in groups:
+        if group.keys.name in names:
+            raise source.refuse(
+                (*group.place, "name"), f"the name {group.keys.name!r} is taken by a {names[group.keys.name]}; choose another"
+            )
+        names[group.keys.name] = "host group"
+    for group in groups:
+        for host in group.host_names:
+            if host in names:
+                raise source.refuse((*group.place, "name"), f"the host name {host!r} is taken by a {names[host]}; choose another")
+            names[host] = "host"
+    for group in groups:
+        for index, pod in enumerate(group.pods):
+            if names.get(pod.name, "pod") != "pod":
+                where = (*group.place, "pods", index, "name")
+                raise source.refuse(
+                    where, f"the name {pod.name!r} is taken by a {names[pod.name]}; a target could mean both, choose another"
+                )
+            names[pod.name] = "pod"
+
+
+# --- timeline and expectations ----------------------------------------------------------------------------------------
+
+
+def _timeline(entry: Mapping[str, Any], scenario: ScenarioKeys, source: Source, place: Place) -> TimelineEntry:
+    for key in NOT_YET:
+        if key in entry:
+            raise source.refuse((*place, key), f"{key!r} is not supported yet; write 'at' (and 'for')")
+    own = {"at", "fault", "on", "for"}
+    keys = build(TimelineKeys, {key: value for key, value in entry.items() if key in own}, source, place, "a timeline entry")
+    if keys.fault not in FAULTS:
+        raise source.refuse((*place, "fault"), unknown_name("fault", keys.fault, FAULTS))
+    model = FAULTS[keys.fault]
+    rest = {key: value for key, value in entry.items() if key not in own}
+    what = f"the fault {keys.fault}"
+    _refuse_unknown(rest, model, [*own, *_field_names(model)], source, place, what)
+    fault = build(model, rest, source, place, what)
+    if keys.at >= scenario.duration:
+        duration = show_duration(scenario.duration)
+        raise source.refuse((*place, "at"), f"'at' is {show_duration(keys.at)}, but the run ends at {duration}; write less than {duration}")
+    return TimelineEntry(keys, fault, place)
+
+
+def _expect(entry: Mapping[str, Any], source: Source, place: Place) -> ExpectEntry:
+    keys = build(ExpectKeys, entry, source, place, "an expectation")
+    kinds = {kind: getattr(keys, kind) for kind in ("impact", "alert", "silent", "false_alarm")}
+    given = {kind: name for kind, name in kinds.items() if name is not None}
+    if len(given) != 1:
+        has = f"has {' and '.join(given)}" if given else "says nothing"
+        raise source.refuse(place, f"an expectation {has}; write exactly one of {', '.join(kinds)}")
+    ((kind, name),) = given.items()
+    if keys.before is not None and kind != "alert":
+        raise source.refuse((*place, "before"), f"'before' belongs to an alert, not to {kind}; remove it")
+    if keys.within is not None and kind in ("silent", "false_alarm"):
+        raise source.refuse((*place, "within"), f"'within' belongs to an impact or an alert, not to {kind}; remove it")
+    return ExpectEntry(keys, kind, name, place)
