@@ -37,7 +37,7 @@ def files_of(repo: Path) -> list[str]:
 BANNED = {
     r"\b(TO[D]O|FIX[M]E|XX[X]|HA[C]K)\b": "finish it, or file an issue",
     r"(?<![\w.>~-])/(work|root|home/\w+|Users/\w+)/": "a path of one machine: make it relative, or an argument",
-    r"\b(pypi|pythonhosted|npmjs|debian)\.(org|io|com)\b": "the host name of a package registry: tools know theirs",
+    r"\b(pypi|pythonhosted|npmjs|(deb|security|snapshot)\.debian)\.(org|io|com)\b": "the host name of a package registry: tools know theirs",
 }
 BANNED_IN_PYTHON = {
     r"^\s*print\(\s*[\"']?DEBUG": "left over from debugging",
@@ -73,8 +73,7 @@ def dead_modules(imports: Mapping[str, Collection[str]], roots: Iterable[str], d
         if module not in alive:
             alive.add(module)
             waiting.extend(imports.get(module, ()))
-    packages = {module.rpartition(".")[0] for module in imports}
-    return sorted(set(imports) - alive - packages)
+    return sorted(set(imports) - alive)
 
 
 def discovered_packages(texts: Iterable[str]) -> set[str]:
