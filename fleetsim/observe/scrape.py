@@ -100,9 +100,10 @@ def stall_since(scraper, reading):  # type: ignore[no-untyped-def]
 
 
 @law
-def write_report(scraper, took_us, nr, t_ms, kept, samples, at):  # type: ignore[no-untyped-def]
-    """Prometheus' own samples about a scrape of `nr` page samples (0: it failed).
+def write_report(scraper, answered, took_us, t_ms, kept, samples, at):  # type: ignore[no-untyped-def]
+    """Prometheus' own samples about a scrape.
 
+    answered int64    1 if it succeeded, 0 if not
     kept     int64[]  which of REPORT the profile keeps; their series follow the page's `page` series
     returns  int64    the end of the samples
 
@@ -112,9 +113,9 @@ def write_report(scraper, took_us, nr, t_ms, kept, samples, at):  # type: ignore
     page = scraper["page"]
     for i in range(len(kept)):
         what = kept[i]
-        value = float(nr)  # samples scraped, and left after relabelling
+        value = float(page * answered)  # samples scraped, and left after relabelling
         if what == UP:
-            value = 1.0 if nr else 0.0
+            value = float(answered)
         elif what == DURATION:
             value = took_us / 1e6
         elif what == ADDED and scraper["known"]:
@@ -156,7 +157,7 @@ def write_failure(scraper, took_us, t_ms, kept, samples, at):  # type: ignore[no
             samples[at]["value"] = _STALE[0]
             at += 1
     scraper["answering"] = 0
-    return write_report(scraper, took_us, 0, t_ms, kept, samples, at)
+    return write_report(scraper, 0, took_us, t_ms, kept, samples, at)
 
 
 @law
@@ -172,7 +173,7 @@ def scrape_reading(scratch, scraper, t_ms, chosen, kept, samples, at):  # type: 
         at = write_failure(scraper, timeout_us, t_ms, kept, samples, at)
     else:
         at = write_page(scratch, scraper, took_us, t_ms, chosen, samples, at)
-        at = write_report(scraper, took_us, scraper["page"], t_ms, kept, samples, at)
+        at = write_report(scraper, 1, took_us, t_ms, kept, samples, at)
         scraper["answering"] = 1
         scraper["known"] = 1
     scraper["exporter"]["requests"] += 1  # a page that came too late was served all the same
