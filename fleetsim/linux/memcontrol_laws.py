@@ -11,10 +11,8 @@ from __future__ import annotations
 from enum import IntEnum
 
 from fleetsim.law import law
+from fleetsim.linux.mm_types import MEMCG_CHARGE_BATCH
 
-MEMCG_CHARGE_BATCH = 64  # pages charged at once
-MEMCG_RECLAIM_MIN = 32  # pages a charge reclaims at least
-MAX_RECLAIM_RETRIES = 16
 COSTLY_ORDER_PAGES = 8  # up to this many pages a charge is retried for as long as anything is reclaimed
 HIGH_DELAY_MAX_S = 2
 OVERAGE_SHIFT = 20  # overage is a 20-bit fixed-point share of memory.high
@@ -114,7 +112,7 @@ def charge_next(nr_pages: int, margin: int, reclaimed: int, drained: bool, retri
     margin     int64  pages below the limit now
     reclaimed  int64  pages this round freed
     drained    bool   the stocks were drained during this charge
-    retries    int64  left, from MAX_RECLAIM_RETRIES down; a kill sets them back
+    retries    int64  left, from mm_types.MAX_RECLAIM_RETRIES down; a kill sets them back
     returns    ChargeNext
 
     Source: mm/memcontrol.c try_charge_memcg; kernel-laws 8.3, T-8.1, T-8.2.

@@ -96,7 +96,8 @@ def pos_ratio(setpoint: int, dirty: int, limit: int) -> int:
     Leaves out: the device's own control line; the caller stops the writer outright at dirty ≥ limit.
     """
     x = div64_s64((setpoint - dirty) << RATELIMIT_CALC_SHIFT, (limit - setpoint) | 1)
+    one = 1 << RATELIMIT_CALC_SHIFT
+    x = min(max(x, -2 * one), 2 * one)  # beyond ±1 the result is clamped anyway; the cube of a large x would not fit
     cube = x * x >> RATELIMIT_CALC_SHIFT
     cube = cube * x >> RATELIMIT_CALC_SHIFT
-    one = 1 << RATELIMIT_CALC_SHIFT
     return min(max(one + cube, 0), 2 * one)

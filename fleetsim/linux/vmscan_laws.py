@@ -12,10 +12,8 @@ from enum import IntEnum
 
 from fleetsim.law import law
 from fleetsim.linux.math64 import int_sqrt
+from fleetsim.linux.mm_types import SWAP_CLUSTER_MAX
 
-SWAP_CLUSTER_MAX = 32  # pages reclaim asks for and works on at once
-DEF_PRIORITY = 12  # a pass looks at size >> priority pages of each list
-MAX_RECLAIM_RETRIES = 16  # fruitless rounds of a direct reclaimer, or of kswapd, before it gives up
 PAGES_PER_GIB_SHIFT = 18
 
 
