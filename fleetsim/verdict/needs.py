@@ -74,7 +74,7 @@ def _children(node: promql.Expr) -> Iterator[promql.Expr]:
         if node.param is not None:
             yield node.param
     elif isinstance(node, promql.MatrixSelector):
-        yield node.vector_selector if hasattr(node, "vector_selector") else node.vs
+        yield node.vector_selector
     elif isinstance(node, (promql.ParenExpr, promql.UnaryExpr, promql.SubqueryExpr)):
         yield node.expr
 
