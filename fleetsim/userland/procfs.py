@@ -38,8 +38,10 @@ def meminfo(values: Sequence[int]) -> str:
     """/proc/meminfo; `values` in the order of MEMINFO_FIELDS, kB or counts (fs/proc/meminfo.c)."""
     lines = []
     for field, value in zip(MEMINFO_FIELDS, values, strict=True):
-        unit = "" if field in MEMINFO_COUNTS else " kB"
-        lines.append(f"{field + ':':<16}{value:8d}{unit}\n")
+        if field in MEMINFO_COUNTS:  # mm/hugetlb.c: "HugePages_Total:   %5lu"
+            lines.append(f"{field + ':':<16}   {value:5d}\n")
+        else:
+            lines.append(f"{field + ':':<16}{value:8d} kB\n")
     return "".join(lines)
 
 
@@ -81,6 +83,16 @@ def stat(cpu_ns: Sequence[int], cpus: int, boot_unix_s: int, processes: int, run
     return "\n".join(lines) + "\n"
 
 
+def cpuinfo(cpus: int) -> str:
+    """/proc/cpuinfo, the lines that do not depend on a CPU's make (arch/x86/kernel/cpu/proc.c); procps refuses a /proc without it."""
+    return "".join(
+        f"processor\t: {cpu}\nvendor_id\t: fleetsim\ncpu family\t: 6\nmodel\t\t: 0\nmodel name\t: simulated x86-64 CPU\n"
+        f"physical id\t: 0\nsiblings\t: {cpus}\ncore id\t\t: {cpu}\ncpu cores\t: {cpus}\n"
+        "address sizes\t: 46 bits physical, 48 bits virtual\n\n"
+        for cpu in range(cpus)
+    )
+
+
 def uptime(now_ns: int, idle_ns: int) -> str:
     """/proc/uptime: seconds since boot, and the idle time of all CPUs together (fs/proc/uptime.c)."""
     return f"{_seconds(now_ns)} {_seconds(idle_ns)}\n"
@@ -100,6 +112,7 @@ def tree(row: np.void) -> dict[str, str]:
         "vmstat": vmstat(vm.tolist()),
         "loadavg": loadavg(row["loadavg"].tolist(), running, threads, last_pid),
         "stat": stat(cpu_ns, int(row["cpus"]), int(row["boot_unix_s"]), last_pid, running),
+        "cpuinfo": cpuinfo(int(row["cpus"])),
         "uptime": uptime(int(row["now_ns"]), cpu_ns[CPU_IDLE]),
         "version": VERSION,
     }
