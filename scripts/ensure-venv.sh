@@ -50,6 +50,6 @@ fi
 rm -f $STAMP
 say "installing the pinned dependencies (a minute or two the first time)"
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
-$VENV/bin/python -m pip install --quiet --progress-bar off -c constraints.txt --editable '.[test]' </dev/null >&2 ||
+$VENV/bin/python -m pip install -qq --progress-bar off -c constraints.txt --editable '.[test]' </dev/null >&2 ||
     die 3 "installing the pinned dependencies failed: pip's own words are above"
 wanted_stamp $VENV/bin/python >$STAMP

@@ -115,6 +115,11 @@ def test_the_architecture_names_files_that_exist() -> None:
     none_of(list(repository.named_tests_exist(read("ARCHITECTURE.md"), REPO)))
 
 
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+def test_links_in_the_documents_lead_somewhere(name: str) -> None:
+    none_of(list(repository.dead_links(read(name), REPO)))
+
+
 @pytest.mark.parametrize("name", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"])
 def test_commands_in_the_documents_are_known_to_the_command_line(name: str) -> None:
     none_of(list(repository.unknown_commands(repository.fenced_commands(read(name), "fleetsim"), options_of_the_command_line())))
@@ -231,6 +236,8 @@ def test_a_document_that_names_what_is_not_there_is_found(tmp_path: Path) -> Non
     assert not list(repository.named_tests_exist(good, tmp_path))
     assert list(repository.named_tests_exist(good.replace("known", "unknown"), tmp_path))
     assert list(repository.named_tests_exist(good.replace("test_a", "test_b"), tmp_path))
+    assert not list(repository.dead_links("[a](tests/test_a.py#part) [b](https://prometheus.io/docs) [c](#here)", tmp_path))
+    assert list(repository.dead_links("[a](tests/gone.py)", tmp_path))
 
 
 def test_a_command_that_does_not_exist_is_found() -> None:

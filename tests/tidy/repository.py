@@ -37,7 +37,7 @@ def files_of(repo: Path) -> list[str]:
 BANNED = {
     r"\b(TO[D]O|FIX[M]E|XX[X]|HA[C]K)\b": "finish it, or file an issue",
     r"(?<![\w.>~-])/(work|root|home/\w+|Users/\w+)/": "a path of one machine: make it relative, or an argument",
-    r"\b(pypi|pythonhosted|npmjs|(deb|security|snapshot)\.debian)\.(org|io|com)\b": "the host name of a package registry: tools know theirs",
+    r"\b(pypi|pythonhosted|npmjs|(deb|security|snapshot)\.debian)\.(org|io|com)\b": "the host name of a package registry",
 }
 BANNED_IN_PYTHON = {
     r"^\s*print\(\s*[\"']?DEBUG": "left over from debugging",
@@ -100,6 +100,14 @@ def named_tests_exist(document: str, repo: Path) -> Iterator[str]:
                 yield f"line {number}: {path} does not exist"
             elif name and not re.search(rf"^\s*(?:async )?(?:def|class) {name}\b", (repo / path).read_text(encoding="utf-8"), re.MULTILINE):
                 yield f"line {number}: {path} has no {name}"
+
+
+def dead_links(document: str, repo: Path) -> Iterator[str]:
+    """Relative links of a Markdown document that lead nowhere."""
+    for target in re.findall(r"\]\(([^)\s]+)\)", document):
+        path = target.partition("#")[0]
+        if path and "://" not in path and not (repo / path).exists():
+            yield f"the link to {target} leads nowhere"
 
 
 FENCE = re.compile(r"^```[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
