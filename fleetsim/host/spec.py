@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class HostSpec:
     files: Mapping[str, int] = field(default_factory=dict)  # path → bytes
     cgroups: tuple[CgroupSpec, ...] = ()
     tasks: tuple[TaskSpec, ...] = ()
+    measured: Mapping[str, Any] | None = None  # pools of a recorded host at its start, see boot.measured_pools
     boot_unix_s: int = 0  # wall-clock time of virtual time 0, only ever shown, never used by a law
 
 

@@ -1,59 +1,156 @@
 # SPDX-License-Identifier: Apache-2.0
-"""meminfo, vmstat and friends, computed once: procfs text and metrics are two renderings of what stands here.
+"""meminfo and vmstat, computed once: procfs text and metrics are two renderings of what stands here.
 
 Rules: the kernel's own names, order and units (`/proc/meminfo` in kB, `HugePages_*` as counts; `/proc/vmstat` in the
 unit each line has in the kernel: pages, events, kB for `nr_kernel_stack`, `pgpgin`, `pgpgout`).
-Source: fs/proc/meminfo.c, mm/vmstat.c (Linux 6.1); kernel-laws §5.
+Source: fs/proc/meminfo.c, mm/vmstat.c (Linux 6.1); kernel-laws §5. The names are in `vmstat_names.py`.
+Leaves out: what the simulated kernel has no pool for yet (huge pages, zswap, CMA, NUMA) reads 0.
 """
 
 from __future__ import annotations
 
-MEMINFO_FIELDS: tuple[str, ...] = tuple(
-    """
-    MemTotal MemFree MemAvailable Buffers Cached SwapCached Active Inactive Active(anon) Inactive(anon) Active(file)
-    Inactive(file) Unevictable Mlocked SwapTotal SwapFree Dirty Writeback AnonPages Mapped Shmem KReclaimable Slab
-    SReclaimable SUnreclaim KernelStack PageTables SecPageTables NFS_Unstable Bounce WritebackTmp CommitLimit
-    Committed_AS VmallocTotal VmallocUsed VmallocChunk Percpu AnonHugePages ShmemHugePages ShmemPmdMapped FileHugePages
-    FilePmdMapped HugePages_Total HugePages_Free HugePages_Rsvd HugePages_Surp Hugepagesize Hugetlb DirectMap4k
-    DirectMap2M DirectMap1G
-    """.split()
-)
-"""Lines of /proc/meminfo in the order of Linux 6.1 on x86-64 (Zswap lines only where zswap is built in: not here yet)."""
+from fleetsim.law import law
+from fleetsim.linux.mm_types import NR_ZONES, VM, WMARK_LOW
+from fleetsim.linux.mmap import commit_limit
+from fleetsim.linux.page_alloc import si_mem_available
+from fleetsim.linux.page_writeback import dirty_thresholds, dirtyable
+from fleetsim.linux.vmstat_names import MEMINFO_COUNTS, MEMINFO_FIELDS, VMSTAT_FIELDS
+from fleetsim.linux.zonelist import nr_free
 
-MEMINFO_COUNTS = frozenset({"HugePages_Total", "HugePages_Free", "HugePages_Rsvd", "HugePages_Surp"})
-"""The lines without a kB unit."""
+__all__ = ["MEMINFO_COUNTS", "MEMINFO_FIELDS", "VMSTAT_FIELDS", "mem_available", "meminfo", "vmstat"]
 
-VMSTAT_FIELDS: tuple[str, ...] = tuple(
-    """
-    nr_free_pages nr_zone_inactive_anon nr_zone_active_anon nr_zone_inactive_file nr_zone_active_file
-    nr_zone_unevictable nr_zone_write_pending nr_mlock nr_bounce nr_zspages nr_free_cma numa_hit numa_miss
-    numa_foreign numa_interleave numa_local numa_other nr_inactive_anon nr_active_anon nr_inactive_file
-    nr_active_file nr_unevictable nr_slab_reclaimable nr_slab_unreclaimable nr_isolated_anon nr_isolated_file
-    workingset_nodes workingset_refault_anon workingset_refault_file workingset_activate_anon
-    workingset_activate_file workingset_restore_anon workingset_restore_file workingset_nodereclaim nr_anon_pages
-    nr_mapped nr_file_pages nr_dirty nr_writeback nr_writeback_temp nr_shmem nr_shmem_hugepages nr_shmem_pmdmapped
-    nr_file_hugepages nr_file_pmdmapped nr_anon_transparent_hugepages nr_vmscan_write nr_vmscan_immediate_reclaim
-    nr_dirtied nr_written nr_throttled_written nr_kernel_misc_reclaimable nr_foll_pin_acquired nr_foll_pin_released
-    nr_kernel_stack nr_page_table_pages nr_sec_page_table_pages nr_swapcached pgpromote_success pgpromote_candidate
-    nr_dirty_threshold nr_dirty_background_threshold pgpgin pgpgout pswpin pswpout pgalloc_dma pgalloc_dma32
-    pgalloc_normal pgalloc_movable pgalloc_device allocstall_dma allocstall_dma32 allocstall_normal
-    allocstall_movable allocstall_device pgskip_dma pgskip_dma32 pgskip_normal pgskip_movable pgskip_device pgfree
-    pgactivate pgdeactivate pglazyfree pgfault pgmajfault pglazyfreed pgrefill pgreuse pgsteal_kswapd pgsteal_direct
-    pgdemote_kswapd pgdemote_direct pgscan_kswapd pgscan_direct pgscan_direct_throttle pgscan_anon pgscan_file
-    pgsteal_anon pgsteal_file zone_reclaim_failed pginodesteal slabs_scanned kswapd_inodesteal
-    kswapd_low_wmark_hit_quickly kswapd_high_wmark_hit_quickly pageoutrun pgrotated drop_pagecache drop_slab
-    oom_kill numa_pte_updates numa_huge_pte_updates numa_hint_faults numa_hint_faults_local numa_pages_migrated
-    pgmigrate_success pgmigrate_fail thp_migration_success thp_migration_fail thp_migration_split
-    compact_migrate_scanned compact_free_scanned compact_isolated compact_stall compact_fail compact_success
-    compact_daemon_wake compact_daemon_migrate_scanned compact_daemon_free_scanned htlb_buddy_alloc_success
-    htlb_buddy_alloc_fail unevictable_pgs_culled unevictable_pgs_scanned unevictable_pgs_rescued
-    unevictable_pgs_mlocked unevictable_pgs_munlocked unevictable_pgs_cleared unevictable_pgs_stranded
-    thp_fault_alloc thp_fault_fallback thp_fault_fallback_charge thp_collapse_alloc thp_collapse_alloc_failed
-    thp_file_alloc thp_file_fallback thp_file_fallback_charge thp_file_mapped thp_split_page thp_split_page_failed
-    thp_deferred_split_page thp_split_pmd thp_scan_exceed_none_pte thp_scan_exceed_swap_pte
-    thp_scan_exceed_share_pte thp_split_pud thp_zero_page_alloc thp_zero_page_alloc_failed thp_swpout
-    thp_swpout_fallback balloon_inflate balloon_deflate balloon_migrate swap_ra swap_ra_hit ksm_swpin_copy cow_ksm
-    direct_map_level2_splits direct_map_level3_splits nr_unstable
-    """.split()
+M = {name: i for i, name in enumerate(MEMINFO_FIELDS)}
+(MEM_TOTAL, MEM_FREE, MEM_AVAILABLE, BUFFERS, CACHED, SWAP_CACHED) = (
+    M[n] for n in ("MemTotal", "MemFree", "MemAvailable", "Buffers", "Cached", "SwapCached")
 )
-"""Lines of /proc/vmstat in the order of Linux 6.1 (Debian's amd64 configuration)."""
+(ACTIVE, INACTIVE, UNEVICTABLE, MLOCKED, SWAP_TOTAL, SWAP_FREE) = (
+    M[n] for n in ("Active", "Inactive", "Unevictable", "Mlocked", "SwapTotal", "SwapFree")
+)
+(WRITEBACK, ANON_PAGES, MAPPED, KRECLAIMABLE, SLAB, SRECLAIMABLE, SUNRECLAIM) = (
+    M[n] for n in ("Writeback", "AnonPages", "Mapped", "KReclaimable", "Slab", "SReclaimable", "SUnreclaim")
+)
+(KERNEL_STACK, PAGE_TABLES, COMMIT_LIMIT, COMMITTED_AS, VMALLOC_TOTAL, PERCPU) = (
+    M[n] for n in ("KernelStack", "PageTables", "CommitLimit", "Committed_AS", "VmallocTotal", "Percpu")
+)
+(HUGEPAGESIZE, DIRECT_MAP_2M, LRU_FIRST) = (M[n] for n in ("Hugepagesize", "DirectMap2M", "Active(anon)"))
+KB = 4  # kB per page
+VMALLOC_TOTAL_KB = 34359738367  # 4-level paging
+HUGEPAGE_KB = 2048
+
+
+@law
+def mem_available(row):
+    """MemAvailable, pages.
+
+    Source: mm/show_mem.c si_mem_available; kernel-laws §5.2, T-5.1.
+    """
+    low = 0
+    for z in range(NR_ZONES):
+        low += row["zones"][z]["wmark"][WMARK_LOW]
+    tree = row["cgroups"][0]["tree"]
+    return si_mem_available(nr_free(row), row["totalreserve"], tree[2] + tree[3], row["slab_reclaimable"], low)
+
+
+@law
+def meminfo(row, out):
+    """The lines of /proc/meminfo, as the kernel prints them.
+
+    out  int64[len(MEMINFO_FIELDS)]  kB (HugePages_*: counts)
+
+    Source: fs/proc/meminfo.c meminfo_proc_show; kernel-laws §5.1.
+    """
+    tree = row["cgroups"][0]["tree"]
+    out[:] = 0
+    out[MEM_TOTAL] = row["totalram"] * KB
+    out[MEM_FREE] = nr_free(row) * KB
+    out[MEM_AVAILABLE] = mem_available(row) * KB
+    out[BUFFERS] = row["buffers"] * KB
+    out[CACHED] = (row["nr_file_lru"] + row["unlisted_file"]) * KB
+    out[SWAP_CACHED] = row["swap_cache"] * KB
+    out[ACTIVE] = (tree[1] + tree[3]) * KB
+    out[INACTIVE] = (tree[0] + tree[2]) * KB
+    out[LRU_FIRST] = tree[1] * KB  # Active(anon) Inactive(anon) Active(file) Inactive(file)
+    out[LRU_FIRST + 1] = tree[0] * KB
+    out[LRU_FIRST + 2] = tree[3] * KB
+    out[LRU_FIRST + 3] = tree[2] * KB
+    out[UNEVICTABLE] = (tree[4] + row["mlocked"]) * KB
+    out[MLOCKED] = row["mlocked"] * KB
+    out[SWAP_TOTAL] = row["swap_total"] * KB
+    out[SWAP_FREE] = row["swap_free"] * KB
+    out[WRITEBACK] = 0
+    out[ANON_PAGES] = row["anon_mapped"] * KB
+    out[MAPPED] = row["file_mapped"] * KB
+    out[KRECLAIMABLE] = row["slab_reclaimable"] * KB
+    out[SLAB] = (row["slab_reclaimable"] + row["slab_unreclaimable"]) * KB
+    out[SRECLAIMABLE] = row["slab_reclaimable"] * KB
+    out[SUNRECLAIM] = row["slab_unreclaimable"] * KB
+    out[KERNEL_STACK] = row["kernel_stack"] * KB
+    out[PAGE_TABLES] = row["page_tables"] * KB
+    sysctl = row["sysctl"]
+    out[COMMIT_LIMIT] = KB * commit_limit(
+        row["totalram"], row["hugetlb"], sysctl["overcommit_ratio"], sysctl["overcommit_kbytes"], row["swap_total"]
+    )
+    out[COMMITTED_AS] = row["committed"] * KB
+    out[VMALLOC_TOTAL] = VMALLOC_TOTAL_KB
+    out[PERCPU] = row["percpu"] * KB
+    out[HUGEPAGESIZE] = HUGEPAGE_KB
+    out[DIRECT_MAP_2M] = row["totalram"] * KB // HUGEPAGE_KB * HUGEPAGE_KB
+
+
+# the gauges among vmstat's lines, written from the tables at each reading; all others are event counters in row["vm"]
+(NR_FREE_PAGES, NR_INACTIVE_ANON, NR_MLOCK, NR_SLAB_R, NR_SLAB_U, NR_ANON_PAGES, NR_MAPPED) = (
+    VM[n]
+    for n in (
+        "nr_free_pages",
+        "nr_inactive_anon",
+        "nr_mlock",
+        "nr_slab_reclaimable",
+        "nr_slab_unreclaimable",
+        "nr_anon_pages",
+        "nr_mapped",
+    )
+)
+(NR_FILE_PAGES, NR_KERNEL_STACK, NR_PAGE_TABLE, NR_SWAPCACHED, NR_DIRTY_THRESHOLD, NR_ZONE_INACTIVE_ANON) = (
+    VM[n]
+    for n in (
+        "nr_file_pages",
+        "nr_kernel_stack",
+        "nr_page_table_pages",
+        "nr_swapcached",
+        "nr_dirty_threshold",
+        "nr_zone_inactive_anon",
+    )
+)
+
+
+@law
+def vmstat(row, out):
+    """The lines of /proc/vmstat, as the kernel prints them.
+
+    out  int64[len(VMSTAT_FIELDS)]
+
+    Source: mm/vmstat.c vmstat_start; kernel-laws §5.5.
+    """
+    tree = row["cgroups"][0]["tree"]
+    out[:] = row["vm"]
+    free = nr_free(row)
+    out[NR_FREE_PAGES] = free
+    for lru in range(5):  # inactive_anon active_anon inactive_file active_file unevictable, in both orders the same
+        pages = tree[lru] + (row["mlocked"] if lru == 4 else 0)
+        out[NR_INACTIVE_ANON + lru] = pages
+        out[NR_ZONE_INACTIVE_ANON + lru] = pages
+    out[NR_MLOCK] = row["mlocked"]
+    out[NR_SLAB_R] = row["slab_reclaimable"]
+    out[NR_SLAB_U] = row["slab_unreclaimable"]
+    out[NR_ANON_PAGES] = row["anon_mapped"]
+    out[NR_MAPPED] = row["file_mapped"]
+    out[NR_FILE_PAGES] = row["nr_file_lru"] + row["unlisted_file"] + row["swap_cache"] + row["buffers"]
+    out[NR_KERNEL_STACK] = row["kernel_stack"] * KB
+    out[NR_PAGE_TABLE] = row["page_tables"]
+    out[NR_SWAPCACHED] = row["swap_cache"]
+    sysctl = row["sysctl"]
+    thresh, background, _ = dirty_thresholds(
+        dirtyable(free, row["totalreserve"], tree[2], tree[3]), sysctl["dirty_ratio"], sysctl["dirty_background_ratio"]
+    )
+    out[NR_DIRTY_THRESHOLD] = thresh
+    out[NR_DIRTY_THRESHOLD + 1] = background

@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""CPU profiles: what one operation costs, in nanoseconds. No law contains a nanosecond of its own.
+
+`lab` is the emulated machine of the recordings (one instruction = 1 ns); its figures are the unpaced costs measured by
+the calibration experiment e00_calib. `server` is bare metal of about 2020 (kernel-laws §10.5, rows tagged [D] and [M]).
+`lab-tcg` is `lab` times one factor: the same emulator with a real clock. The factor is the ratio of kswapd's own time
+per reclaimed page in the repeats of e02 recorded both ways (15 against 2.1 µs).
+"""
+
+from __future__ import annotations
+
+# positions in a host's row["cost"]
+FAULT_ANON, ACCESS, COW, READ_CACHED, READ_MISS, SCAN, RECLAIM, SWAP_OUT, SWAP_IN, EXIT, FAULT_MINOR, SYSCALL, TICK = range(13)
+
+OPERATIONS: dict[str, tuple[int, int, int]] = {
+    # operation: (position, lab ns, server ns)                                   per page unless said
+    "anonymous fault, page zeroed": (FAULT_ANON, 3_400, 700),
+    "access to a mapped page": (ACCESS, 20, 5),
+    "copy-on-write fault": (COW, 4_600, 1_500),
+    "read() of a cached page": (READ_CACHED, 1_526, 400),
+    "read() of a missing page, on top": (READ_MISS, 1_400, 500),
+    "reclaim looks at a page": (SCAN, 1_000, 150),
+    "reclaim drops a clean page, on top": (RECLAIM, 1_060, 250),
+    "reclaim sends a page to swap, on top": (SWAP_OUT, 2_500, 800),
+    "swap-in of a page, processor time": (SWAP_IN, 3_900, 1_200),
+    "exit or munmap gives a page back": (EXIT, 1_250, 200),
+    "fault that only maps": (FAULT_MINOR, 1_500, 400),
+    "system call, per call": (SYSCALL, 500, 200),
+    "timer tick, HZ=250, per tick": (TICK, 4_000_000, 4_000_000),
+}
+
+TCG_FACTOR = 7
+
+
+def costs(profile: str) -> list[int]:
+    """The 16 entries of row["cost"] for a profile name (KeyError for an unknown one)."""
+    column, factor = {"lab": (1, 1), "server": (2, 1), "lab-tcg": (1, TCG_FACTOR)}[profile]
+    row = [0] * 16
+    for entry in OPERATIONS.values():
+        row[entry[0]] = entry[column] * (1 if entry[0] == TICK else factor)
+    return row

@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a `HostSpec` to a record: zones, watermarks, pools at boot, cgroups, files, tasks and their scripts.
+
+A host booted from its size alone gets the pools a small Debian server shows when idle; one replayed from a recording
+gets exactly what was measured at its start (`HostSpec.measured`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fleetsim.errors import BadInput
+from fleetsim.hardware.cpu import costs
+from fleetsim.host.programs import Names, add_task
+from fleetsim.host.spec import DiskSpec, HostSpec
+from fleetsim.linux import mm_types as mm
+from fleetsim.linux.page_alloc import (
+    calculate_min_free_kbytes,
+    lowmem_reserve,
+    recommended_min_free_kbytes,
+    totalreserve_of_zone,
+    wmark_gap,
+    wmark_min,
+)
+
+PAGE = 4096
+DMA_PAGES = 3840  # 16 MiB less what the firmware keeps (kernel-laws §1.1)
+DMA32_END = 3 * (1 << 30) // PAGE  # 4 GiB less the PCI hole
+MEMMAP_PER_MILLE = 16  # 64 B of struct page per 4 KiB page
+KERNEL_IMAGE_PAGES = 6_000  # text, data and early allocations of a distribution kernel
+NEVER = 1 << 62
+LIMITS = {
+    "memory.max": "max",
+    "memory.high": "high",
+    "memory.min": "min",
+    "memory.low": "low",
+    "memory.swap.max": "swap_max",
+    "memory.oom.group": "oom_group",
+}
+LOWMEM_RATIO = (256, 256, 32)
+
+
+def boot(spec: HostSpec, row: Any, host_key: int, tick_ns: int) -> Names:
+    """Fill `row` (zeroed) from `spec`; the result holds the names beside it.
+
+    BadInput if the host cannot be built: too many tasks, unknown cgroup, limits for a cgroup file we do not have …
+    """
+    names = Names(spec.name)
+    row["host_key"], row["boot_unix_s"], row["tick_ns"] = host_key, spec.boot_unix_s, tick_ns
+    row["cpus"] = spec.cpus
+    try:
+        row["cost"] = costs(spec.cpu_profile)
+    except KeyError:
+        raise BadInput(f"host {spec.name}: unknown CPU profile {spec.cpu_profile!r}; known are lab, lab-tcg, server") from None
+    clear_tables(row)
+    if spec.measured:
+        measured_pools(row, spec.measured)
+    else:
+        default_pools(row, spec)
+    set_sysctls(row, spec)
+    set_watermarks(row)
+    disks(row, spec)
+    cgroups(row, spec, names)
+    for path, size in spec.files.items():
+        f = len(names.files)
+        if f == mm.NR_FILES:
+            raise BadInput(f"host {spec.name}: more than {mm.NR_FILES} files")
+        names.files[path] = f
+        row["files"][f] = (1, max(1, size // PAGE), -1, 0)
+    for task in spec.tasks:
+        add_task(row, names, task, started=True)
+    row["next_pid"] = 83
+    return names
+
+
+def clear_tables(row: Any) -> None:
+    row["cohorts"]["group"] = -1
+    row["cohorts"]["list"] = mm.LRU_NONE
+    row["files"]["group"] = -1
+    row["handles"] = -1
+    row["oom_victim"] = -1
+    row["kswapd"]["next_ns"] = NEVER
+    row["kswapd"]["cursor"] = -1
+    row["psi_next_ns"] = 2 * mm.NS_PER_S
+    row["load_next_ns"] = 5 * mm.NS_PER_S
+    row["slow_next_ns"] = 10 * mm.NS_PER_S
+    row["scan"]["priority"] = mm.DEF_PRIORITY
+
+
+def default_pools(row: Any, spec: HostSpec) -> None:
+    """Pools of an idle server of this size: what the kernel keeps grows with the machine, the image does not."""
+    installed = spec.memory_bytes // PAGE
+    total = installed - installed * MEMMAP_PER_MILLE // 1000 - KERNEL_IMAGE_PAGES
+    if total < 4 * DMA_PAGES:
+        raise BadInput(f"host {spec.name}: {spec.memory_bytes} bytes of memory are too few to boot; give it at least 128MiB")
+    row["totalram"] = total
+    dma32 = min(total - DMA_PAGES, DMA32_END)
+    for z, managed in enumerate((DMA_PAGES, dma32, total - DMA_PAGES - dma32)):
+        row["zones"][z]["managed"] = managed
+    row["slab_reclaimable"] = 4_000 + total // 512
+    row["slab_unreclaimable"] = 3_000 + total // 512
+    row["kernel_stack"] = 300 + 16 * spec.cpus
+    row["page_tables"] = 200
+    row["percpu"] = 64 * spec.cpus
+    row["other_kernel"] = 2_000 + total // 256
+    row["unlisted_file"] = 1_500
+    row["unlisted_anon"] = 1_000
+    used = sum(int(row[name]) for name in KERNEL_POOLS)
+    pin_at_boot(row, used)
+    row["anon_mapped"] = row["unlisted_anon"]
+
+
+KERNEL_POOLS = (
+    "slab_reclaimable",
+    "slab_unreclaimable",
+    "kernel_stack",
+    "page_tables",
+    "percpu",
+    "other_kernel",
+    "unlisted_file",
+    "unlisted_anon",
+    "hugetlb",
+)
+
+
+def pin_at_boot(row: Any, used: int) -> None:
+    """Take `used` pages from the highest zone down, leaving each lower zone as full as can be."""
+    rest = used
+    for z in (2, 1, 0):
+        zone = row["zones"][z]
+        taken = min(rest, int(zone["managed"]) * 9 // 10 if z else int(zone["managed"]))
+        zone["pinned"] = zone["boot_pinned"] = taken
+        zone["free"] = zone["managed"] - taken
+        rest -= taken
+    assert rest == 0, "more pinned at boot than the machine has"
+
+
+def measured_pools(row: Any, start: Any) -> None:
+    """Pools of a recorded host: `start` has `zones` (managed_pages, free_pages) and `meminfo` (kB) as read at its start."""
+    info, zones = start["meminfo"], start["zones"]
+    row["totalram"] = start["MemTotal_kB"] // 4
+    free = 0
+    for z, name in enumerate(mm.ZONE_NAMES):
+        if name not in zones:
+            continue
+        zone = row["zones"][z]
+        zone["managed"], zone["free"] = zones[name]["managed_pages"], zones[name]["free_pages"]
+        zone["pinned"] = zone["boot_pinned"] = zone["managed"] - zone["free"]
+        free += int(zone["free"])
+    for field, key in (
+        ("slab_reclaimable", "SReclaimable"),
+        ("slab_unreclaimable", "SUnreclaim"),
+        ("kernel_stack", "KernelStack"),
+        ("page_tables", "PageTables"),
+        ("percpu", "Percpu"),
+        ("hugetlb", "Hugetlb"),
+        ("mlocked", "Mlocked"),
+        ("unlisted_anon", "AnonPages"),
+        ("unlisted_file", "Cached"),
+    ):
+        row[field] = info.get(key, 0) // 4
+    row["anon_mapped"] = row["unlisted_anon"]
+    row["file_mapped"] = info.get("Mapped", 0) // 4
+    row["committed"] = info.get("Committed_AS", 0) // 4
+    named = sum(int(row[name]) for name in KERNEL_POOLS if name != "other_kernel")
+    row["other_kernel"] = int(row["totalram"]) - free - named
+
+
+def set_sysctls(row: Any, spec: HostSpec) -> None:
+    sysctl = row["sysctl"]
+    sysctl["swappiness"], sysctl["overcommit_ratio"], sysctl["page_cluster"] = 60, 50, 3
+    sysctl["dirty_ratio"], sysctl["dirty_background_ratio"], sysctl["watermark_scale_factor"] = 20, 10, 10
+    free_kb = sum(int(z["free"]) for z in row["zones"]) * 4
+    sysctl["admin_reserve_kbytes"] = min(free_kb // 32, 8_192)
+    sysctl["user_reserve_kbytes"] = min(free_kb // 32, 131_072)
+    zones = [z for z in row["zones"] if z["managed"] > 0]
+    managed = sum(int(z["managed"]) for z in zones)
+    base = calculate_min_free_kbytes(managed * 4)
+    sysctl["min_free_kbytes"] = base if spec.thp == "never" else recommended_min_free_kbytes(base, len(zones), managed)
+    for name, value in spec.sysctl.items():
+        set_sysctl(row, name, int(value))
+
+
+def set_sysctl(row: Any, name: str, value: int) -> bool:
+    """Write one `vm.*` knob; False if this kernel does not simulate it (it exists, but nothing here reads it)."""
+    field = name.removeprefix("vm.").replace("-", "_")
+    if field not in mm.SYSCTL_NAMES:
+        return False
+    row["sysctl"][field] = value
+    if field in ("min_free_kbytes", "watermark_scale_factor"):
+        set_watermarks(row)
+    return True
+
+
+def set_watermarks(row: Any) -> None:
+    """min, low and high of every zone, lowmem_reserve and totalreserve (kernel-laws §1.3, §1.4)."""
+    zones = row["zones"]
+    sysctl = row["sysctl"]
+    total = sum(int(z["managed"]) for z in zones)
+    reserve_sum = 0
+    for z, zone in enumerate(zones):
+        managed = int(zone["managed"])
+        if managed == 0:
+            continue
+        share = wmark_min(int(sysctl["min_free_kbytes"]), managed, total)
+        gap = wmark_gap(share, managed, int(sysctl["watermark_scale_factor"]))
+        zone["wmark"] = (share, share + gap, share + 2 * gap)
+        upper = sum(int(u["managed"]) for u in zones[z + 1 :])
+        zone["reserve"] = lowmem_reserve(upper, LOWMEM_RATIO[z]) if upper else 0
+        reserve_sum += totalreserve_of_zone(managed, int(zone["reserve"]), share + 2 * gap)
+    row["totalreserve"] = reserve_sum
+
+
+def disks(row: Any, spec: HostSpec) -> None:
+    def fill(i: int, disk: DiskSpec) -> None:
+        row["disk"][i]["latency_ns"] = int(disk.latency_us * 1000)
+        row["disk"][i]["ns_per_page"] = mm.NS_PER_S * PAGE // disk.bytes_per_s
+
+    fill(0, spec.disk)
+    if spec.swap_disk is not None:
+        fill(1, spec.swap_disk)
+        row["swap_disk"] = 1
+    row["swap_total"] = row["swap_free"] = spec.swap_bytes // PAGE
+
+
+def cgroups(row: Any, spec: HostSpec, names: Names) -> None:
+    root = row["cgroups"][0]
+    empty_cgroup(root, -1)
+    row["nr_cgroups"] = 1
+    for cg in spec.cgroups:
+        i = int(row["nr_cgroups"])
+        if i == mm.NR_CGROUPS:
+            raise BadInput(f"host {spec.name}: more than {mm.NR_CGROUPS - 1} cgroups")
+        if cg.parent not in names.cgroups:
+            raise BadInput(f"host {spec.name}: cgroup {cg.name!r} has the unknown parent {cg.parent!r}; parents come first")
+        names.cgroups[cg.name] = i
+        empty_cgroup(row["cgroups"][i], names.cgroups[cg.parent])
+        row["nr_cgroups"] = i + 1
+        for file, value in cg.limits.items():
+            set_limit(row["cgroups"][i], file, int(value))
+
+
+def empty_cgroup(group: Any, parent: int) -> None:
+    group["used"], group["parent"] = 1, parent
+    group["head"] = group["tail"] = -1
+    group["max"] = group["high"] = group["swap_max"] = mm.NO_LIMIT
+
+
+def set_limit(group: Any, file: str, value: int) -> None:
+    """Write one of a cgroup's interface files; bytes, −1 is `max`."""
+    if file not in LIMITS:
+        raise BadInput(f"unknown cgroup file {file!r}; known are: {', '.join(LIMITS)}")
+    if file == "memory.oom.group":
+        group["oom_group"] = value
+    else:
+        group[LIMITS[file]] = mm.NO_LIMIT if value < 0 else value // PAGE

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Names beside a record, and putting tasks, threads and their ops into its tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from fleetsim.errors import BadInput
+from fleetsim.host.spec import TaskSpec
+from fleetsim.linux import mm_types as mm
+from fleetsim.workloads.script import NR_HANDLES, NR_OPS
+from fleetsim.workloads.script_ops import Script, hot_q, parse_script, quantum_ns
+
+
+@dataclass
+class Names:
+    """Text of one host, keyed the other way round: name → row."""
+
+    host: str
+    cgroups: dict[str, int] = field(default_factory=lambda: {"": 0})
+    tasks: dict[str, int] = field(default_factory=dict)
+    files: dict[str, int] = field(default_factory=dict)
+    handles: dict[tuple[str, str], int] = field(default_factory=dict)  # (task, area id)
+    threads: dict[tuple[str, str], int] = field(default_factory=dict)  # (task, thread id) of threads added later
+    unsupported: dict[str, list[str]] = field(default_factory=dict)  # task → ops this kernel skips
+
+    def task_name(self, row: int) -> str:
+        return next((name for name, t in self.tasks.items() if t == row), "")
+
+    def cgroup_name(self, row: int) -> str:
+        return next((name for name, cg in self.cgroups.items() if cg == row), "")
+
+
+def find_rows(used: Any, wanted: int) -> int:
+    """First of `wanted` consecutive rows that are not used, or −1."""
+    run = 0
+    for i in range(len(used)):
+        run = 0 if used[i] else run + 1
+        if run >= wanted:
+            return i - wanted + 1
+    return -1
+
+
+def add_task(row: Any, names: Names, spec: TaskSpec, *, started: bool) -> int:
+    """Enter a task and its first thread; it starts at `start_s`.
+
+    BadInput if the host is full or the cgroup is unknown.
+    """
+    if spec.cgroup not in names.cgroups:
+        raise BadInput(f"host {names.host}: task {spec.name!r} wants the unknown cgroup {spec.cgroup!r}")
+    t = int(row["nr_tasks"])
+    if t == mm.NR_TASKS:
+        raise BadInput(f"host {names.host}: more than {mm.NR_TASKS} tasks")
+    row["nr_tasks"] = t + 1
+    names.tasks[spec.name] = t
+    task = row["tasks"][t]
+    task["state"] = mm.TASK_WAITING
+    task["cg"] = names.cgroups[spec.cgroup]
+    task["oom_score_adj"] = spec.oom_score_adj
+    task["started_ns"] = max(int(row["now_ns"]), int(spec.start_s * mm.NS_PER_S)) if started else int(row["now_ns"])
+    task["restart_ns"] = -1 if spec.restart_s is None else int(spec.restart_s * mm.NS_PER_S)
+    task["main_thread"] = add_thread(row, names, spec.name, spec.ops)
+    return t
+
+
+def add_thread(row: Any, names: Names, task: str, lines: Sequence[str]) -> int:
+    """Enter one more thread with its program (not running yet); BadInput if a table is full."""
+    th = find_rows([int(p["ops"]) > 0 or int(p["first"]) < 0 for p in row["programs"]], 1)
+    if th < 0:
+        raise BadInput(f"host {names.host}: more than {mm.NR_THREADS} threads")
+    script = parse_script(lines)
+    if script.unsupported:
+        names.unsupported.setdefault(task, []).extend(script.unsupported)
+    first = find_rows(row["ops"]["used"], max(1, len(script.ops)))
+    if first < 0:
+        raise BadInput(f"host {names.host}: more than {NR_OPS} ops in all scripts")
+    write_ops(row, names, task, script, first)
+    program = row["programs"][th]
+    program["first"], program["ops"] = first, len(script.ops)
+    program["op"], program["fresh_op"] = 0, 1
+    row["nr_threads"] = max(int(row["nr_threads"]), th + 1)
+    return th
+
+
+def write_ops(row: Any, names: Names, task: str, script: Script, first: int) -> None:
+    for i, parsed in enumerate(script.ops):
+        op = row["ops"][first + i]
+        op["used"], op["code"], op["pattern"] = 1, parsed.code, parsed.pattern
+        op["accounted"] = parsed.accounted
+        op["pages"], op["time_ns"] = parsed.pages, parsed.time_ns
+        op["ns_per_quantum"] = quantum_ns(parsed.rate)
+        op["hot_pages"], op["hot_q"] = int(parsed.pages * parsed.hot_share), hot_q(parsed)
+        op["handle"] = handle_of(row, names, task, parsed.area) if parsed.area else -1
+        op["file"] = file_of(names, parsed.text, parsed.path) if parsed.path else -1
+        if parsed.path:
+            op["hot_pages"] = int(int(row["files"][int(op["file"])]["pages"]) * parsed.hot_share)
+
+
+def handle_of(row: Any, names: Names, task: str, area: str) -> int:
+    key = (task, area)
+    if key not in names.handles:
+        if len(names.handles) == NR_HANDLES:
+            raise BadInput(f"host {names.host}: more than {NR_HANDLES} areas in all scripts")
+        names.handles[key] = len(names.handles)
+    return names.handles[key]
+
+
+def file_of(names: Names, text: str, path: str) -> int:
+    if path not in names.files:
+        known = ", ".join(sorted(names.files)) or "none"
+        raise BadInput(f"host {names.host}: op {text!r} names the unknown file {path!r}; the host's files are: {known}")
+    return names.files[path]

@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One host's record: the kernel's tables and the workloads' own, as one NumPy structured dtype.
+
+A shard of a fleet is an array of such records: a snapshot is a copy, a checkpoint is a file.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fleetsim.linux.mm_types import KERNEL_FIELDS, NR_THREADS
+from fleetsim.workloads.script import PROGRAM, SCRIPT_FIELDS
+
+HOST = np.dtype(
+    [
+        *KERNEL_FIELDS,
+        ("programs", PROGRAM, (NR_THREADS,)),  # one per thread
+        *SCRIPT_FIELDS,
+        ("slow_next_ns", "i8"),  # when progress is next compared with pace (impact.py)
+        ("slow_seen", "i8", (NR_THREADS, 2)),  # progress and due at the last comparison
+        ("slow_open", "i8", (NR_THREADS,)),  # 1: an impact "slow" is open
+    ]
+)
+
+HOST_BYTES_MAX = 256 * 1024
+assert HOST.itemsize <= HOST_BYTES_MAX, f"a host's record is {HOST.itemsize} bytes, more than the {HOST_BYTES_MAX} of the budget"

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The page where the order of the laws is read: what happens next on a host, again and again, until an instant.
+
+A host is a queue of things that are due: a thread that can go on, a slice of kswapd, a slice of an exit, a task to be
+started, the two-second step of the pressure averages. The earliest is done, at its own time; ties go in the order of
+this list. Nothing is drawn by luck and nothing runs on a grid, so that tasks, kswapd and the disk interleave as finely
+as the work itself (measured: the interleaving matters more than the length of a tick, design §3.3).
+"""
+
+from __future__ import annotations
+
+from fleetsim.host.impact import WINDOW_NS, measure_pace
+from fleetsim.law import law
+from fleetsim.linux.exit import exit_mmap, start_task
+from fleetsim.linux.kswapd import run_kswapd
+from fleetsim.linux.mm_types import NS_PER_S, PSI_CPU, TASK_EXITING, TASK_RUNNING, TASK_WAITING
+from fleetsim.linux.psi import productive, stall, update
+from fleetsim.linux.psi_laws import LOAD_EXP_1, LOAD_EXP_5, LOAD_EXP_15, calc_load
+from fleetsim.workloads.script import step as script_step
+
+LOAD_PERIOD_NS = 5 * NS_PER_S
+DUE_NOTHING, DUE_CLOCK, DUE_KSWAPD, DUE_TASK, DUE_THREAD = range(5)
+
+
+@law
+def next_due(row, until_ns):
+    """What is due first before `until_ns`.
+
+    returns  (int64 DUE_…, int64 which row, int64 when)
+
+    Source: fleetsim's own event order.
+    """
+    what, which, when = DUE_NOTHING, -1, until_ns
+    clock = min(row["psi_next_ns"], row["load_next_ns"], row["slow_next_ns"])
+    if clock < when:
+        what, when = DUE_CLOCK, clock
+    if row["kswapd"]["next_ns"] < when:
+        what, when = DUE_KSWAPD, row["kswapd"]["next_ns"]
+    for t in range(row["nr_tasks"]):
+        task = row["tasks"][t]
+        due = task["started_ns"] if task["state"] == TASK_WAITING else task["exit_ready_ns"]
+        if (task["state"] == TASK_WAITING or task["state"] == TASK_EXITING) and due < when:
+            what, which, when = DUE_TASK, t, due
+    for th in range(row["nr_threads"]):
+        thread = row["threads"][th]
+        if thread["used"] and thread["ready_ns"] < when and row["tasks"][thread["task"]]["state"] == TASK_RUNNING:
+            what, which, when = DUE_THREAD, th, thread["ready_ns"]
+    return what, which, max(when, row["now_ns"])
+
+
+@law
+def run_clock(row):
+    """Periodic work of the kernel and of us: pressure averages (2 s), load average (5 s), pace (10 s).
+
+    Source: kernel/sched/psi.c, kernel/sched/loadavg.c.
+    """
+    if row["psi_next_ns"] <= row["now_ns"]:
+        update(row)
+    if row["load_next_ns"] <= row["now_ns"]:
+        row["load_next_ns"] += LOAD_PERIOD_NS
+        active = 0
+        for th in range(row["nr_threads"]):
+            if row["threads"][th]["used"] and row["threads"][th]["busy_until_ns"] > row["now_ns"]:
+                active += 2048
+        load = row["loadavg"]
+        load[0] = calc_load(load[0], LOAD_EXP_1, active)
+        load[1] = calc_load(load[1], LOAD_EXP_5, active)
+        load[2] = calc_load(load[2], LOAD_EXP_15, active)
+    if row["slow_next_ns"] <= row["now_ns"]:
+        row["slow_next_ns"] += WINDOW_NS
+        measure_pace(row)
+
+
+@law
+def run_task(row, t):
+    """A task starts, with its first thread at its first op, or goes on exiting.
+
+    Source: fs/exec.c, kernel/exit.c.
+    """
+    task = row["tasks"][t]
+    if task["state"] == TASK_EXITING:
+        exit_mmap(row, t)
+        return
+    start_task(row, t)
+    th = task["main_thread"]
+    thread, program = row["threads"][th], row["programs"][th]
+    thread["used"] = 1
+    thread["task"] = t
+    thread["ready_ns"] = row["now_ns"]
+    thread["busy_until_ns"] = 0
+    thread["charge_retries"] = 0
+    thread["no_progress"] = 0
+    program["op"] = 0
+    program["fresh_op"] = 1
+    program["quantum"] = 0
+    program["progress"] = 0
+    program["due"] = 0
+
+
+@law
+def run_thread(row, th):
+    """Give a thread a CPU for one chunk of its work, or let it wait for one.
+
+    Source: kernel/sched (who waits longest runs next); CPU pressure is the wait. Leaves out: time slices, nice, cpu.max.
+    """
+    thread = row["threads"][th]
+    cg = row["tasks"][thread["task"]]["cg"]
+    cpu = 0
+    for k in range(1, min(32, row["cpus"])):
+        if row["cpu_free_ns"][k] < row["cpu_free_ns"][cpu]:
+            cpu = k
+    if row["cpu_free_ns"][cpu] > row["now_ns"]:
+        stall(row, cg, PSI_CPU, row["now_ns"], row["cpu_free_ns"][cpu])
+        thread["ready_ns"] = row["cpu_free_ns"][cpu]
+        return
+    row["spent_ns"] = 0
+    row["wait_ns"] = 0
+    reclaim_before = row["cpu_ns"][2]
+    script_step(row, th)
+    reclaiming = row["cpu_ns"][2] - reclaim_before
+    useful = row["spent_ns"] - reclaiming
+    row["cpu_ns"][0] += useful
+    begin = row["now_ns"]
+    productive(row, cg, begin, begin + useful)
+    row["cpu_free_ns"][cpu] = begin + row["spent_ns"]
+    thread["busy_until_ns"] = begin + row["spent_ns"] + row["wait_ns"]
+    if row["spent_ns"] + row["wait_ns"] == 0 and thread["used"] and thread["ready_ns"] <= begin:
+        thread["ready_ns"] = begin + 1  # nothing is free of charge: an op without cost still lets time pass
+
+
+@law
+def run_until(row, until_ns):
+    """Everything that is due on the host before `until_ns`, in order; the clock stands at `until_ns` afterwards.
+
+    Source: fleetsim's own main loop (design §4).
+    """
+    while True:
+        what, which, when = next_due(row, until_ns)
+        if what == DUE_NOTHING:
+            break
+        row["now_ns"] = when
+        if what == DUE_CLOCK:
+            run_clock(row)
+        elif what == DUE_KSWAPD:
+            run_kswapd(row)
+        elif what == DUE_TASK:
+            run_task(row, which)
+        else:
+            run_thread(row, which)
+    row["now_ns"] = until_ns
+    update(row)
+
+

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Getting pages for a task when they are not simply there (mm/page_alloc.c __alloc_pages_slowpath, mm/memcontrol.c try_charge).
+
+Time must pass between two fruitless rounds: writes complete and kswapd goes on meanwhile, or sixteen rounds would come
+in no time and kill falsely. So one call makes at most one round of reclaim, adds what it cost to the caller's bill
+(`spent_ns`, `wait_ns`), and returns what it got, maybe nothing; the caller comes back when its time is up.
+Leaves out: orders above 0, GFP classes other than GFP_HIGHUSER_MOVABLE, memory.swap.high.
+"""
+
+from __future__ import annotations
+
+from fleetsim.hardware.cpu import TICK
+from fleetsim.law import law
+from fleetsim.linux.kswapd import wakeup_kswapd
+from fleetsim.linux.memcontrol import event, margin, swap_room
+from fleetsim.linux.memcontrol_laws import high_delay_ns
+from fleetsim.linux.mm_types import (
+    BY_DIRECT,
+    BY_MEMCG,
+    EV,
+    MAX_RECLAIM_RETRIES,
+    MEMCG_CHARGE_BATCH,
+    NR_ZONES,
+    PSI_MEM,
+    SWAP_CLUSTER_MAX,
+    WMARK_HIGH,
+    WMARK_LOW,
+    WMARK_MIN,
+)
+from fleetsim.linux.oom_kill import out_of_memory
+from fleetsim.linux.psi import stall
+from fleetsim.linux.vmscan import do_try_to_free_pages
+from fleetsim.linux.zonelist import nr_free, rmqueue
+
+EV_HIGH, EV_MAX = EV["high"], EV["max"]
+HZ = 250
+
+
+@law
+def bill_reclaim(row, cg, wait_ns):
+    """Put the processor time of the reclaim just done, and a throttle's sleep, on the caller's bill, as memory stall.
+
+    Source: kernel/sched/psi.c psi_memstall_enter around direct and memcg reclaim; kernel-laws §2.4, §9.
+    """
+    spent = row["scan"][1]["spent_ns"]
+    begin = row["now_ns"] + row["spent_ns"] + row["wait_ns"]
+    row["spent_ns"] += spent
+    row["wait_ns"] += wait_ns
+    row["cpu_ns"][2] += spent
+    stall(row, cg, PSI_MEM, begin, begin + spent + wait_ns)
+
+
+@law
+def should_reclaim_retry(row):
+    """True if some zone would pass its min watermark once everything reclaimable were free.
+
+    Source: mm/page_alloc.c should_reclaim_retry, mm/vmscan.c zone_reclaimable_pages; kernel-laws §2.2 f.
+    Leaves out: the lists by zone (the host's lists stand for each zone's).
+    """
+    root = row["cgroups"][0]["tree"]
+    reclaimable = root[2] + root[3]
+    if row["swap_free"] > 0:
+        reclaimable += root[0] + root[1]
+    if reclaimable == 0:
+        reclaimable = nr_free(row)
+    for z in range(NR_ZONES):
+        zone = row["zones"][z]
+        if zone["managed"] > 0 and zone["free"] + reclaimable > zone["wmark"][WMARK_MIN] + zone["reserve"]:
+            return True
+    return False
+
+
+@law
+def alloc_pages(row, th, pages):
+    """Take up to `pages` pages for thread `th`, reclaiming and in the end killing as the kernel does.
+
+    th       int64  thread row
+    pages    int64  wanted, > 0
+    returns  int64  taken (by zone in row["got"]); 0: one fruitless or fruitful round was made, come back
+
+    Source: mm/page_alloc.c __alloc_pages_slowpath, __alloc_pages_may_oom; kernel-laws §2.2, §2.3.
+    """
+    thread = row["threads"][th]
+    got = rmqueue(row, pages, WMARK_LOW)
+    if got > 0:
+        thread["no_progress"] = 0
+        return got
+    wakeup_kswapd(row)
+    got = rmqueue(row, min(pages, SWAP_CLUSTER_MAX), WMARK_MIN)
+    if got > 0:
+        thread["no_progress"] = 0
+        return got
+    task = row["tasks"][thread["task"]]
+    reclaimed = do_try_to_free_pages(row, 0, SWAP_CLUSTER_MAX, BY_DIRECT)
+    if reclaimed > 0:
+        thread["no_progress"] = 0
+        row["kswapd"]["failures"] = 0
+        bill_reclaim(row, task["cg"], 0)
+        got = rmqueue(row, min(pages, SWAP_CLUSTER_MAX), WMARK_MIN)
+        return got
+    bill_reclaim(row, task["cg"], row["cost"][TICK])  # reclaim_throttle(NOPROGRESS)
+    thread["no_progress"] += 1
+    if thread["no_progress"] <= MAX_RECLAIM_RETRIES and should_reclaim_retry(row):
+        return 0
+    got = rmqueue(row, min(pages, SWAP_CLUSTER_MAX), WMARK_HIGH)  # somebody may have freed a lot meanwhile
+    if got == 0:
+        out_of_memory(row, 0, thread["task"])
+        row["wait_ns"] += row["cost"][TICK]
+    thread["no_progress"] = 0
+    return got
+
+
+@law
+def try_charge(row, th, pages):
+    """How many of `pages` pages may be charged to the thread's cgroup now; 0 after a round of reclaim: come back.
+
+    Source: mm/memcontrol.c try_charge_memcg; kernel-laws §8.3, T-8.1. Leaves out: per-CPU stocks (a charge is exact).
+    """
+    thread = row["threads"][th]
+    cg = row["tasks"][thread["task"]]["cg"]
+    if cg == 0:
+        return pages
+    room, level = margin(row, cg)
+    if room > 0:
+        thread["charge_retries"] = 0
+        return min(pages, room)
+    event(row, level, EV_MAX)
+    reclaimed = do_try_to_free_pages(row, level, SWAP_CLUSTER_MAX, BY_MEMCG)
+    bill_reclaim(row, cg, 0)
+    room, _ = margin(row, cg)
+    if room > 0:
+        return min(pages, room)
+    if reclaimed > 0:
+        return 0
+    thread["charge_retries"] += 1
+    if swap_room(row, level) > 0:  # writes are under way: the round waits for them
+        row["wait_ns"] += row["cost"][TICK]
+    if thread["charge_retries"] >= MAX_RECLAIM_RETRIES + 2:  # first try, one after draining the stocks, sixteen retries
+        thread["charge_retries"] = 0
+        if not out_of_memory(row, level, thread["task"]):
+            row["wait_ns"] += row["cost"][TICK]
+        row["wait_ns"] += row["cost"][TICK]
+    return 0
+
+
+@law
+def handle_over_high(row, th, pages):
+    """Back to user mode over memory.high: reclaim what was charged, then sleep for the penalty if that freed nothing.
+
+    pages  int64  charged since the last return to user mode
+
+    Source: mm/memcontrol.c mem_cgroup_handle_over_high; kernel-laws §8.4, T-8.3.
+    """
+    cg = row["tasks"][row["threads"][th]["task"]]["cg"]
+    at = cg
+    while at > 0:
+        group = row["cgroups"][at]
+        if group["usage"] > group["high"]:
+            event(row, at, EV_HIGH)
+            reclaimed = do_try_to_free_pages(row, at, max(pages, SWAP_CLUSTER_MAX), BY_MEMCG)
+            delay = 0
+            if reclaimed == 0 and group["usage"] > group["high"]:
+                charged = max(pages, MEMCG_CHARGE_BATCH)
+                delay = high_delay_ns(group["usage"], group["high"], charged, HZ)
+                if delay <= 10_000_000:  # too short to be worth a sleep
+                    delay = 0
+            bill_reclaim(row, cg, delay)
+        at = group["parent"]

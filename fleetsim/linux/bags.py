@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bags: the cohorts of a uniform group, pages without position that joined a list within the same half second.
+
+Random access needs no order inside a group, but it needs ages: which pages came to which list when, and what share of
+them was accessed since. A bag's share follows from the group's access count: after `d` accesses to `N` equally likely
+pages a given page was hit with probability 1 − e^(−d/N), so nothing is drawn by luck.
+Source: fleetsim's own representation, measured against recordings (design §3.2).
+"""
+
+from __future__ import annotations
+
+from fleetsim.law import ONE_Q, Q, exp_neg_q, law
+from fleetsim.linux.mm_inline import list_add, move_pages
+from fleetsim.linux.mm_types import LRU_NONE, REFERENCED, WORKINGSET
+
+CLASS = REFERENCED | WORKINGSET  # the flags that all pages of a bag share
+OPEN_NS = 500_000_000
+
+
+@law
+def accessed_q(group, cohort):
+    """Share of a bag's pages whose accessed bit is set, in 2^20ths.
+
+        1 − e^(−(touches − base) / pages)
+
+    Source: kernel-laws §20.2. Leaves out: nothing; the error of `exp_neg_q` is below 2^-13.
+    """
+    growth = group["touches"] - cohort["base"]
+    if growth >= 20 * group["pages"]:
+        return ONE_Q
+    return ONE_Q - exp_neg_q((growth << Q) // max(1, group["pages"]))
+
+
+@law
+def expected(group, pages, share_q):
+    """`pages` × share as a whole number, the fraction carried over to the next call.
+
+    Source: fleetsim's own rounding: the sum over calls is never off by a page or more.
+    """
+    exact = pages * share_q + group["carry"]
+    whole = min(pages, exact >> Q)
+    group["carry"] = exact - (whole << Q) if whole < pages else 0
+    return whole
+
+
+@law
+def hand_over_shadows(row, g, i):
+    """Empty the nonresident counts of cohort `i` into the cohort of its group whose shadow is nearest.
+
+    Source: fleetsim's own representation. Leaves out: one shadow stands for both afterwards.
+    """
+    group, cohorts = row["groups"][g], row["cohorts"]
+    a = cohorts[i]
+    best, gap = -1, 1 << 62
+    for k in range(group["cohorts"]):
+        j = group["first"] + k
+        if j != i and (cohorts[j]["evicted"] > 0 or cohorts[j]["swapped"] > 0 or cohorts[j]["list"] != LRU_NONE):
+            d = abs(cohorts[j]["shadow"] - a["shadow"])
+            if d < gap:
+                best, gap = j, d
+    if best < 0:
+        return False
+    b = cohorts[best]
+    if b["evicted"] + b["swapped"] == 0:
+        b["shadow"], b["shadow_cg"] = a["shadow"], a["shadow_cg"]
+    b["evicted"] += a["evicted"]
+    b["swapped"] += a["swapped"]
+    a["evicted"] = 0
+    a["swapped"] = 0
+    return True
+
+
+@law
+def open_bag(row, g, cg, lru, flags):
+    """The bag at the head of `lru` that new pages of group `g` join; opened if there is none young enough.
+
+    Source: fleetsim's own representation. When all rows are in use, the youngest bag of the same class is reused.
+    """
+    group, cohorts = row["groups"][g], row["cohorts"]
+    youngest, empty, husk, any_listed = -1, -1, -1, -1
+    for k in range(group["cohorts"]):
+        i = group["first"] + k
+        cohort = cohorts[i]
+        if cohort["list"] == LRU_NONE:
+            if cohort["evicted"] == 0 and cohort["swapped"] == 0:
+                empty = i
+            else:
+                husk = i
+            continue
+        if cohort["list"] == lru and cohort["cg"] == cg:
+            any_listed = i
+            same = (cohort["flags"] & CLASS) == flags
+            if same and (youngest < 0 or cohort["born_ns"] > cohorts[youngest]["born_ns"]):
+                youngest = i
+    if youngest >= 0 and cohorts[youngest]["born_ns"] > row["now_ns"] - OPEN_NS:
+        return youngest
+    if empty < 0 and husk >= 0 and hand_over_shadows(row, g, husk):
+        empty = husk
+    if empty >= 0:
+        cohort = cohorts[empty]
+        cohort["group"] = g
+        cohort["cg"] = cg
+        cohort["flags"] = flags
+        cohort["base"] = group["touches"]
+        cohort["born_ns"] = row["now_ns"]
+        list_add(row, empty, lru)
+        return empty
+    if youngest >= 0:
+        return youngest
+    assert any_listed >= 0 or husk >= 0, "a uniform group has fewer bags than classes"
+    return any_listed
+
+
+@law
+def blend_base(cohort, pages, base):
+    """Pages whose accessed bits were last clear at `base` join a bag: its own base becomes the weighted mean.
+
+    Source: fleetsim's own representation.
+    """
+    total = cohort["nr"] + pages
+    if total > 0:
+        cohort["base"] = (cohort["base"] * cohort["nr"] + base * pages) // total
+
+
+@law
+def rebag(row, i, lru, flags, pages):
+    """Move `pages` pages of bag `i` to the open bag of another list or class, their accessed bits cleared.
+
+    Source: mm/vmscan.c, the effect of folio_referenced (clears the bits) and putback.
+    """
+    cohort = row["cohorts"][i]
+    target = open_bag(row, cohort["group"], cohort["cg"], lru, flags)
+    if target == i:
+        return
+    blend_base(row["cohorts"][target], pages, row["groups"][cohort["group"]]["touches"])
+    move_pages(row, i, target, pages)

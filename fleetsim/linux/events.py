@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What happens on a host that a log or a history would tell: kills, exits, full tables, impacts.
+
+A compiled host writes rows of `EVENT`; `host/shard.py` turns them into text between two epochs. When the table is full
+the row is dropped and `event_seq` still counts it, so that the reader sees and reports the gap: never silently.
+"""
+
+from __future__ import annotations
+
+from fleetsim.law import law
+from fleetsim.linux.mm_types import NR_EVENTS
+
+(BOOT, TASK_START, OOM_KILL, OOM_PANIC, TASK_EXIT, TABLE_FULL, COMMAND, IMPACT_START, IMPACT_END, REFUSED, OP_START, OP_END) = range(12)
+
+KINDS = (
+    "boot",
+    "task_start",
+    "oom_kill",
+    "oom_panic",
+    "task_exit",
+    "table_full",
+    "command",
+    "impact_start",
+    "impact_end",
+    "enomem",
+    "op_start",
+    "op_end",
+)
+
+
+@law
+def record(row, kind, subject, a, b, c, d, e, f, g, h):
+    """Append one event at the host's clock: `subject` is a task row, a…h what the kind needs.
+
+    Source: fleetsim's own history.
+    """
+    row["event_seq"] += 1
+    if row["nr_events"] == NR_EVENTS:
+        return
+    entry = row["events"][row["nr_events"]]
+    row["nr_events"] += 1
+    entry["t_ns"] = row["now_ns"]
+    entry["seq"] = row["event_seq"]
+    entry["kind"] = kind
+    entry["subject"] = subject
+    entry["arg"][0] = a
+    entry["arg"][1] = b
+    entry["arg"][2] = c
+    entry["arg"][3] = d
+    entry["arg"][4] = e
+    entry["arg"][5] = f
+    entry["arg"][6] = g
+    entry["arg"][7] = h

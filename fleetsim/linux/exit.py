@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tasks come and go: exec of a program's image, exit, and the time it takes to give the memory back (kernel/exit.c, mm/mmap.c exit_mmap).
+
+An exit works in slices, so that a victim's memory comes back over time, as it does (1.25 µs per page on the recordings' CPU).
+Leaves out: zombies, the OOM reaper (an exit is never stuck here), fork's copy of the parent.
+"""
+
+from __future__ import annotations
+
+from fleetsim.hardware.cpu import EXIT
+from fleetsim.law import law
+from fleetsim.linux.events import TASK_EXIT, TASK_START, record
+from fleetsim.linux.memcontrol import add_anon, charge
+from fleetsim.linux.mm_types import (
+    AREA_ANON,
+    AREA_FILE,
+    AREA_FREE,
+    NR_AREAS,
+    NR_THREADS,
+    TASK_DEAD,
+    TASK_EXITING,
+    TASK_RUNNING,
+    TASK_WAITING,
+    WMARK_MIN,
+)
+from fleetsim.linux.vma import free_tables, zap_area
+from fleetsim.linux.zonelist import pin_got, rmqueue, unpin
+
+# The image of a small static program: what one process costs before it maps anything itself, in pages
+# (kernel 6.1, measured as the first process of a cgroup: memory.stat anon 216 KiB, pagetables 32 KiB, slab 52 KiB).
+IMAGE_ANON, IMAGE_FILE, IMAGE_TABLES, IMAGE_STACK, IMAGE_SLAB = 54, 196, 8, 4, 13
+IMAGE_VM, IMAGE_DATA = 997, 604
+SLICE = 1024  # pages given back per slice of an exit
+
+
+@law
+def add_kernel(row, cg, pages):
+    """Charge kernel memory (stacks, slab, page tables) to a cgroup (memory.stat `kernel`).
+
+    Source: mm/memcontrol.c obj_cgroup_charge_pages; kernel-laws §8.2.
+    """
+    charge(row, cg, pages)
+    while cg >= 0:
+        row["cgroups"][cg]["kernel"] += pages
+        cg = row["cgroups"][cg]["parent"]
+
+
+@law
+def start_task(row, t):
+    """exec: take the pages of a program's image and start to count.
+
+    Source: fs/exec.c; the amounts are measured, see above. Leaves out: failure of so small an allocation.
+    """
+    task = row["tasks"][t]
+    cg = task["cg"]
+    for what in range(4):
+        pages = IMAGE_ANON if what == 0 else IMAGE_TABLES if what == 1 else IMAGE_STACK if what == 2 else IMAGE_SLAB
+        got = rmqueue(row, pages, WMARK_MIN)
+        pin_got(row)
+        if what == 0:
+            row["unlisted_anon"] += got
+            add_anon(row, cg, got)
+            charge(row, cg, got)
+            task["base_anon"] = got
+            task["rss_anon"] = got
+        else:
+            add_kernel(row, cg, got)
+            if what == 1:
+                row["page_tables"] += got
+                task["pgtables"] = got
+                at = cg
+                while at >= 0:
+                    row["cgroups"][at]["pagetables"] += got
+                    at = row["cgroups"][at]["parent"]
+            elif what == 2:
+                row["kernel_stack"] += got
+                task["base_stack"] = got
+            else:
+                row["slab_unreclaimable"] += got
+                task["base_slab"] = got
+    task["state"] = TASK_RUNNING
+    task["rss_file"] = IMAGE_FILE
+    task["rss_shmem"] = 0
+    task["swapents"] = 0
+    task["total_vm"] = IMAGE_VM
+    task["data_vm"] = IMAGE_DATA
+    task["hwm"] = task["rss_anon"] + task["rss_file"]
+    task["minflt"] = 0
+    task["majflt"] = 0
+    task["killed"] = 0
+    task["exit_code"] = 0
+    task["pid"] = row["next_pid"]
+    row["next_pid"] += 1
+    row["committed"] += IMAGE_DATA
+    record(row, TASK_START, t, task["pid"], task["cg"], 0, 0, 0, 0, 0, 0)
+
+
+@law
+def exit_mmap(row, t):
+    """One slice of an exit: up to 1024 pages go back; when none is left the task is gone, or waits to be started again.
+
+    Source: mm/mmap.c exit_mmap, kernel/exit.c do_exit.
+    """
+    task = row["tasks"][t]
+    left = SLICE
+    row["spent_ns"] = 0
+    for a in range(NR_AREAS):
+        area = row["areas"][a]
+        if area["task"] != t or left == 0:
+            continue
+        if area["kind"] == AREA_ANON:
+            done, gone = zap_area(row, a, left)
+            left -= done
+            if not gone:
+                break
+        elif area["kind"] == AREA_FILE:
+            unmap_file(row, task, a)
+    row["cpu_ns"][2] += row["spent_ns"]
+    task["exit_ready_ns"] = row["now_ns"] + max(row["spent_ns"], row["cost"][EXIT])
+    if left > 0:
+        finish_exit(row, t)
+
+
+@law
+def unmap_file(row, task, a):
+    """Unmap a file: its cached pages stay, nobody's RSS counts them any more.
+
+    Source: mm/memory.c zap_pte_range (file pages).
+    """
+    area = row["areas"][a]
+    for k in range(area["groups"]):
+        group = row["groups"][area["group"] + k]
+        task["rss_file"] -= group["mapped"]
+        row["file_mapped"] -= group["mapped"]
+        group["mapped"] = 0
+        group["task"] = -1
+    free_tables(row, task, area["tables"])
+    task["total_vm"] -= area["pages"]
+    area["kind"] = AREA_FREE
+
+
+@law
+def finish_exit(row, t):
+    """The last page is back: give up the image, end the threads, and be dead, or wait for the next start.
+
+    Source: kernel/exit.c do_exit.
+    """
+    task = row["tasks"][t]
+    cg = task["cg"]
+    image = task["base_anon"]
+    unpin(row, image)
+    row["unlisted_anon"] -= image
+    add_anon(row, cg, -image)
+    charge(row, cg, -image)
+    tables = task["pgtables"]
+    free_tables(row, task, tables)
+    unpin(row, task["base_stack"] + task["base_slab"])
+    row["kernel_stack"] -= task["base_stack"]
+    row["slab_unreclaimable"] -= task["base_slab"]
+    add_kernel(row, cg, -(task["base_stack"] + task["base_slab"]))
+    row["committed"] -= IMAGE_DATA
+    task["rss_anon"] = 0
+    task["rss_file"] = 0
+    task["total_vm"] = 0
+    task["data_vm"] = 0
+    task["exits"] += 1
+    for th in range(NR_THREADS):
+        if row["threads"][th]["used"] > 0 and row["threads"][th]["task"] == t:
+            row["threads"][th]["used"] = 0
+    record(row, TASK_EXIT, t, task["exit_code"], task["killed"], task["pid"], 0, 0, 0, 0, 0)
+    if task["restart_ns"] >= 0:
+        task["state"] = TASK_WAITING
+        task["started_ns"] = row["now_ns"] + task["restart_ns"]
+    else:
+        task["state"] = TASK_DEAD
+
+
+@law
+def begin_exit(row, t, code):
+    """exit(code), or the last thread is done.
+
+    Source: kernel/exit.c do_group_exit.
+    """
+    task = row["tasks"][t]
+    if task["state"] == TASK_RUNNING:
+        task["state"] = TASK_EXITING
+        task["exit_code"] = code
+        task["exit_ready_ns"] = row["now_ns"]
+

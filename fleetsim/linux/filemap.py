@@ -1,0 +1,251 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The page cache: read() and faults on mapped files (mm/filemap.c, mm/readahead.c).
+
+read() of an ordered file walks its slices with the reader's own cursor. Missing pages of a slice come first (its lowest
+positions were evicted first), are read in readahead windows, and join the inactive list's head; when the cursor leaves
+a slice its pages were all touched: a second touch of an inactive page activates it.
+A mapped file read at random is a uniform group: expected values, read-around on a miss, fault-around on a hit.
+Leaves out: dirty pages and writeback, executable mappings, large folios.
+"""
+
+from __future__ import annotations
+
+from fleetsim.hardware.cpu import ACCESS, FAULT_MINOR, READ_CACHED, READ_MISS
+from fleetsim.hardware.disk import submit
+from fleetsim.law import Q, law
+from fleetsim.linux.alloc_slowpath import handle_over_high
+from fleetsim.linux.bags import blend_base, expected, open_bag
+from fleetsim.linux.memcontrol import add_file, charge
+from fleetsim.linux.memory import FRESH, count_faults, get_pages
+from fleetsim.linux.mm_inline import add_pages, list_add, list_move
+from fleetsim.linux.mm_types import (
+    LRU_ACTIVE_FILE,
+    LRU_INACTIVE_FILE,
+    LRU_NONE,
+    PSI_IO,
+    PSI_MEM,
+    REFERENCED,
+    SHADOW_WORKINGSET,
+    VM,
+    WORKINGSET,
+)
+from fleetsim.linux.psi import stall
+from fleetsim.linux.shrink_list import count_activated
+from fleetsim.linux.workingset_clock import workingset_refault
+
+PGPGIN = VM["pgpgin"]
+RA_PAGES = 32  # read_ahead_kb 128: a sequential reader's window
+FAULT_AROUND = 16  # fault_around_bytes 65536
+
+
+@law
+def read_disk(row, th, pages, hot):
+    """Wait for `pages` missing pages to be read in readahead windows.
+
+    returns  int64  requests made
+
+    Source: mm/readahead.c page_cache_ra_order (window 32 pages once sequential); kernel-laws §4.1. First-time misses are
+    IO pressure; waiting for pages that had Workingset is memory pressure too (§9).
+    """
+    task = row["tasks"][row["threads"][th]["task"]]
+    disk = row["disk"][0]
+    requests = (pages + RA_PAGES - 1) // RA_PAGES
+    begin = row["now_ns"] + row["spent_ns"] + row["wait_ns"]
+    wait = 0
+    left = pages
+    for _ in range(requests):
+        wait = submit(disk, begin + wait, min(RA_PAGES, left)) - begin
+        left -= RA_PAGES
+    disk["reads"] += requests
+    row["wait_ns"] += wait
+    task["blkio_ns"] += wait
+    stall(row, task["cg"], PSI_IO, begin, begin + wait)
+    if hot:
+        stall(row, task["cg"], PSI_MEM, begin, begin + wait)
+    row["vm"][PGPGIN] += 4 * pages
+    return requests
+
+
+@law
+def cache_new(row, th, i, pages):
+    """Pages just allocated join the cache in cohort `i`: book them.
+
+    Source: mm/filemap.c filemap_add_folio.
+    """
+    task = row["tasks"][row["threads"][th]["task"]]
+    add_pages(row, i, pages)
+    charge(row, row["cohorts"][i]["cg"], pages)
+    add_file(row, row["cohorts"][i]["cg"], pages)
+    row["spent_ns"] += pages * row["cost"][READ_MISS]
+    task["stime_ns"] += pages * row["cost"][READ_MISS]
+
+
+@law
+def enter_slice(row, th, i, length):
+    """The reader's cursor enters a slice: if most of it is missing, the pages that come will stand at a list's head.
+
+    returns  bool  the pages coming back were hot (their shadow had Workingset)
+
+    Source: mm/workingset.c workingset_refault for the slice; fleetsim's representation for the rest.
+    """
+    cohort = row["cohorts"][i]
+    cg = row["tasks"][row["threads"][th]["task"]]["cg"]
+    activate = False
+    if cohort["evicted"] > 0:
+        activate = workingset_refault(row, i, cg, True, cohort["evicted"])
+    missing = length - cohort["nr"]
+    if missing == 0 or (missing * 2 < length and cohort["list"] != LRU_NONE):
+        return
+    target = LRU_ACTIVE_FILE if activate else LRU_INACTIVE_FILE
+    if cohort["list"] == LRU_NONE:
+        cohort["cg"] = cg
+        cohort["flags"] &= SHADOW_WORKINGSET
+        list_add(row, i, target)
+    else:
+        cohort["flags"] &= ~(REFERENCED | WORKINGSET)
+        list_move(row, i, target)
+    if activate and cohort["flags"] & SHADOW_WORKINGSET:
+        cohort["flags"] |= WORKINGSET
+
+
+@law
+def leave_slice(row, i, fresh):
+    """The cursor leaves a slice, all of whose pages read() touched once.
+
+    fresh  bool  most of them were read from disk just now: that was their first touch
+
+    Source: mm/swap.c folio_mark_accessed; kernel-laws §3.1.
+    """
+    cohort = row["cohorts"][i]
+    if fresh or not cohort["flags"] & REFERENCED:
+        cohort["flags"] |= REFERENCED
+    elif cohort["list"] == LRU_INACTIVE_FILE:
+        cohort["flags"] &= ~REFERENCED
+        count_activated(row, cohort["cg"], cohort["nr"])
+        list_move(row, i, LRU_ACTIVE_FILE)
+
+
+@law
+def read_ordered(row, th, g, at, pages, fresh):
+    """read() of up to `pages` pages of an ordered file from position `at`, never beyond the slice.
+
+    fresh    int64  pages of this slice read from disk since the cursor entered it
+    returns  (int64 pages done (0: come back), int64 of them from disk)
+
+    Source: mm/filemap.c filemap_read.
+    """
+    group = row["groups"][g]
+    i = group["first"] + at // group["slice"]
+    cohort = row["cohorts"][i]
+    offset = at % group["slice"]
+    length = min(group["slice"], group["pages"] - (at - offset))
+    n = min(pages, length - offset)
+    if offset == 0:
+        enter_slice(row, th, i, length)
+    missing = min(n, length - cohort["nr"])
+    if missing > 0:
+        n = get_pages(row, th, missing)
+        if n == 0:
+            return 0, 0
+        if cohort["list"] == LRU_NONE:  # reclaim emptied it under the cursor
+            list_add(row, i, LRU_INACTIVE_FILE)
+        hot = cohort["evicted"] > 0 and cohort["flags"] & SHADOW_WORKINGSET > 0
+        back = min(n, cohort["evicted"])
+        cohort["evicted"] -= back
+        group["evicted"] -= back
+        cache_new(row, th, i, n)
+        read_disk(row, th, n, hot)
+        missing = n
+        if row["tasks"][row["threads"][th]["task"]]["cg"] > 0:
+            handle_over_high(row, th, n)
+    row["spent_ns"] += n * row["cost"][READ_CACHED]
+    row["tasks"][row["threads"][th]["task"]]["stime_ns"] += n * row["cost"][READ_CACHED]
+    if offset + n == length and cohort["list"] != LRU_NONE:
+        leave_slice(row, i, (fresh + missing) * 2 > length)
+    return n, missing
+
+
+@law
+def load_uniform(row, th, g, pages):
+    """Read `pages` missing pages of a uniform file into its newest bag; evicted ones are refaults.
+
+    returns  int64  pages loaded (0: come back)
+
+    Source: mm/filemap.c filemap_fault, mm/workingset.c workingset_refault.
+    """
+    group = row["groups"][g]
+    n = get_pages(row, th, pages)
+    if n == 0:
+        return 0
+    cg = row["tasks"][row["threads"][th]["task"]]["cg"]
+    missing = group["pages"] - group["resident"]
+    back = min(group["evicted"], n * group["evicted"] // missing)
+    activate, hot, source, left = False, False, -1, back
+    for k in range(group["cohorts"]):
+        cohort = row["cohorts"][group["first"] + k]
+        if cohort["evicted"] > 0 and left > 0:
+            share = min(left, cohort["evicted"], (back * cohort["evicted"] + group["evicted"] - 1) // group["evicted"])
+            cohort["evicted"] -= share
+            left -= share
+            source = group["first"] + k
+            activate = workingset_refault(row, source, cg, True, share) or activate
+            hot = hot or cohort["flags"] & SHADOW_WORKINGSET > 0
+    group["evicted"] -= back
+    flags = WORKINGSET if activate and hot else 0
+    target = open_bag(row, g, cg, LRU_ACTIVE_FILE if activate else LRU_INACTIVE_FILE, flags)
+    blend_base(row["cohorts"][target], n, group["touches"])
+    cache_new(row, th, target, n)
+    read_disk(row, th, n, hot)
+    return n
+
+
+@law
+def map_file(row, task, group, pages):
+    """Map cached file pages into a task (RssFile, Mapped).
+
+    Source: mm/memory.c filemap_map_pages.
+    """
+    n = min(pages, group["resident"] - group["mapped"])
+    group["mapped"] += n
+    task["rss_file"] += n
+    row["file_mapped"] += n
+    task["hwm"] = max(task["hwm"], task["rss_anon"] + task["rss_file"] + task["rss_shmem"])
+    return n
+
+
+@law
+def access_mapped(row, th, g, accesses):
+    """`accesses` loads from equally likely pages of a mapped file.
+
+        major = accesses · missing / pages            each reads around: 32 pages, of which the missing ones cost IO
+        minor = accesses · (resident − mapped) / pages    each maps up to 16 pages around
+
+    returns  bool  False: come back
+
+    Source: mm/filemap.c do_sync_mmap_readahead, mm/memory.c do_fault_around; kernel-laws §4.1, §10.1.
+    Leaves out: mmap_miss turning read-around off (it stays on while hits outnumber misses).
+    """
+    group = row["groups"][g]
+    task = row["tasks"][group["task"]]
+    missing = group["pages"] - group["resident"]
+    if missing > 0:
+        major = min(missing, expected(group, accesses, (missing << Q) // group["pages"]))
+        if major > 0:
+            around = max(major, min(missing, major * RA_PAGES * missing // group["pages"]))
+            loaded = load_uniform(row, th, g, around)
+            if loaded == 0:
+                group["carry"] += major << Q
+                return False
+            count_faults(row, task, 0, major)
+            map_file(row, task, group, min(loaded, major * FAULT_AROUND))
+    unmapped = group["resident"] - group["mapped"]
+    if unmapped > 0:
+        minor = min(unmapped, expected(group, accesses, (unmapped << Q) // group["pages"]))
+        around = minor * (1 + (FAULT_AROUND - 1) * unmapped // group["pages"])
+        map_file(row, task, group, around)
+        count_faults(row, task, minor, 0)
+        row["spent_ns"] += minor * row["cost"][FAULT_MINOR]
+    group["touches"] += accesses
+    row["spent_ns"] += accesses * row["cost"][ACCESS]
+    task["utime_ns"] += accesses * row["cost"][ACCESS]
+    return True

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""kswapd: the background reclaimer of the host (mm/vmscan.c kswapd, balance_pgdat).
+
+    SLEEP ──wakeup──▶ RUN ──balanced, or nothing helps──▶ NAP (100 ms)
+      ▲                 ▲                                   │ woken inside the nap: low_wmark_hit_quickly ──▶ RUN
+      └── still balanced └── no longer balanced: high_wmark_hit_quickly ◀───────┤
+      └────────────────────────────────────────────────────────────────────────┘
+
+It works in slices, one lruvec at one priority each, so that tasks go on between them; the balanced test comes only
+between passes, and that overshoot is the saw-tooth seen in MemFree.
+Leaves out: watermark boost, orders above 0, kcompactd's wake-up.
+"""
+
+from __future__ import annotations
+
+from fleetsim.hardware.cpu import SYSCALL
+from fleetsim.law import law
+from fleetsim.linux.mm_types import (
+    BY_KSWAPD,
+    DEF_PRIORITY,
+    KSWAPD_NAP,
+    KSWAPD_RUN,
+    KSWAPD_SLEEP,
+    LRU_ACTIVE_ANON,
+    LRU_INACTIVE_ANON,
+    MAX_RECLAIM_RETRIES,
+    NS_PER_MS,
+    PSI_MEM,
+    SWAP_CLUSTER_MAX,
+    VM,
+)
+from fleetsim.linux.psi import stall
+from fleetsim.linux.shrink_list import shrink_active_list
+from fleetsim.linux.vmscan import prepare_scan_count, snapshot_refaults, visit
+from fleetsim.linux.vmscan_laws import inactive_is_low
+from fleetsim.linux.zonelist import balanced, nr_high
+
+PAGEOUTRUN, LOW_QUICKLY, HIGH_QUICKLY = VM["pageoutrun"], VM["kswapd_low_wmark_hit_quickly"], VM["kswapd_high_wmark_hit_quickly"]
+NAP_NS = 100 * NS_PER_MS
+NEVER = 1 << 62
+
+
+@law
+def wakeup_kswapd(row):
+    """An allocation missed the low watermark.
+
+    Source: mm/vmscan.c wakeup_kswapd; kernel-laws §3.9. Leaves out: waking kcompactd when it is hopeless.
+    """
+    kswapd = row["kswapd"]
+    if kswapd["state"] == KSWAPD_RUN or kswapd["failures"] >= MAX_RECLAIM_RETRIES or balanced(row):
+        return
+    if kswapd["state"] == KSWAPD_NAP:
+        row["vm"][LOW_QUICKLY] += 1
+    begin_run(row)
+
+
+@law
+def begin_run(row):
+    """Start a balance run at the lowest pressure.
+
+    Source: mm/vmscan.c balance_pgdat (its beginning).
+    """
+    kswapd, sc = row["kswapd"], row["scan"][0]
+    kswapd["state"] = KSWAPD_RUN
+    kswapd["next_ns"] = row["now_ns"]
+    kswapd["cursor"] = -1
+    row["vm"][PAGEOUTRUN] += 1
+    sc["kind"] = BY_KSWAPD
+    sc["target"] = 0
+    sc["priority"] = DEF_PRIORITY
+    sc["wanted"] = max(nr_high(row), SWAP_CLUSTER_MAX)
+    sc["reclaimed"] = 0
+    sc["force_deactivate"] = 0
+    sc["low_reclaim"] = 0
+    sc["low_skipped"] = 0
+    kswapd["pass_reclaimed"] = 0
+
+
+@law
+def end_run(row):
+    """Go to nap; a run that reclaimed nothing at all is a failure, and sixteen of them make kswapd hopeless.
+
+    Source: mm/vmscan.c balance_pgdat (its end), kswapd_try_to_sleep.
+    """
+    kswapd, sc = row["kswapd"], row["scan"][0]
+    if sc["reclaimed"] > 0:
+        kswapd["failures"] = 0
+    elif sc["priority"] < 1:
+        kswapd["failures"] += 1
+    snapshot_refaults(row, 0)
+    kswapd["state"] = KSWAPD_NAP
+    kswapd["next_ns"] = row["now_ns"] + NAP_NS
+
+
+@law
+def end_pass(row):
+    """After a pass: press harder if it scanned less than the target or reclaimed nothing; start over if all was low-protected.
+
+    Source: mm/vmscan.c balance_pgdat (raise_priority, memcg_low_skipped); kernel-laws §3.9.
+    """
+    kswapd, sc = row["kswapd"], row["scan"][0]
+    got = sc["reclaimed"] - kswapd["pass_reclaimed"]
+    if sc["scanned"] < sc["wanted"] or got == 0:
+        sc["priority"] -= 1
+    kswapd["cursor"] = -1
+    if sc["priority"] < 1:
+        if sc["reclaimed"] == 0 and sc["low_skipped"] > 0 and sc["low_reclaim"] == 0:
+            sc["low_reclaim"] = 1
+            sc["low_skipped"] = 0
+            sc["priority"] = DEF_PRIORITY
+        else:
+            end_run(row)
+
+
+@law
+def age_node(row, sc):
+    """Before each pass: deactivate 32 anonymous pages of every lruvec whose inactive list is low.
+
+    Source: mm/vmscan.c kswapd_age_node (age_active_anon).
+    """
+    if row["swap_total"] == 0:
+        return
+    for cg in range(row["nr_cgroups"]):
+        lruvec = row["cgroups"][cg]
+        if lruvec["size"][LRU_ACTIVE_ANON] > 0 and inactive_is_low(lruvec["tree"][LRU_INACTIVE_ANON], lruvec["tree"][LRU_ACTIVE_ANON]):
+            shrink_active_list(row, sc, cg, LRU_ACTIVE_ANON, SWAP_CLUSTER_MAX)
+
+
+@law
+def run_kswapd(row):
+    """One slice of kswapd at the host's clock: the end of a nap, the beginning of a pass, or one lruvec.
+
+    Source: mm/vmscan.c kswapd, balance_pgdat, kswapd_try_to_sleep; kernel-laws §3.9. Its whole run is memory stall (§9).
+    """
+    kswapd, sc = row["kswapd"], row["scan"][0]
+    if kswapd["state"] == KSWAPD_NAP:
+        if balanced(row) or kswapd["failures"] >= MAX_RECLAIM_RETRIES:
+            kswapd["state"] = KSWAPD_SLEEP
+            kswapd["next_ns"] = NEVER
+            return
+        row["vm"][HIGH_QUICKLY] += 1
+        begin_run(row)
+    sc["spent_ns"] = 0
+    if kswapd["cursor"] < 0:
+        if balanced(row):
+            end_run(row)
+            return
+        sc["scanned"] = 0
+        kswapd["pass_reclaimed"] = sc["reclaimed"]
+        age_node(row, sc)
+        prepare_scan_count(row, sc)
+        kswapd["cursor"] = 0
+        sc["spent_ns"] += row["cost"][SYSCALL]
+    # lruvecs until some time has passed: empty and small ones cost no event of their own
+    while kswapd["cursor"] < row["nr_cgroups"] and sc["spent_ns"] < NS_PER_MS:
+        visit(row, sc, kswapd["cursor"])
+        kswapd["cursor"] += 1
+    begin = row["now_ns"]
+    kswapd["next_ns"] = begin + sc["spent_ns"]
+    row["cpu_ns"][2] += sc["spent_ns"]
+    stall(row, -1, PSI_MEM, begin, kswapd["next_ns"])
+    if kswapd["cursor"] >= row["nr_cgroups"]:
+        end_pass(row)

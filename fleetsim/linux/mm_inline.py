@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""LRU lists: putting cohorts on them, moving them, and counting their pages.
+
+Named after include/linux/mm_inline.h. A list runs from `head` (newest) to `tail` (oldest, where reclaim looks); the
+links are row numbers, −1 ends a list. Every change of a cohort's page count goes through `account`, so that a
+cgroup's own sizes and its subtree's never disagree with the lists (checked by `check.py`).
+"""
+
+from __future__ import annotations
+
+from fleetsim.law import law
+from fleetsim.linux.mm_types import LRU_NONE
+
+
+@law
+def account(row, cg, lru, pages):
+    """Count `pages` more on list `lru` of lruvec `cg` and of all its ancestors.
+
+    Source: include/linux/mm_inline.h update_lru_size.
+    """
+    cgroups = row["cgroups"]
+    cgroups[cg]["size"][lru] += pages
+    while cg >= 0:
+        cgroups[cg]["tree"][lru] += pages
+        cg = cgroups[cg]["parent"]
+
+
+@law
+def list_del(row, i):
+    """Take cohort `i` off the list it stands on (nothing if it stands on none).
+
+    Source: include/linux/mm_inline.h lruvec_del_folio.
+    """
+    cohorts = row["cohorts"]
+    cohort = cohorts[i]
+    lru = cohort["list"]
+    if lru == LRU_NONE:
+        return
+    lruvec = row["cgroups"][cohort["cg"]]
+    before, after = cohort["prev"], cohort["next"]
+    if before >= 0:
+        cohorts[before]["next"] = after
+    else:
+        lruvec["head"][lru] = after
+    if after >= 0:
+        cohorts[after]["prev"] = before
+    else:
+        lruvec["tail"][lru] = before
+    account(row, cohort["cg"], lru, -cohort["nr"])
+    cohort["list"] = LRU_NONE
+    cohort["off"] = 0
+
+
+@law
+def list_add(row, i, lru):
+    """Put cohort `i` (on no list) at the head of list `lru` of its own lruvec.
+
+    Source: include/linux/mm_inline.h lruvec_add_folio.
+    """
+    cohorts = row["cohorts"]
+    cohort = cohorts[i]
+    lruvec = row["cgroups"][cohort["cg"]]
+    head = lruvec["head"][lru]
+    cohort["prev"] = -1
+    cohort["next"] = head
+    if head >= 0:
+        cohorts[head]["prev"] = i
+    else:
+        lruvec["tail"][lru] = i
+    lruvec["head"][lru] = i
+    cohort["list"] = lru
+    cohort["off"] = 0
+    account(row, cohort["cg"], lru, cohort["nr"])
+
+
+@law
+def list_move(row, i, lru):
+    """Move cohort `i` to the head of list `lru`.
+
+    Source: mm/swap.c, the effect of folio_activate, deactivate and putback on a whole cohort.
+    """
+    list_del(row, i)
+    list_add(row, i, lru)
+
+
+@law
+def add_pages(row, i, pages):
+    """The pages just allocated (`row["got"]`, by zone) join cohort `i`.
+
+    Source: include/linux/mm_inline.h lruvec_add_folio, one call for `pages` pages.
+    """
+    cohort = row["cohorts"][i]
+    cohort["nr"] += pages
+    cohort["low_zone"][0] += row["got"][0]
+    cohort["low_zone"][1] += row["got"][1]
+    row["groups"][cohort["group"]]["resident"] += pages
+    if cohort["list"] != LRU_NONE:
+        account(row, cohort["cg"], cohort["list"], pages)
+
+
+@law
+def move_pages(row, source, target, pages):
+    """`pages` pages change from one cohort to another of the same group and cgroup, with their share of low-zone pages.
+
+    Source: fleetsim's own representation (design §3.2).
+    """
+    a, b = row["cohorts"][source], row["cohorts"][target]
+    rest = pages
+    for z in range(2):
+        k = min(rest, a["low_zone"][z] * pages // max(1, a["nr"]))
+        a["low_zone"][z] -= k
+        b["low_zone"][z] += k
+        rest -= k
+    # what the rounding left must not make the source hold more low-zone pages than pages
+    for z in range(2):
+        over = a["low_zone"][0] + a["low_zone"][1] - (a["nr"] - pages)
+        if over > 0:
+            k = min(over, a["low_zone"][z])
+            a["low_zone"][z] -= k
+            b["low_zone"][z] += k
+    a["nr"] -= pages
+    b["nr"] += pages
+    if a["list"] != LRU_NONE:
+        account(row, a["cg"], a["list"], -pages)
+    if b["list"] != LRU_NONE:
+        account(row, b["cg"], b["list"], pages)

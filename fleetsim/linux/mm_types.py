@@ -1,0 +1,352 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The kernel's tables: everything of the simulated kernel that changes on a host, declared once.
+
+Pages, nanoseconds, `int64` where it is summed; narrower only in the big tables. Every field names its unit and its
+kernel counterpart. Rows are passed to laws by reference (`row["zones"][i]["free"]`, string keys only, so that the same
+code runs compiled and as plain Python).
+
+How memory is represented (design §3.2, measured in a prototype): a *group* is the pages of one area that are alike. An
+**ordered** group (swept or streamed) is cut into consecutive slices, one cohort each; a **uniform** group (random
+access) keeps its resident pages in bags. Both are rows of `COHORT`: a count of pages that stand together on one LRU list.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fleetsim.linux.vmstat_names import VMSTAT_FIELDS
+
+# --- capacities (one size class; a full table answers as the kernel would: ENOMEM, EAGAIN, and an event) -------------
+NR_ZONES = 3
+NR_CGROUPS = 96
+NR_TASKS = 64
+NR_THREADS = 80
+NR_AREAS = 128
+NR_GROUPS = 160
+NR_COHORTS = 1664
+NR_FILES = 48
+NR_WRITEBACK = 128
+NR_EVENTS = 128
+assert NR_COHORTS < 1 << 15 and NR_GROUPS < 1 << 15 and NR_CGROUPS < 1 << 15  # int16 links
+
+# --- zones, in the order of physical addresses (include/linux/mmzone.h) ----------------------------------------------
+ZONE_DMA, ZONE_DMA32, ZONE_NORMAL = 0, 1, 2
+ZONE_NAMES = ("DMA", "DMA32", "Normal")
+
+# --- LRU lists (include/linux/mmzone.h, enum lru_list) ---------------------------------------------------------------
+LRU_INACTIVE_ANON, LRU_ACTIVE_ANON, LRU_INACTIVE_FILE, LRU_ACTIVE_FILE, LRU_UNEVICTABLE = 0, 1, 2, 3, 4
+NR_LRU_LISTS = 5
+LRU_NONE = -1
+
+SWAP_CLUSTER_MAX = 32  # pages a reclaimer aims at (include/linux/swap.h)
+DEF_PRIORITY = 12  # where a reclaim pass begins (include/linux/mmzone.h)
+MAX_RECLAIM_RETRIES = 16  # fruitless rounds before OOM (mm/internal.h)
+MEMCG_CHARGE_BATCH = 64  # pages charged ahead (include/linux/memcontrol.h)
+PAGE_SHIFT = 12
+NS_PER_MS = 1_000_000
+NS_PER_S = 1_000_000_000
+NO_LIMIT = 1 << 50  # pages: "max" in a cgroup file
+
+WMARK_MIN, WMARK_LOW, WMARK_HIGH = 0, 1, 2
+
+# --- cohort flags ----------------------------------------------------------------------------------------------------
+REFERENCED = 1  # PG_referenced
+WORKINGSET = 2  # PG_workingset
+SHADOW_WORKINGSET = 4  # the shadow left behind by the evicted pages had PG_workingset
+ACCESSED = 8  # the PTE accessed bit is set on the pages (ordered groups; bags count instead)
+
+# --- area and group kinds --------------------------------------------------------------------------------------------
+AREA_FREE, AREA_ANON, AREA_FILE = 0, 1, 2
+ORDERED, UNIFORM = 0, 1
+
+# --- task states -----------------------------------------------------------------------------------------------------
+TASK_FREE, TASK_WAITING, TASK_RUNNING, TASK_EXITING, TASK_DEAD = 0, 1, 2, 3, 4
+
+# --- kswapd states ---------------------------------------------------------------------------------------------------
+KSWAPD_SLEEP, KSWAPD_RUN, KSWAPD_NAP = 0, 1, 2
+
+# --- who reclaims ----------------------------------------------------------------------------------------------------
+BY_KSWAPD, BY_DIRECT, BY_MEMCG = 0, 1, 2
+
+# --- kinds of stall --------------------------------------------------------------------------------------------------
+PSI_CPU, PSI_IO, PSI_MEM = 0, 1, 2
+PSI_SOME, PSI_FULL = 0, 1
+
+VM = {name: i for i, name in enumerate(VMSTAT_FIELDS)}  # /proc/vmstat's names → position in row["vm"]
+
+ZONE = np.dtype(
+    [
+        ("managed", "i8"),  # pages handed to the buddy allocator
+        ("free", "i8"),  # NR_FREE_PAGES
+        ("wmark", "i8", (3,)),  # min, low, high
+        ("reserve", "i8"),  # lowmem_reserve against a request for the highest zone
+        ("pinned", "i8"),  # pages of this zone that stand on no LRU list: the kernel's own and programs' images
+        ("boot_pinned", "i8"),  # … of them taken before the host was up, never given back
+    ]
+)
+
+CGROUP_STAT = (
+    "workingset_refault_anon workingset_refault_file workingset_activate_anon workingset_activate_file "
+    "workingset_restore_anon workingset_restore_file pgscan_kswapd pgscan_direct pgsteal_kswapd pgsteal_direct "
+    "pgfault pgmajfault pgrefill pgactivate pgdeactivate"
+).split()
+CG = {name: i for i, name in enumerate(CGROUP_STAT)}  # memory.stat's event counters → position in cgroup["stat"]
+
+CGROUP_EVENTS = ("low", "high", "max", "oom", "oom_kill", "oom_group_kill", "swap_max", "swap_fail")
+EV = {name: i for i, name in enumerate(CGROUP_EVENTS)}
+
+CGROUP = np.dtype(
+    [
+        ("used", "i8"),  # 1 if the row is a cgroup
+        ("parent", "i8"),  # row of the parent, −1 for the root
+        ("usage", "i8"),  # memory.current, pages, with children
+        ("peak", "i8"),
+        ("swap", "i8"),  # memory.swap.current, pages
+        ("max", "i8"),
+        ("high", "i8"),
+        ("min", "i8"),
+        ("low", "i8"),
+        ("swap_max", "i8"),
+        ("oom_group", "i8"),
+        ("emin", "i8"),  # effective protection, recomputed when reclaim visits
+        ("elow", "i8"),
+        ("anon", "i8"),  # memory.stat anon, pages, with children
+        ("file", "i8"),  # memory.stat file
+        ("kernel", "i8"),  # page tables, stacks, slab
+        ("pagetables", "i8"),
+        ("head", "i2", (NR_LRU_LISTS,)),  # this lruvec's lists: newest cohort
+        ("tail", "i2", (NR_LRU_LISTS,)),  # … and oldest, where reclaim looks
+        ("size", "i8", (NR_LRU_LISTS,)),  # pages on each list of this lruvec alone
+        ("tree", "i8", (NR_LRU_LISTS,)),  # … with all descendants
+        ("nonresident_age", "i8"),  # the eviction clock (mm/workingset.c)
+        ("anon_cost", "i8"),
+        ("file_cost", "i8"),
+        ("refaults", "i8", (2,)),  # workingset_activate_{anon,file} when the last reclaim ended
+        ("stat", "i8", (len(CGROUP_STAT),)),  # with children
+        ("events", "i8", (len(CGROUP_EVENTS),)),  # with children
+        ("psi_total_ns", "i8", (3, 2)),
+        ("psi_until_ns", "i8", (3, 2)),
+        ("psi_seen_us", "i8", (3, 2)),
+        ("psi_avg", "i8", (3, 2, 3)),
+    ]
+)
+
+TASK = np.dtype(
+    [
+        ("state", "i8"),
+        ("pid", "i8"),
+        ("cg", "i8"),
+        ("oom_score_adj", "i8"),
+        ("rss_anon", "i8"),  # pages
+        ("rss_file", "i8"),
+        ("rss_shmem", "i8"),
+        ("swapents", "i8"),
+        ("pgtables", "i8"),  # pages of page tables
+        ("total_vm", "i8"),  # pages of address space
+        ("data_vm", "i8"),
+        ("hwm", "i8"),  # most resident pages so far
+        ("base_anon", "i8"),  # part of rss_anon outside every area: stack, heap and data of the program itself
+        ("base_stack", "i8"),  # … and of the kernel memory it brought with it
+        ("base_slab", "i8"),
+        ("minflt", "i8"),
+        ("majflt", "i8"),
+        ("utime_ns", "i8"),
+        ("stime_ns", "i8"),
+        ("blkio_ns", "i8"),
+        ("started_ns", "i8"),
+        ("exit_code", "i8"),
+        ("exit_ready_ns", "i8"),  # next slice of the exit's teardown
+        ("killed", "i8"),  # 1: SIGKILL by the OOM killer
+        ("restart_ns", "i8"),  # pause after which a dead task starts again; −1: never
+        ("exits", "i8"),  # deaths so far
+        ("main_thread", "i8"),
+    ]
+)
+
+THREAD = np.dtype(
+    [
+        ("used", "i8"),
+        ("task", "i8"),
+        ("ready_ns", "i8"),  # when it can go on
+        ("charge_retries", "i8"),  # fruitless rounds of the memcg charge in progress
+        ("no_progress", "i8"),  # fruitless rounds of the page allocation in progress
+        ("busy_until_ns", "i8"),  # until then it is running or waiting for something (load average)
+    ]
+)
+
+AREA = np.dtype(
+    [
+        ("kind", "i2"),
+        ("task", "i2"),
+        ("file", "i2"),  # row of the mapped file or −1
+        ("group", "i2"),  # first of `groups` consecutive groups
+        ("groups", "i2"),
+        ("accounted", "i2"),  # 1 if counted in Committed_AS
+        ("pages", "i8"),
+        ("touched", "i8"),  # pages written for the first time, in order
+        ("tables", "i8"),  # page-table pages it needed so far
+    ]
+)
+
+GROUP = np.dtype(
+    [
+        ("used", "i1"),
+        ("kind", "i1"),  # ORDERED or UNIFORM
+        ("is_file", "i1"),
+        ("task", "i2"),  # whose RSS counts the pages; −1 for unmapped page cache
+        ("first", "i2"),  # its cohorts: rows first .. first+cohorts−1
+        ("cohorts", "i2"),
+        ("pages", "i8"),  # size of the group
+        ("slice", "i8"),  # pages per cohort (ORDERED)
+        ("resident", "i8"),  # Σ over cohorts
+        ("swapped", "i8"),
+        ("evicted", "i8"),
+        ("touches", "i8"),  # accesses so far (UNIFORM): a bag's accessed share follows from their growth
+        ("carry", "i8"),  # 2^20ths of a page owed by expected-value rounding
+        ("carry_split", "i8"),  # the same for the split between hot and cold part
+        ("mapped", "i8"),  # file pages mapped by the task (RssFile)
+    ]
+)
+
+COHORT = np.dtype(
+    [
+        ("prev", "i2"),  # towards the head (newer)
+        ("next", "i2"),  # towards the tail (older)
+        ("group", "i2"),
+        ("cg", "i2"),  # lruvec it is charged to
+        ("shadow_cg", "i2"),  # whose reclaim evicted: its clock the shadow counts
+        ("list", "i1"),
+        ("flags", "i1"),
+        ("nr", "i4"),  # pages on the list
+        ("low_zone", "i4", (2,)),  # … of them in DMA and DMA32
+        ("wb", "i4"),  # … of them in the swap cache, unmapped: being written out, or written and waiting to be freed
+        ("swapped", "i4"),  # pages in swap only
+        ("evicted", "i4"),  # file pages dropped
+        ("off", "i4"),  # scan budget already spent on it at a tail
+        ("shadow", "i8"),  # eviction clock of the last page evicted
+        ("base", "i8"),  # UNIFORM: group["touches"] when the pages' accessed bits were last clear
+        ("born_ns", "i8"),  # UNIFORM: when the bag was opened
+    ]
+)
+
+FILE = np.dtype([("used", "i8"), ("pages", "i8"), ("group", "i8"), ("groups", "i8")])
+
+WRITEBACK = np.dtype([("cohort", "i8"), ("pages", "i8"), ("done_ns", "i8")])  # swap-outs in flight, oldest first
+
+SCAN_CONTROL = np.dtype(
+    [
+        ("kind", "i8"),  # BY_KSWAPD, BY_DIRECT or BY_MEMCG
+        ("target", "i8"),  # cgroup whose subtree is reclaimed; 0 is the whole host
+        ("priority", "i8"),
+        ("wanted", "i8"),  # nr_to_reclaim
+        ("scanned", "i8"),  # at this priority
+        ("reclaimed", "i8"),
+        ("may_deactivate", "i8", (2,)),  # anon, file: decided once per pass
+        ("force_deactivate", "i8"),
+        ("skipped_deactivate", "i8"),
+        ("low_reclaim", "i8"),  # memcg_low_reclaim: ignore memory.low
+        ("low_skipped", "i8"),
+        ("cache_trim_mode", "i8"),
+        ("file_is_tiny", "i8"),
+        ("nr", "i8", (4,)),  # pages still to scan, by list
+        ("goal", "i8", (4,)),  # … as get_scan_count wanted it
+        ("spent_ns", "i8"),  # processor time of the work done
+    ]
+)
+"""mm/vmscan.c struct scan_control, with what prepare_scan_count decides."""
+
+KSWAPD = np.dtype(
+    [
+        ("state", "i8"),
+        ("next_ns", "i8"),  # when its next slice of work, or the end of its nap, is due
+        ("cursor", "i8"),  # next lruvec of the pass under way, −1: a new pass begins
+        ("pass_reclaimed", "i8"),  # sc.reclaimed when the pass began
+        ("failures", "i8"),  # kswapd_failures
+    ]
+)
+
+DISK = np.dtype([("latency_ns", "i8"), ("ns_per_page", "i8"), ("free_at_ns", "i8"), ("reads", "i8"), ("writes", "i8")])
+
+EVENT = np.dtype([("t_ns", "i8"), ("seq", "i8"), ("kind", "i8"), ("subject", "i8"), ("arg", "i8", (8,))])
+
+SYSCTL_NAMES = (
+    "swappiness overcommit_memory overcommit_ratio overcommit_kbytes admin_reserve_kbytes user_reserve_kbytes page_cluster "
+    "dirty_ratio dirty_background_ratio panic_on_oom oom_kill_allocating_task min_free_kbytes watermark_scale_factor"
+).split()
+SYSCTL = np.dtype([(name, "i8") for name in SYSCTL_NAMES])
+
+KERNEL_FIELDS = [
+    # clocks
+    ("now_ns", "i8"),
+    ("boot_unix_s", "i8"),
+    ("host_key", "i8"),  # keys this host's luck together with the seed
+    # memory
+    ("totalram", "i8"),
+    ("zones", ZONE, (NR_ZONES,)),
+    ("got", "i8", (NR_ZONES,)),  # result of the last allocation, by zone
+    ("totalreserve", "i8"),
+    ("slab_reclaimable", "i8"),
+    ("slab_unreclaimable", "i8"),
+    ("kernel_stack", "i8"),
+    ("page_tables", "i8"),
+    ("percpu", "i8"),
+    ("hugetlb", "i8"),
+    ("other_kernel", "i8"),  # pages with no meminfo field: drivers, network rings, the remainder at boot
+    ("unlisted_anon", "i8"),  # anonymous pages of programs' own images: resident, on no list that reclaim looks at
+    ("unlisted_file", "i8"),  # file pages pinned since boot (ramfs text, kernel threads)
+    ("mlocked", "i8"),
+    ("buffers", "i8"),
+    ("committed", "i8"),
+    ("swap_total", "i8"),
+    ("swap_free", "i8"),
+    ("swap_cache", "i8"),
+    ("anon_mapped", "i8"),  # NR_ANON_MAPPED
+    ("file_mapped", "i8"),
+    ("nr_file_lru", "i8"),
+    ("vm", "i8", (len(VMSTAT_FIELDS),)),
+    ("sysctl", SYSCTL),
+    # machinery
+    ("cost", "i8", (16,)),  # the CPU profile, see hardware/cpu.py
+    ("cpus", "i8"),
+    ("cpu_free_ns", "i8", (32,)),  # when each CPU has done what it was given
+    ("cpu_ns", "i8", (8,)),
+    ("loadavg", "i8", (3,)),
+    ("disk", DISK, (2,)),  # 0 data, 1 swap (may be the same device: swap_disk)
+    ("swap_disk", "i8"),
+    ("kswapd", KSWAPD),
+    ("scan", SCAN_CONTROL, (2,)),  # 0 kswapd's, 1 of whoever reclaims directly just now
+    ("writeback", WRITEBACK, (NR_WRITEBACK,)),
+    ("wb_head", "i8"),
+    ("wb_count", "i8"),
+    ("oom_lock_ns", "i8"),
+    ("oom_victim", "i8"),  # task whose memory is not back yet, or −1
+    ("oom_invoker", "i8"),
+    ("next_pid", "i8"),
+    # what the syscall in progress cost its caller, see linux/syscalls.py
+    ("spent_ns", "i8"),  # CPU time
+    ("wait_ns", "i8"),  # asleep
+    ("wait_kind", "i8"),  # PSI_IO or PSI_MEM
+    # PSI
+    ("psi_total_ns", "i8", (3, 2)),
+    ("psi_until_ns", "i8", (3, 2)),
+    ("psi_total_us", "i8", (3, 2)),
+    ("psi_seen_us", "i8", (3, 2)),
+    ("psi_avg", "i8", (3, 2, 3)),
+    ("psi_next_ns", "i8"),
+    ("load_next_ns", "i8"),
+    # tables
+    ("cgroups", CGROUP, (NR_CGROUPS,)),
+    ("nr_cgroups", "i8"),
+    ("tasks", TASK, (NR_TASKS,)),
+    ("nr_tasks", "i8"),  # rows in use so far
+    ("nr_threads", "i8"),
+    ("threads", THREAD, (NR_THREADS,)),
+    ("areas", AREA, (NR_AREAS,)),
+    ("groups", GROUP, (NR_GROUPS,)),
+    ("cohorts", COHORT, (NR_COHORTS,)),
+    ("files", FILE, (NR_FILES,)),
+    ("events", EVENT, (NR_EVENTS,)),
+    ("nr_events", "i8"),
+    ("event_seq", "i8"),
+]
+"""The kernel's part of a host's record; `host/state.py` adds the workloads' own."""

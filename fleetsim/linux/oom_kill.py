@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The OOM killer: whom it chooses, whom it kills, and the event that the log report is written from (mm/oom_kill.c).
+
+Leaves out: notifiers, cpusets and mempolicies, the reaper (an exit here always gives its memory back by itself).
+"""
+
+from __future__ import annotations
+
+from fleetsim.law import law
+from fleetsim.linux.events import OOM_KILL, OOM_PANIC, record
+from fleetsim.linux.memcontrol import event, in_subtree
+from fleetsim.linux.mm_types import EV, NR_TASKS, TASK_EXITING, TASK_RUNNING, VM
+from fleetsim.linux.oom_badness import OOM_INELIGIBLE, oom_badness
+
+VM_OOM_KILL = VM["oom_kill"]
+EV_OOM, EV_OOM_KILL, EV_OOM_GROUP = EV["oom"], EV["oom_kill"], EV["oom_group_kill"]
+TASK_PAGE = 4096
+
+
+@law
+def task_points(row, t, totalpages):
+    """Badness of task `t` (OOM_INELIGIBLE if it cannot be chosen).
+
+    Source: mm/oom_kill.c oom_badness; kernel-laws §7.1.
+    """
+    task = row["tasks"][t]
+    rss = task["rss_anon"] + task["rss_file"] + task["rss_shmem"]
+    return oom_badness(rss, task["swapents"], task["pgtables"] * TASK_PAGE, task["oom_score_adj"], totalpages)
+
+
+@law
+def total_pages(row, cg):
+    """Memory that badness is measured against: RAM + swap, or memory.max + the swap the cgroup may use.
+
+    Source: mm/oom_kill.c constrained_alloc; kernel-laws §7.1.
+    """
+    if cg == 0:
+        return row["totalram"] + row["swap_total"]
+    group = row["cgroups"][cg]
+    total = min(group["max"], row["totalram"])
+    if row["sysctl"]["swappiness"] > 0:
+        total += min(group["swap_max"], row["swap_total"])
+    return total
+
+
+@law
+def select_bad_process(row, cg):
+    """The task with the most points in the subtree of `cg`; among equals the later one.
+
+    returns  int64  task row; −1 nobody; −2 a victim is still giving its memory back, so nobody new is chosen
+
+    Source: mm/oom_kill.c oom_evaluate_task, select_bad_process; kernel-laws §7.1.
+    """
+    total = total_pages(row, cg)
+    chosen, best = -1, OOM_INELIGIBLE
+    for t in range(NR_TASKS):
+        task = row["tasks"][t]
+        if not in_subtree(row, task["cg"], cg):
+            continue
+        if task["state"] == TASK_EXITING and task["killed"] > 0:
+            return -2
+        if task["state"] != TASK_RUNNING:
+            continue
+        points = task_points(row, t, total)
+        if points == OOM_INELIGIBLE:
+            continue
+        if chosen < 0 or points >= best:
+            chosen, best = t, points
+    return chosen
+
+
+@law
+def send_sigkill(row, t):
+    """SIGKILL: the task starts to exit now.
+
+    Source: kernel/signal.c do_send_sig_info; the memory comes back as exit_mmap works (exit.py).
+    """
+    task = row["tasks"][t]
+    task["state"] = TASK_EXITING
+    task["exit_code"] = 137
+    task["exit_ready_ns"] = row["now_ns"]
+
+
+@law
+def oom_kill_task(row, t, cg, invoker):
+    """Kill one victim and book it: vmstat, memory.events of its own cgroup, and an event with what the log line needs.
+
+    Source: mm/oom_kill.c __oom_kill_process; kernel-laws §7.3.
+    """
+    task = row["tasks"][t]
+    record(
+        row,
+        OOM_KILL,
+        t,
+        invoker,
+        cg,
+        task["total_vm"],
+        task["rss_anon"],
+        task["rss_file"],
+        task["rss_shmem"],
+        task["pgtables"],
+        task["swapents"],
+    )
+    row["vm"][VM_OOM_KILL] += 1
+    event(row, task["cg"], EV_OOM_KILL)
+    task["killed"] = 1
+    send_sigkill(row, t)
+
+
+@law
+def oom_group_of(row, victim_cg, cg):
+    """Highest ancestor of the victim inside the OOM domain with memory.oom.group set, or −1.
+
+    Source: mm/memcontrol.c mem_cgroup_get_oom_group; kernel-laws §7.3.
+    """
+    found = -1
+    at = victim_cg
+    while at > 0:
+        if row["cgroups"][at]["oom_group"] > 0:
+            found = at
+        if at == cg:
+            break
+        at = row["cgroups"][at]["parent"]
+    return found
+
+
+@law
+def out_of_memory(row, cg, invoker):
+    """Choose and kill (the host is out of memory if `cg` is 0, else that cgroup).
+
+    cg       int64  cgroup row
+    invoker  int64  task whose allocation failed
+    returns  bool   False: nobody can be killed
+
+    Source: mm/oom_kill.c out_of_memory; kernel-laws §7.3.
+    """
+    sysctl = row["sysctl"]
+    if cg > 0:
+        event(row, cg, EV_OOM)
+    if sysctl["panic_on_oom"] == 2 or (sysctl["panic_on_oom"] == 1 and cg == 0):
+        record(row, OOM_PANIC, invoker, 0, cg, 0, 0, 0, 0, 0, 0)
+        for t in range(NR_TASKS):
+            if row["tasks"][t]["state"] == TASK_RUNNING:
+                send_sigkill(row, t)
+        return True
+    if sysctl["oom_kill_allocating_task"] > 0 and cg == 0 and row["tasks"][invoker]["oom_score_adj"] > -1000:
+        victim = invoker
+    else:
+        victim = select_bad_process(row, cg)
+    if victim == -2:
+        return True
+    if victim < 0:
+        return False
+    group = oom_group_of(row, row["tasks"][victim]["cg"], cg)
+    oom_kill_task(row, victim, cg, invoker)
+    if group > 0:
+        event(row, group, EV_OOM_GROUP)
+        for t in range(NR_TASKS):
+            task = row["tasks"][t]
+            if task["state"] == TASK_RUNNING and task["oom_score_adj"] > -1000 and in_subtree(row, task["cg"], group):
+                oom_kill_task(row, t, cg, invoker)
+    return True
+
+

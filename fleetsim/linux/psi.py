@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pressure stall information: who waited, for what, for how long; host-wide and per cgroup.
+
+A stall is an interval. `some` is the union of the stalls' intervals, `full` the part of it in which nobody did
+productive work. Intervals reach us roughly in the order of their begin, so the union needs one number per total: how far
+it is covered already. The totals feed the kernel's own 2-second averages (`psi_laws.py`), bit for bit.
+
+Leaves out: per-CPU states and their weighting by non-idle time (kernel-laws §9), the irq line.
+"""
+
+from __future__ import annotations
+
+from fleetsim.law import law
+from fleetsim.linux.mm_types import NS_PER_S, PSI_CPU, PSI_FULL, PSI_IO, PSI_MEM, PSI_SOME
+from fleetsim.linux.psi_laws import AVG_EXP_10, AVG_EXP_60, AVG_EXP_300, calc_avg
+
+PERIOD_NS = 2 * NS_PER_S
+
+
+@law
+def cover(group, kind, level, begin_ns, end_ns):
+    """Count the part of [begin, end) that the union does not cover yet.
+
+    Source: kernel/sched/psi.c psi_group_change, as a union of intervals; kernel-laws §9.
+    """
+    begin = max(begin_ns, group["psi_until_ns"][kind][level])
+    if end_ns > begin:
+        group["psi_total_ns"][kind][level] += end_ns - begin
+        group["psi_until_ns"][kind][level] = end_ns
+
+
+@law
+def stall(row, cg, kind, begin_ns, end_ns):
+    """A task of cgroup `cg` (−1: a kernel thread) could not go on during [begin, end).
+
+    Source: kernel/sched/psi.c psi_memstall_enter … leave; kernel-laws §9. `full` leaves out the time in which some
+    task of the group was productive (`productive`); system-wide CPU `full` is zero by definition.
+    """
+    cover(row, kind, PSI_SOME, begin_ns, end_ns)
+    if kind != PSI_CPU:
+        cover(row, kind, PSI_FULL, begin_ns, end_ns)
+    while cg > 0:
+        group = row["cgroups"][cg]
+        cover(group, kind, PSI_SOME, begin_ns, end_ns)
+        cover(group, kind, PSI_FULL, begin_ns, end_ns)
+        cg = group["parent"]
+
+
+@law
+def productive(row, cg, begin_ns, end_ns):
+    """A task of cgroup `cg` did useful work during [begin, end): that time is not `full`, whoever else waits.
+
+    Source: kernel/sched/psi.c test_state PSI_MEM_FULL, PSI_IO_FULL (some task runnable and not stalled); kernel-laws §9.
+    """
+    for kind in (PSI_IO, PSI_MEM):
+        row["psi_until_ns"][kind][PSI_FULL] = max(row["psi_until_ns"][kind][PSI_FULL], end_ns)
+    while cg > 0:
+        group = row["cgroups"][cg]
+        for kind in (PSI_IO, PSI_MEM):
+            group["psi_until_ns"][kind][PSI_FULL] = max(group["psi_until_ns"][kind][PSI_FULL], end_ns)
+        cg = group["parent"]
+
+
+@law
+def averages(group):
+    """One period's step of avg10, avg60 and avg300 for every kind and level of one group.
+
+        sample = growth of total in µs, at most the period ;  percent = 100 · sample / period
+
+    Source: kernel/sched/psi.c update_averages; kernel-laws §9, T-9.2.
+    """
+    period_us = PERIOD_NS // 1000
+    for kind in range(3):
+        for level in range(2):
+            total = group["psi_total_ns"][kind][level] // 1000
+            sample = min(period_us, max(0, total - group["psi_seen_us"][kind][level]))
+            group["psi_seen_us"][kind][level] += sample  # what exceeds the period counts in the next one, as in the kernel
+            percent = 100 * sample // period_us
+            avg = group["psi_avg"][kind][level]
+            avg[0] = calc_avg(avg[0], AVG_EXP_10, percent)
+            avg[1] = calc_avg(avg[1], AVG_EXP_60, percent)
+            avg[2] = calc_avg(avg[2], AVG_EXP_300, percent)
+
+
+@law
+def update(row):
+    """Bring every group's averages up to the host's clock.
+
+    Source: kernel/sched/psi.c psi_avgs_work (every 2 s).
+    """
+    while row["psi_next_ns"] <= row["now_ns"]:
+        averages(row)
+        for cg in range(1, row["nr_cgroups"]):
+            averages(row["cgroups"][cg])
+        row["psi_next_ns"] += PERIOD_NS
+    for kind in range(3):
+        for level in range(2):
+            row["psi_total_us"][kind][level] = row["psi_total_ns"][kind][level] // 1000

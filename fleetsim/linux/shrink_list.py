@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What becomes of the pages at the tail of a list (mm/vmscan.c shrink_inactive_list, shrink_folio_list, shrink_active_list).
+
+An ordered cohort is evicted page by page but rotated, activated or deactivated as a whole, once scan budget for all of
+its pages was spent on it (`off` carries the budget). A bag is split: the accessed share is kept, the rest goes.
+Leaves out: dirty file pages, huge pages, mlocked pages met on evictable lists.
+"""
+
+from __future__ import annotations
+
+from fleetsim.hardware.cpu import RECLAIM, SCAN, SWAP_OUT
+from fleetsim.law import law
+from fleetsim.linux.bags import CLASS, accessed_q, expected, rebag
+from fleetsim.linux.memcontrol import add_file, charge, count, swap_room
+from fleetsim.linux.mm_inline import account, list_del, list_move
+from fleetsim.linux.mm_types import (
+    ACCESSED,
+    BY_KSWAPD,
+    BY_MEMCG,
+    CG,
+    LRU_ACTIVE_ANON,
+    LRU_ACTIVE_FILE,
+    LRU_INACTIVE_ANON,
+    LRU_INACTIVE_FILE,
+    ORDERED,
+    REFERENCED,
+    VM,
+    WORKINGSET,
+)
+from fleetsim.linux.swap import free_written, swap_out, wb_room
+from fleetsim.linux.workingset_clock import age_nonresident, workingset_eviction
+from fleetsim.linux.zonelist import give_back
+
+PGSCAN_KSWAPD, PGSCAN_DIRECT, PGSCAN_ANON = VM["pgscan_kswapd"], VM["pgscan_direct"], VM["pgscan_anon"]
+PGSTEAL_KSWAPD, PGSTEAL_DIRECT, PGSTEAL_ANON = VM["pgsteal_kswapd"], VM["pgsteal_direct"], VM["pgsteal_anon"]
+PGREFILL, PGACTIVATE, PGDEACTIVATE = VM["pgrefill"], VM["pgactivate"], VM["pgdeactivate"]
+CG_SCAN_KSWAPD, CG_SCAN_DIRECT = CG["pgscan_kswapd"], CG["pgscan_direct"]
+CG_STEAL_KSWAPD, CG_STEAL_DIRECT = CG["pgsteal_kswapd"], CG["pgsteal_direct"]
+CG_REFILL, CG_ACTIVATE, CG_DEACTIVATE = CG["pgrefill"], CG["pgactivate"], CG["pgdeactivate"]
+
+
+@law
+def count_activated(row, cg, pages):
+    """Pages activated by reclaim or by a second touch; the eviction clock moves with them.
+
+    Source: mm/swap.c folio_activate, mm/workingset.c workingset_activation; kernel-laws §3.8.
+    """
+    row["vm"][PGACTIVATE] += pages
+    count(row, cg, CG_ACTIVATE, pages)
+    age_nonresident(row, cg, pages)
+
+
+@law
+def evict_file(row, sc, i, pages):
+    """Drop `pages` clean file pages of cohort `i`, leaving their shadow.
+
+    Source: mm/vmscan.c __remove_mapping; kernel-laws §3.7, §3.8.
+    """
+    cohort = row["cohorts"][i]
+    group = row["groups"][cohort["group"]]
+    if group["mapped"] > 0:
+        unmapped = group["mapped"] * pages // group["resident"]
+        group["mapped"] -= unmapped
+        row["file_mapped"] -= unmapped
+        row["tasks"][group["task"]]["rss_file"] -= unmapped
+    give_back(row, cohort, pages)
+    cohort["nr"] -= pages
+    cohort["evicted"] += pages
+    group["resident"] -= pages
+    group["evicted"] += pages
+    account(row, cohort["cg"], cohort["list"], -pages)
+    add_file(row, cohort["cg"], -pages)
+    charge(row, cohort["cg"], -pages)
+    workingset_eviction(row, cohort, sc["target"], pages)
+    sc["spent_ns"] += pages * row["cost"][RECLAIM]
+    if cohort["nr"] == 0:
+        list_del(row, i)
+        cohort["flags"] &= ~(ACCESSED | REFERENCED)
+
+
+@law
+def send_out(row, sc, i, pages):
+    """Start swapping out up to `pages` anonymous pages; as many as there are slots and room to track them.
+
+    returns  int64  pages sent; 0 means they stay (the caller activates them)
+
+    Source: mm/vmscan.c shrink_folio_list (add_to_swap fails → activate); kernel-laws §3.7.
+    """
+    n = min(pages, swap_room(row, row["cohorts"][i]["cg"]))
+    if n <= 0 or not wb_room(row, i):
+        return 0
+    swap_out(row, i, n)
+    sc["spent_ns"] += n * row["cost"][SWAP_OUT]
+    return n
+
+
+@law
+def keep_whole(row, i, usable, pages):
+    """Spend scan budget on an ordered cohort whose pages are all kept; move it once every page was looked at.
+
+    Accessed once: stay inactive for another round, referenced now. Accessed again, or nowhere to go: activate.
+
+    Source: mm/vmscan.c folio_check_references; kernel-laws §3.1 table.
+    """
+    cohort = row["cohorts"][i]
+    cohort["off"] += pages
+    if cohort["off"] < usable:
+        return
+    lru = cohort["list"]
+    accessed = cohort["flags"] & ACCESSED
+    cohort["flags"] &= ~ACCESSED
+    if accessed and not cohort["flags"] & REFERENCED:
+        cohort["flags"] |= REFERENCED
+        list_move(row, i, lru)
+    else:
+        count_activated(row, cohort["cg"], usable)
+        list_move(row, i, LRU_ACTIVE_ANON if lru == LRU_INACTIVE_ANON else LRU_ACTIVE_FILE)
+
+
+@law
+def scan_ordered(row, sc, i, usable, budget):
+    """Look at up to `budget` pages of the ordered cohort at an inactive tail.
+
+    returns  (int64 pages looked at, int64 pages reclaimed)
+
+    Source: mm/vmscan.c shrink_folio_list; kernel-laws §3.1, §3.7.
+    """
+    cohort = row["cohorts"][i]
+    if cohort["flags"] & ACCESSED:
+        pages = min(budget, usable - cohort["off"])
+        keep_whole(row, i, usable, pages)
+        return pages, 0
+    pages = min(budget, usable)
+    if cohort["list"] == LRU_INACTIVE_FILE:
+        evict_file(row, sc, i, pages)
+        return pages, pages
+    sent = send_out(row, sc, i, pages)
+    if sent > 0:
+        return sent, 0
+    pages = min(budget, usable - cohort["off"])
+    keep_whole(row, i, usable, pages)
+    return pages, 0
+
+
+@law
+def scan_bag(row, sc, i, usable, budget):
+    """Look at up to `budget` pages of the bag at an inactive tail: the accessed share stays, the rest goes.
+
+    returns  (int64 pages looked at, int64 pages reclaimed)
+
+    Source: mm/vmscan.c shrink_folio_list; kernel-laws §3.1, §3.7.
+    """
+    cohort = row["cohorts"][i]
+    group = row["groups"][cohort["group"]]
+    lru, cg = cohort["list"], cohort["cg"]
+    active = LRU_ACTIVE_ANON if lru == LRU_INACTIVE_ANON else LRU_ACTIVE_FILE
+    pages = min(budget, usable)
+    kept = expected(group, pages, accessed_q(group, cohort))
+    gone = pages - kept
+    reclaimed = 0
+    flags = cohort["flags"] & CLASS
+    if gone > 0:
+        if lru == LRU_INACTIVE_FILE:
+            evict_file(row, sc, i, gone)
+            reclaimed = gone
+        else:
+            sent = send_out(row, sc, i, gone)
+            if sent < gone:
+                count_activated(row, cg, gone - sent)
+                rebag(row, i, active, flags, gone - sent)
+    if kept > 0:
+        if flags & REFERENCED:
+            count_activated(row, cg, kept)
+            rebag(row, i, active, flags, kept)
+        else:
+            rebag(row, i, lru, flags | REFERENCED, kept)
+    if cohort["nr"] == 0:
+        list_del(row, i)
+    return pages, reclaimed
+
+
+@law
+def shrink_inactive_list(row, sc, cg, lru, budget):
+    """Look at up to `budget` pages from the tail of an inactive list.
+
+    returns  int64  pages reclaimed
+
+    Source: mm/vmscan.c shrink_inactive_list; counters kernel-laws §3.10.
+    """
+    left = budget
+    reclaimed = 0
+    if lru == LRU_INACTIVE_ANON:
+        reclaimed = free_written(row, sc["target"], cg, left)
+        left -= reclaimed
+        sc["spent_ns"] += reclaimed * row["cost"][RECLAIM]
+    first_moved = -1
+    while left > 0:
+        i = row["cgroups"][cg]["tail"][lru]
+        if i < 0 or i == first_moved:
+            break
+        cohort = row["cohorts"][i]
+        usable = cohort["nr"] - cohort["wb"]
+        if usable == 0:  # all of it is being written: it comes back by itself (free_written)
+            if first_moved < 0:
+                first_moved = i
+            list_move(row, i, lru)
+            continue
+        if row["groups"][cohort["group"]]["kind"] == ORDERED:
+            looked, freed = scan_ordered(row, sc, i, usable, left)
+        else:
+            looked, freed = scan_bag(row, sc, i, usable, left)
+        left -= looked
+        reclaimed += freed
+    count_scan(row, sc, cg, lru, budget - left, reclaimed)
+    return reclaimed
+
+
+@law
+def count_scan(row, sc, cg, lru, scanned, reclaimed):
+    """Book the pages looked at and reclaimed.
+
+    Source: mm/vmscan.c shrink_inactive_list; kernel-laws §3.10: the host's pgscan_kswapd / _direct count global reclaim
+    only, pgscan_anon / _file and the cgroup's own counters every kind.
+    """
+    is_file = 1 if lru == LRU_INACTIVE_FILE else 0
+    by_kswapd = sc["kind"] == BY_KSWAPD
+    if sc["kind"] != BY_MEMCG:
+        row["vm"][PGSCAN_KSWAPD if by_kswapd else PGSCAN_DIRECT] += scanned
+        row["vm"][PGSTEAL_KSWAPD if by_kswapd else PGSTEAL_DIRECT] += reclaimed
+    row["vm"][PGSCAN_ANON + is_file] += scanned
+    row["vm"][PGSTEAL_ANON + is_file] += reclaimed
+    count(row, cg, CG_SCAN_KSWAPD if by_kswapd else CG_SCAN_DIRECT, scanned)
+    count(row, cg, CG_STEAL_KSWAPD if by_kswapd else CG_STEAL_DIRECT, reclaimed)
+    sc["scanned"] += scanned
+    sc["spent_ns"] += scanned * row["cost"][SCAN]
+
+
+@law
+def shrink_active_list(row, sc, cg, lru, budget):
+    """Deactivate up to `budget` pages from the tail of an active list, accessed or not.
+
+    Source: mm/vmscan.c shrink_active_list; kernel-laws §3.1. Leaves out: executable file mappings (kept active there).
+    """
+    inactive = lru - 1
+    left = budget
+    moved = 0
+    while left > 0:
+        i = row["cgroups"][cg]["tail"][lru]
+        if i < 0:
+            break
+        cohort = row["cohorts"][i]
+        if row["groups"][cohort["group"]]["kind"] == ORDERED:
+            pages = min(left, cohort["nr"] - cohort["off"])
+            cohort["off"] += pages
+            if cohort["off"] >= cohort["nr"]:
+                moved += cohort["nr"]
+                cohort["flags"] = (cohort["flags"] | WORKINGSET) & ~ACCESSED
+                list_move(row, i, inactive)
+        else:
+            pages = min(left, cohort["nr"])
+            moved += pages
+            rebag(row, i, inactive, (cohort["flags"] & CLASS) | WORKINGSET, pages)
+            if cohort["nr"] == 0:
+                list_del(row, i)
+        left -= pages
+    scanned = budget - left
+    row["vm"][PGREFILL] += scanned
+    row["vm"][PGDEACTIVATE] += moved
+    count(row, cg, CG_REFILL, scanned)
+    count(row, cg, CG_DEACTIVATE, moved)
+    sc["spent_ns"] += scanned * row["cost"][SCAN]

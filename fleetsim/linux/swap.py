@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Swap: slots, the swap cache, write-out in flight, and coming back (mm/swap_state.c, mm/page_io.c, mm/swapfile.c).
+
+A page that reclaim sends out is unmapped at once, stands in the swap cache while it is written, and is freed by a
+*later* scan once the write is done: it is rotated to the list's tail then, so it goes before anything else.
+Leaves out: several areas with priorities, zswap, zram, slots kept by clean pages after a read fault.
+"""
+
+from __future__ import annotations
+
+from fleetsim.hardware.disk import submit
+from fleetsim.law import law
+from fleetsim.linux.memcontrol import add_anon, add_swap, charge
+from fleetsim.linux.mm_inline import account, list_del
+from fleetsim.linux.mm_types import ACCESSED, NR_WRITEBACK, SHADOW_WORKINGSET, VM, WORKINGSET
+from fleetsim.linux.workingset_clock import note_cost, workingset_eviction
+from fleetsim.linux.zonelist import give_back
+
+PSWPOUT, PGPGOUT, NR_VMSCAN_WRITE, NR_WRITTEN = VM["pswpout"], VM["pgpgout"], VM["nr_vmscan_write"], VM["nr_written"]
+JOIN_NS = 2_000_000  # write-outs of one cohort this close to each other are tracked as one
+
+
+@law
+def wb_room(row, i):
+    """True if another write-out of cohort `i` can be tracked.
+
+    Source: fleetsim's own table size; a full table acts like a congested device.
+    """
+    if row["wb_count"] < NR_WRITEBACK:
+        return True
+    last = row["writeback"][(row["wb_head"] + row["wb_count"] - 1) % NR_WRITEBACK]
+    return last["cohort"] == i
+
+
+@law
+def swap_out(row, i, pages):
+    """Unmap `pages` pages of cohort `i`, give them slots, and start writing them.
+
+    Source: mm/vmscan.c shrink_folio_list → pageout, add_to_swap; kernel-laws §3.7.
+    """
+    cohort = row["cohorts"][i]
+    group = row["groups"][cohort["group"]]
+    cg = cohort["cg"]
+    row["swap_free"] -= pages
+    row["swap_cache"] += pages
+    add_swap(row, cg, pages)
+    add_anon(row, cg, -pages)
+    task = row["tasks"][group["task"]]
+    task["rss_anon"] -= pages
+    task["swapents"] += pages
+    cohort["wb"] += pages
+    done = submit(row["disk"][row["swap_disk"]], row["now_ns"], pages)
+    row["disk"][row["swap_disk"]]["writes"] += pages
+    last = row["writeback"][(row["wb_head"] + row["wb_count"] - 1) % NR_WRITEBACK]
+    if row["wb_count"] > 0 and last["cohort"] == i and (done - last["done_ns"] < JOIN_NS or row["wb_count"] == NR_WRITEBACK):
+        last["pages"] += pages
+        last["done_ns"] = max(last["done_ns"], done)
+    else:
+        entry = row["writeback"][(row["wb_head"] + row["wb_count"]) % NR_WRITEBACK]
+        entry["cohort"] = i
+        entry["pages"] = pages
+        entry["done_ns"] = done
+        row["wb_count"] += 1
+    row["vm"][PSWPOUT] += pages
+    row["vm"][NR_VMSCAN_WRITE] += pages
+    row["vm"][NR_WRITTEN] += pages
+    row["vm"][PGPGOUT] += 4 * pages
+    note_cost(row, cg, False, pages)
+
+
+@law
+def free_written(row, target, cg, budget):
+    """Free up to `budget` pages of lruvec `cg` whose write-out is done; oldest first.
+
+    returns  int64  pages freed
+
+    Source: mm/swap.c folio_rotate_reclaimable, mm/vmscan.c shrink_folio_list (clean swap-cache page); kernel-laws §3.7.
+    """
+    freed = 0
+    for k in range(row["wb_count"]):
+        entry = row["writeback"][(row["wb_head"] + k) % NR_WRITEBACK]
+        if entry["done_ns"] > row["now_ns"]:
+            break
+        i = entry["cohort"]
+        cohort = row["cohorts"][i]
+        n = min(entry["pages"], cohort["wb"])
+        if entry["pages"] > 0 and n > 0 and cohort["cg"] == cg and freed < budget:
+            n = min(n, budget - freed)
+            entry["pages"] -= n
+            freed += n
+            give_back(row, cohort, n)
+            cohort["wb"] -= n
+            cohort["nr"] -= n
+            cohort["swapped"] += n
+            account(row, cg, cohort["list"], -n)
+            group = row["groups"][cohort["group"]]
+            group["resident"] -= n
+            group["swapped"] += n
+            row["swap_cache"] -= n
+            charge(row, cg, -n)
+            workingset_eviction(row, cohort, target, n)
+            if cohort["flags"] & WORKINGSET:
+                cohort["flags"] |= SHADOW_WORKINGSET
+            if cohort["nr"] == 0:
+                list_del(row, i)
+                cohort["flags"] &= ~ACCESSED
+        elif n == 0:
+            entry["pages"] = 0
+    pop_done(row)
+    return freed
+
+
+@law
+def pop_done(row):
+    """Forget tracked write-outs of which nothing is left.
+
+    Source: fleetsim's own table.
+    """
+    while row["wb_count"] > 0 and row["writeback"][row["wb_head"]]["pages"] == 0:
+        row["wb_head"] = (row["wb_head"] + 1) % NR_WRITEBACK
+        row["wb_count"] -= 1
+
+
+@law
+def release_slots(row, cg, pages):
+    """Give slots back: the page was written to again, or its owner is gone.
+
+    Source: mm/swapfile.c swap_free.
+    """
+    row["swap_free"] += pages
+    add_swap(row, cg, -pages)

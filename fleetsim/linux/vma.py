@@ -1,0 +1,310 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Areas and files: making them, cutting them into groups and cohorts, and taking them down (mm/mmap.c, mm/memory.c unmap).
+
+Leaves out: splitting and merging of areas, partial munmap, address-space layout (hardware/mmu.py's business).
+"""
+
+from __future__ import annotations
+
+from fleetsim.hardware.cpu import EXIT
+from fleetsim.law import law
+from fleetsim.linux.events import REFUSED, TABLE_FULL, record
+from fleetsim.linux.memcontrol import add_anon, charge
+from fleetsim.linux.mm_inline import account, list_del
+from fleetsim.linux.mm_types import (
+    AREA_ANON,
+    AREA_FREE,
+    LRU_NONE,
+    NR_AREAS,
+    NR_COHORTS,
+    NR_GROUPS,
+    NR_WRITEBACK,
+
+    UNIFORM,
+)
+from fleetsim.linux.mmap import commit_limit, vm_enough_memory
+from fleetsim.linux.swap import release_slots
+from fleetsim.linux.zonelist import give_back, unpin
+
+COHORT_PAGES_MIN = 64
+COHORTS_MAX = 64
+BAGS = 24
+
+
+@law
+def find_cohorts(row, wanted):
+    """First of `wanted` consecutive unused cohort rows, or −1.
+
+    Source: fleetsim's own table.
+    """
+    run = 0
+    for i in range(NR_COHORTS):
+        run = run + 1 if row["cohorts"][i]["group"] < 0 else 0
+        if run == wanted:
+            return i - wanted + 1
+    return -1
+
+
+@law
+def find_groups(row, wanted):
+    """First of `wanted` consecutive unused group rows, or −1.
+
+    Source: fleetsim's own table.
+    """
+    run = 0
+    for g in range(NR_GROUPS):
+        run = run + 1 if row["groups"][g]["used"] == 0 else 0
+        if run == wanted:
+            return g - wanted + 1
+    return -1
+
+
+@law
+def cohorts_for(row, pages, kind):
+    """How many cohorts a group of `pages` pages gets: 64 for one that matters (1/32 of RAM and more), fewer for small ones.
+
+    Source: design §3.2: K = 64 cohorts of ≥ 64 pages are enough; 16 to 32 for small groups.
+    """
+    if kind == UNIFORM:
+        return BAGS
+    most = COHORTS_MAX if pages * 32 >= row["totalram"] else COHORTS_MAX // 4
+    return max(1, min(most, pages // COHORT_PAGES_MIN))
+
+
+@law
+def make_group(row, g, kind, is_file, task, pages):
+    """Fill group row `g` and claim its cohorts.
+
+    returns  bool  False: the cohort table is full
+
+    Source: fleetsim's own representation (design §3.2).
+    """
+    wanted = cohorts_for(row, pages, kind)
+    first = find_cohorts(row, wanted)
+    if first < 0:
+        return False
+    group = row["groups"][g]
+    group["used"] = 1
+    group["kind"] = kind
+    group["is_file"] = is_file
+    group["task"] = task
+    group["first"] = first
+    group["cohorts"] = wanted
+    group["pages"] = pages
+    group["slice"] = (pages + wanted - 1) // wanted
+    group["resident"] = 0
+    group["swapped"] = 0
+    group["evicted"] = 0
+    group["touches"] = 0
+    group["carry"] = 0
+    group["carry_split"] = 0
+    group["mapped"] = 0
+    for k in range(wanted):
+        cohort = row["cohorts"][first + k]
+        cohort["group"] = g
+        cohort["list"] = LRU_NONE
+        cohort["flags"] = 0
+        cohort["nr"] = 0
+        cohort["low_zone"][0] = 0
+        cohort["low_zone"][1] = 0
+        cohort["wb"] = 0
+        cohort["swapped"] = 0
+        cohort["evicted"] = 0
+        cohort["off"] = 0
+        cohort["shadow"] = 0
+        cohort["shadow_cg"] = 0
+        cohort["base"] = 0
+        cohort["born_ns"] = 0
+    return True
+
+
+@law
+def make_groups(row, kind, is_file, task, pages, hot_pages):
+    """One group, or a hot and a cold one.
+
+    returns  int64  first group row, or −1: a table is full
+
+    Source: fleetsim's own representation; hot and cold parts of a random pattern are two uniform groups.
+    """
+    wanted = 2 if 0 < hot_pages < pages else 1
+    g = find_groups(row, wanted)
+    if g < 0:
+        return -1
+    ok = make_group(row, g, kind, is_file, task, hot_pages if wanted == 2 else pages)
+    if ok and wanted == 2:
+        ok = make_group(row, g + 1, kind, is_file, task, pages - hot_pages)
+        if not ok:
+            drop_group(row, g)
+    return g if ok else -1
+
+
+@law
+def drop_group(row, g):
+    """Forget a group none of whose pages is resident or in swap any more; its cohorts become free rows.
+
+    Source: fleetsim's own table.
+    """
+    group = row["groups"][g]
+    for k in range(group["cohorts"]):
+        i = group["first"] + k
+        list_del(row, i)
+        row["cohorts"][i]["group"] = -1
+        row["cohorts"][i]["wb"] = 0
+    for k in range(NR_WRITEBACK):
+        entry = row["writeback"][k]
+        if group["first"] <= entry["cohort"] < group["first"] + group["cohorts"]:
+            entry["pages"] = 0
+    group["used"] = 0
+
+
+@law
+def mmap_anon(row, t, pages, kind, hot_pages, accounted):
+    """Private anonymous mapping of `pages` pages for task `t`.
+
+    kind       int64  ORDERED or UNIFORM: how it is going to be accessed
+    hot_pages  int64  size of the hot part of a UNIFORM area, 0 for none
+    accounted  int64  0 for MAP_NORESERVE
+    returns    int64  area row; −1 refused (ENOMEM, or a table is full: an event says which)
+
+    Source: mm/mmap.c mmap_region, mm/util.c __vm_enough_memory; kernel-laws §6.
+    """
+    task = row["tasks"][t]
+    sysctl = row["sysctl"]
+    mode = sysctl["overcommit_memory"]
+    if accounted > 0 or mode == 2:
+        total = row["totalram"] + row["swap_total"]
+        limit = commit_limit(row["totalram"], row["hugetlb"], sysctl["overcommit_ratio"], sysctl["overcommit_kbytes"], row["swap_total"])
+        admin, user = sysctl["admin_reserve_kbytes"] // 4, sysctl["user_reserve_kbytes"] // 4
+        if not vm_enough_memory(mode, pages, row["committed"], limit, total, admin, user, task["total_vm"], True):
+            record(row, REFUSED, t, pages, 0, 0, 0, 0, 0, 0, 0)
+            return -1
+    a = -1
+    for k in range(NR_AREAS):
+        if row["areas"][k]["kind"] == AREA_FREE:
+            a = k
+            break
+    g = make_groups(row, kind, 0, t, pages, hot_pages) if a >= 0 else -1
+    if a < 0 or g < 0:
+        record(row, TABLE_FULL, t, pages, 0, 0, 0, 0, 0, 0, 0)
+        return -1
+    area = row["areas"][a]
+    area["kind"] = AREA_ANON
+    area["task"] = t
+    area["file"] = -1
+    area["group"] = g
+    area["groups"] = 2 if kind == UNIFORM and 0 < hot_pages < pages else 1
+    area["accounted"] = 1 if accounted > 0 or mode == 2 else 0
+    area["pages"] = pages
+    area["touched"] = 0
+    area["tables"] = 0
+    if area["accounted"]:
+        row["committed"] += pages
+    task["total_vm"] += pages
+    task["data_vm"] += pages
+    return a
+
+
+@law
+def zap_group(row, g, budget):
+    """Give back up to `budget` pages of a group: resident ones first, then swap slots.
+
+    returns  int64  pages and slots given back
+
+    Source: mm/memory.c zap_pte_range, free_swap_and_cache.
+    """
+    group = row["groups"][g]
+    task = row["tasks"][group["task"]]
+    left = budget
+    for k in range(group["cohorts"]):
+        cohort = row["cohorts"][group["first"] + k]
+        if left > 0 and cohort["nr"] > 0:
+            n = min(left, cohort["nr"])
+            cached = min(n, cohort["wb"])
+            give_back(row, cohort, n)
+            cohort["nr"] -= n
+            cohort["wb"] -= cached
+            account(row, cohort["cg"], cohort["list"], -n)
+            group["resident"] -= n
+            row["swap_cache"] -= cached
+            release_slots(row, cohort["cg"], cached)
+            task["swapents"] -= cached
+            task["rss_anon"] -= n - cached
+            add_anon(row, cohort["cg"], cached - n)
+            charge(row, cohort["cg"], -n)
+            left -= n
+            if cohort["nr"] == 0:
+                list_del(row, group["first"] + k)
+        if left > 0 and cohort["swapped"] > 0:
+            n = min(left, cohort["swapped"])
+            cohort["swapped"] -= n
+            group["swapped"] -= n
+            task["swapents"] -= n
+            release_slots(row, task["cg"], n)
+            left -= n
+    return budget - left
+
+
+@law
+def zap_area(row, a, budget):
+    """Take down an anonymous area page by page; once it is empty, its page tables and the area itself go.
+
+    returns  (int64 pages given back, bool the area is gone)
+
+    Source: mm/mmap.c unmap_region, free_pgtables.
+    """
+    area = row["areas"][a]
+    task = row["tasks"][area["task"]]
+    left = budget
+    for k in range(area["groups"]):
+        left -= zap_group(row, area["group"] + k, left)
+    row["spent_ns"] += (budget - left) * row["cost"][EXIT]
+    if left == 0:
+        return budget, False
+    for k in range(area["groups"]):
+        drop_group(row, area["group"] + k)
+    free_tables(row, task, area["tables"])
+    if area["accounted"]:
+        row["committed"] -= area["pages"]
+    task["total_vm"] -= area["pages"]
+    task["data_vm"] -= area["pages"]
+    area["kind"] = AREA_FREE
+    return budget - left, True
+
+
+@law
+def free_tables(row, task, pages):
+    """Give back page-table pages of a task.
+
+    Source: mm/memory.c free_pgtables.
+    """
+    unpin(row, pages)
+    row["page_tables"] -= pages
+    task["pgtables"] -= pages
+    charge(row, task["cg"], -pages)
+    at = task["cg"]
+    while at >= 0:
+        row["cgroups"][at]["pagetables"] -= pages
+        row["cgroups"][at]["kernel"] -= pages
+        at = row["cgroups"][at]["parent"]
+
+
+@law
+def open_file(row, f, kind, hot_pages):
+    """Give file `f` its groups on first use.
+
+    returns  bool  False: a table is full
+
+    Source: fleetsim's own representation.
+    """
+    file = row["files"][f]
+    if file["group"] >= 0:
+        return True
+    g = make_groups(row, kind, 1, -1, file["pages"], hot_pages)
+    if g < 0:
+        record(row, TABLE_FULL, -1, file["pages"], 0, 0, 0, 0, 0, 0, 0)
+        return False
+    file["group"] = g
+    file["groups"] = 2 if kind == UNIFORM and 0 < hot_pages < file["pages"] else 1
+    return True
+
+

@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reclaim: which pages go, and in which order (mm/vmscan.c, the classic active/inactive LRU).
+
+    try_to_free_pages / try_to_free_mem_cgroup_pages / kswapd (kswapd.py)
+      └ shrink_node: decide once per pass, then visit every lruvec of the subtree
+          └ shrink_lruvec: how much of each list (get_scan_count), then consume it
+              ├ shrink_inactive_list (shrink_list.py): what becomes of the pages at the tail
+              └ shrink_active_list (shrink_list.py): deactivate
+
+The scalar formulas are in `vmscan_laws.py`. Leaves out: MGLRU, slab shrinkers, dirty file pages, huge pages.
+"""
+
+from __future__ import annotations
+
+from fleetsim.hardware.cpu import SYSCALL
+from fleetsim.law import law
+from fleetsim.linux.memcontrol import calculate_protection, event, in_subtree, swap_room
+from fleetsim.linux.mm_types import (
+    BY_DIRECT,
+    BY_KSWAPD,
+    BY_MEMCG,
+    CG,
+    DEF_PRIORITY,
+    EV,
+    LRU_ACTIVE_ANON,
+    LRU_ACTIVE_FILE,
+    LRU_INACTIVE_ANON,
+    LRU_INACTIVE_FILE,
+    SWAP_CLUSTER_MAX,
+    VM,
+)
+from fleetsim.linux.shrink_list import shrink_active_list, shrink_inactive_list
+from fleetsim.linux.vmscan_laws import (
+    ScanBalance,
+    fract_anon_file,
+    inactive_is_low,
+    protected_size,
+    scan_balance,
+)
+from fleetsim.linux.zonelist import nr_free, nr_high
+
+CG_ACTIVATE = CG["workingset_activate_anon"]
+EV_LOW = EV["low"]
+ALLOCSTALL = VM["allocstall_movable"]
+
+
+@law
+def prepare_scan_count(row, sc):
+    """Decide for one pass: which lists may be deactivated, whether only the cache is trimmed, whether the cache is tiny.
+
+    Source: mm/vmscan.c prepare_scan_count, shrink_node; kernel-laws §3.2, §3.4.
+    """
+    target = row["cgroups"][sc["target"]]
+    for kind in range(2):  # anon, file
+        inactive, active = target["tree"][2 * kind], target["tree"][2 * kind + 1]
+        refaulted = target["stat"][CG_ACTIVATE + kind] != target["refaults"][kind]
+        allowed = sc["force_deactivate"] > 0 or refaulted or inactive_is_low(inactive, active)
+        sc["may_deactivate"][kind] = 1 if allowed else 0
+    file = target["tree"][LRU_INACTIVE_FILE]
+    sc["cache_trim_mode"] = 1 if (file >> sc["priority"]) > 0 and sc["may_deactivate"][1] == 0 else 0
+    sc["file_is_tiny"] = 0
+    if sc["kind"] != BY_MEMCG:
+        cache = file + target["tree"][LRU_ACTIVE_FILE]
+        anon = target["tree"][LRU_INACTIVE_ANON]
+        tiny = cache + nr_free(row) <= nr_high(row) and sc["may_deactivate"][0] == 0 and (anon >> sc["priority"]) > 0
+        sc["file_is_tiny"] = 1 if tiny else 0
+
+
+@law
+def get_scan_count(row, sc, cg):
+    """How many pages of each list of lruvec `cg` this pass should look at; into sc["nr"].
+
+    Source: mm/vmscan.c get_scan_count; kernel-laws §3.5.
+    """
+    lruvec = row["cgroups"][cg]
+    target = row["cgroups"][sc["target"]]
+    swappiness = row["sysctl"]["swappiness"]
+    balance = scan_balance(
+        swap_room(row, cg) > 0,
+        sc["kind"] == BY_MEMCG,
+        swappiness,
+        sc["priority"],
+        sc["file_is_tiny"] > 0,
+        sc["cache_trim_mode"] > 0,
+    )
+    ap, fp = fract_anon_file(swappiness, target["anon_cost"], target["file_cost"])
+    protection = 0
+    if cg != sc["target"]:
+        protection = lruvec["emin"] if sc["low_reclaim"] > 0 or lruvec["elow"] <= lruvec["emin"] else lruvec["elow"]
+    for lru in range(4):
+        is_file = lru >= LRU_INACTIVE_FILE
+        size = lruvec["size"][lru]
+        if protection > 0:
+            size = min(size, protected_size(size, lruvec["usage"], protection))
+        scan = size >> sc["priority"]
+        if balance == ScanBalance.FILE:
+            scan = scan if is_file else 0
+        elif balance == ScanBalance.ANON:
+            scan = 0 if is_file else scan
+        elif balance != ScanBalance.EQUAL:
+            scan = scan * (fp if is_file else ap) // (ap + fp)
+        sc["nr"][lru] = scan
+        sc["goal"][lru] = scan
+
+
+@law
+def shrink_list(row, sc, cg, lru, pages):
+    """One helping of one list: inactive lists are reclaimed from, active ones deactivated if this pass may.
+
+    returns  int64  pages reclaimed
+
+    Source: mm/vmscan.c shrink_list.
+    """
+    if lru == LRU_ACTIVE_ANON or lru == LRU_ACTIVE_FILE:
+        if sc["may_deactivate"][lru // 2] > 0:
+            shrink_active_list(row, sc, cg, lru, pages)
+        else:
+            sc["skipped_deactivate"] = 1
+        return 0
+    return shrink_inactive_list(row, sc, cg, lru, pages)
+
+
+@law
+def cut_to_proportion(sc):
+    """The target is met: drop the smaller side, and let the larger go on only as far as the smaller was taken.
+
+    returns  bool  False: nothing is left to do
+
+    Source: mm/vmscan.c shrink_lruvec (stop-fairness); kernel-laws §3.5.
+    """
+    nr, goal = sc["nr"], sc["goal"]
+    anon, file = nr[LRU_INACTIVE_ANON] + nr[LRU_ACTIVE_ANON], nr[LRU_INACTIVE_FILE] + nr[LRU_ACTIVE_FILE]
+    if anon == 0 or file == 0:
+        return False
+    small = LRU_INACTIVE_ANON if file > anon else LRU_INACTIVE_FILE
+    large = LRU_INACTIVE_FILE if file > anon else LRU_INACTIVE_ANON
+    percentage = min(anon, file) * 100 // (goal[small] + goal[small + 1] + 1)
+    for k in range(2):
+        nr[small + k] = 0
+        done = goal[large + k] - nr[large + k]
+        nr[large + k] = max(0, goal[large + k] * (100 - percentage) // 100 - done)
+    return True
+
+
+@law
+def shrink_lruvec(row, sc, cg):
+    """Consume this pass's share of the four lists of one lruvec.
+
+    kswapd's target is the sum of the high watermarks and practically never met, so it takes each list in one helping;
+    everybody else takes 32 pages of each list in turn and stops fairly once the target is met.
+
+    Source: mm/vmscan.c shrink_lruvec; kernel-laws §3.5.
+    """
+    get_scan_count(row, sc, cg)
+    nr = sc["nr"]
+    helping = 1 << 40 if sc["kind"] == BY_KSWAPD else SWAP_CLUSTER_MAX
+    adjusted = sc["kind"] == BY_DIRECT and sc["priority"] == DEF_PRIORITY
+    reclaimed = 0
+    while nr[LRU_INACTIVE_ANON] + nr[LRU_ACTIVE_FILE] + nr[LRU_INACTIVE_FILE] > 0:
+        for lru in range(4):
+            pages = min(nr[lru], helping)
+            if pages > 0:
+                nr[lru] -= pages
+                reclaimed += shrink_list(row, sc, cg, lru, pages)
+        if reclaimed < sc["wanted"] or adjusted:
+            continue
+        if not cut_to_proportion(sc):
+            break
+        adjusted = True
+    sc["reclaimed"] += reclaimed
+    lruvec = row["cgroups"][cg]
+    if row["swap_total"] > 0 and inactive_is_low(lruvec["tree"][LRU_INACTIVE_ANON], lruvec["tree"][LRU_ACTIVE_ANON]):
+        shrink_active_list(row, sc, cg, LRU_ACTIVE_ANON, SWAP_CLUSTER_MAX)
+
+
+@law
+def visit(row, sc, cg):
+    """One lruvec's turn in a pass: skip it if it is not in the subtree or protected, else shrink it.
+
+    Source: mm/vmscan.c shrink_node_memcgs; kernel-laws §3.4, §3.11.
+    """
+    group = row["cgroups"][cg]
+    if group["used"] == 0 or not in_subtree(row, cg, sc["target"]):
+        return
+    calculate_protection(row, sc["target"], cg)
+    if group["emin"] > 0 and group["usage"] <= group["emin"]:
+        return
+    if group["elow"] > 0 and group["usage"] <= group["elow"]:
+        if sc["low_reclaim"] == 0:
+            sc["low_skipped"] = 1
+            return
+        event(row, cg, EV_LOW)
+    if group["size"][0] + group["size"][1] + group["size"][2] + group["size"][3] > 0:
+        shrink_lruvec(row, sc, cg)
+
+
+@law
+def snapshot_refaults(row, target):
+    """Remember how many refaults were activated when reclaim ended: growth until the next pass permits deactivation.
+
+    Source: mm/vmscan.c snapshot_refaults.
+    """
+    group = row["cgroups"][target]
+    for kind in range(2):
+        group["refaults"][kind] = group["stat"][CG_ACTIVATE + kind]
+
+
+@law
+def sweep(row, sc):
+    """Priorities 12 down to 0 until the target is met.
+
+    Source: mm/vmscan.c do_try_to_free_pages (the inner loop); kernel-laws §3.3.
+    """
+    sc["skipped_deactivate"] = 0
+    sc["low_skipped"] = 0
+    for step in range(DEF_PRIORITY + 1):
+        sc["priority"] = DEF_PRIORITY - step
+        sc["scanned"] = 0
+        sc["spent_ns"] += row["cost"][SYSCALL]
+        prepare_scan_count(row, sc)
+        for cg in range(row["nr_cgroups"]):
+            visit(row, sc, cg)
+        if sc["reclaimed"] >= sc["wanted"]:
+            return
+
+
+@law
+def do_try_to_free_pages(row, target, wanted, kind):
+    """Reclaim directly from the subtree of `target` until `wanted` pages are free or everything was tried.
+
+    target   int64  cgroup row, 0 for the host
+    wanted   int64  pages
+    kind     int64  BY_DIRECT or BY_MEMCG
+    returns  int64  pages reclaimed; the processor time it took is row["scan"][1]["spent_ns"]
+
+    Source: mm/vmscan.c do_try_to_free_pages, try_to_free_pages, try_to_free_mem_cgroup_pages; kernel-laws §3.3.
+    Leaves out: the time that passes inside (the caller waits for it afterwards).
+    """
+    sc = row["scan"][1]
+    sc["kind"] = kind
+    sc["target"] = target
+    sc["wanted"] = wanted
+    sc["reclaimed"] = 0
+    sc["force_deactivate"] = 0
+    sc["low_reclaim"] = 0
+    sc["spent_ns"] = 0
+    while True:
+        if kind == BY_DIRECT:
+            row["vm"][ALLOCSTALL] += 1
+        sweep(row, sc)
+        snapshot_refaults(row, target)
+        if sc["reclaimed"] > 0:
+            break
+        if sc["skipped_deactivate"] > 0 and sc["force_deactivate"] == 0:
+            sc["force_deactivate"] = 1
+        elif sc["low_skipped"] > 0 and sc["low_reclaim"] == 0:
+            sc["force_deactivate"] = 0
+            sc["low_reclaim"] = 1
+        else:
+            break
+    return sc["reclaimed"]

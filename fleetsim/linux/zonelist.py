@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Taking pages from zones and giving them back (the order-0 part of mm/page_alloc.c; its formulas are in page_alloc.py).
+
+A request walks the zonelist from the highest zone down and may empty each zone only to `mark + lowmem_reserve`.
+Pages on LRU lists remember their zone in their cohort; all others are counted per zone as `pinned`.
+Leaves out: orders above 0, per-cpu lists, migratetypes, NUMA.
+"""
+
+from __future__ import annotations
+
+from fleetsim.law import law
+from fleetsim.linux.mm_types import NR_ZONES, VM, WMARK_HIGH
+
+PGALLOC, PGFREE = VM["pgalloc_dma"], VM["pgfree"]
+
+
+@law
+def rmqueue(row, pages, mark):
+    """Take up to `pages` order-0 pages, leaving every zone at or above a watermark plus its reserve.
+
+    pages    int64  wanted, ≥ 0
+    mark     int64  WMARK_MIN, WMARK_LOW or WMARK_HIGH
+    returns  int64  pages taken; by zone in row["got"]
+
+    Source: mm/page_alloc.c get_page_from_freelist, __zone_watermark_ok (order 0: free must stay above mark + reserve); kernel-laws §1.5, §2.2.
+    """
+    taken = 0
+    for back in range(NR_ZONES):
+        z = NR_ZONES - 1 - back
+        zone = row["zones"][z]
+        k = 0
+        if zone["managed"] > 0 and taken < pages:
+            k = max(0, min(pages - taken, zone["free"] - zone["wmark"][mark] - zone["reserve"]))
+            zone["free"] -= k
+            row["vm"][PGALLOC + z] += k
+            taken += k
+        row["got"][z] = k
+    return taken
+
+
+@law
+def give_back(row, cohort, pages):
+    """Return `pages` pages of a cohort to their zones, the highest zone first (it was filled first).
+
+    Source: mm/page_alloc.c free_unref_page_list; which zone goes first is a property of our cohorts (filled highest zone first).
+    """
+    high = cohort["nr"] - cohort["low_zone"][0] - cohort["low_zone"][1]
+    rest = pages
+    for back in range(NR_ZONES):
+        z = NR_ZONES - 1 - back
+        have = high if z == NR_ZONES - 1 else cohort["low_zone"][z]
+        k = min(rest, have)
+        row["zones"][z]["free"] += k
+        if z < NR_ZONES - 1:
+            cohort["low_zone"][z] -= k
+        rest -= k
+    row["vm"][PGFREE] += pages
+
+
+@law
+def pin_got(row):
+    """The pages just taken (`row["got"]`) belong to the kernel or to a program's image, not to an LRU list.
+
+    Source: fleetsim's own bookkeeping of the conservation law (kernel-laws §0).
+    """
+    for z in range(NR_ZONES):
+        row["zones"][z]["pinned"] += row["got"][z]
+
+
+@law
+def unpin(row, pages):
+    """Give back pages that stood on no list, the highest zone first, never those taken before the host was up.
+
+    Source: mm/page_alloc.c __free_pages; the zone order is fleetsim's own choice.
+    """
+    rest = pages
+    for back in range(NR_ZONES):
+        zone = row["zones"][NR_ZONES - 1 - back]
+        k = min(rest, zone["pinned"] - zone["boot_pinned"])
+        zone["pinned"] -= k
+        zone["free"] += k
+        rest -= k
+    row["vm"][PGFREE] += pages - rest
+
+
+@law
+def balanced(row):
+    """True if any one zone is above its high watermark and reserve: kswapd's goal.
+
+    Source: mm/vmscan.c pgdat_balanced (order 0); kernel-laws §3.9.
+    """
+    for z in range(NR_ZONES):
+        zone = row["zones"][z]
+        if zone["managed"] > 0 and zone["free"] > zone["wmark"][WMARK_HIGH] + zone["reserve"]:
+            return True
+    return False
+
+
+@law
+def nr_free(row):
+    """NR_FREE_PAGES of the host, pages.
+
+    Source: mm/vmstat.c global_zone_page_state(NR_FREE_PAGES).
+    """
+    total = 0
+    for z in range(NR_ZONES):
+        total += row["zones"][z]["free"]
+    return total
+
+
+@law
+def nr_high(row):
+    """Σ over zones of the high watermark, pages.
+
+    Source: mm/vmscan.c prepare_scan_count (total_high_wmark).
+    """
+    total = 0
+    for z in range(NR_ZONES):
+        total += row["zones"][z]["wmark"][WMARK_HIGH]
+    return total

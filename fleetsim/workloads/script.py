@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The `script` workload: a thread that runs a list of operations, one after the other, at given rates.
+
+It is the op language of the kernel recordings (one string per op), so the same file drives a real kernel and this one.
+Paced work is done in quanta of 256 KiB, or of one tick's worth if that is more: after each quantum the deadline moves by
+quantum / rate and the thread sleeps until it; when it is behind it goes on at once, but a lag above 100 ms is forgotten.
+So achieved progress below rate × time is itself a measurement of stalls.
+
+This file is what runs, compiled; `script_ops.py` reads the strings.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fleetsim.law import law
+from fleetsim.linux.syscalls import access, exit_group, map_anonymous, map_file, munmap, read_file, touch, zap_pages
+
+NR_OPS = 320
+NR_HANDLES = 128
+QUANTUM_PAGES = 64  # 256 KiB
+LAG_NS = 100_000_000
+
+(
+    OP_NOTHING,
+    OP_MMAP_ANON,
+    OP_TOUCH,
+    OP_ACCESS,
+    OP_READ_FILE,
+    OP_MMAP_FILE,
+    OP_MUNMAP,
+    OP_DONTNEED,
+    OP_SLEEP,
+    OP_UNTIL,
+    OP_EXIT,
+) = range(11)
+
+OP = np.dtype(
+    [
+        ("used", "i1"),
+        ("code", "i1"),
+        ("pattern", "i1"),  # ORDERED or UNIFORM
+        ("accounted", "i1"),
+        ("handle", "i2"),  # which of the task's areas
+        ("file", "i2"),
+        ("pages", "i8"),  # how much; 0 is endless
+        ("ns_per_quantum", "i8"),  # 0: unpaced
+        ("time_ns", "i8"),  # duration (sleep, for=), instant (until), or exit code
+        ("hot_pages", "i8"),
+        ("hot_q", "i8"),
+    ]
+)
+
+PROGRAM = np.dtype(
+    [
+        ("first", "i8"),  # row of its first op
+        ("ops", "i8"),
+        ("op", "i8"),  # index of the op under way
+        ("fresh_op", "i8"),  # 1: the op has not begun yet
+        ("done", "i8"),  # pages done in this op
+        ("at", "i8"),  # cursor, pages
+        ("fresh", "i8"),  # pages of the current slice that came from disk
+        ("quantum", "i8"),  # pages left of the quantum under way
+        ("deadline_ns", "i8"),
+        ("end_ns", "i8"),  # for=
+        ("progress", "i8"),  # pages done by all ops
+        ("due", "i8"),  # pages that the paces of earlier ops asked for
+        ("begun_ns", "i8"),  # when the op under way began
+        ("once", "i8"),  # 1: an extra thread: when its ops are done the task goes on
+    ]
+)
+
+SCRIPT_FIELDS = [
+    ("tick_ns", "i8"),
+    ("ops", OP, (NR_OPS,)),
+    ("handles", "i2", (NR_HANDLES,)),  # area row of each handle, −1
+]
+
+
+@law
+def quantum_pages(row, op):
+    """Pages of one pacing quantum: 256 KiB, or one tick's worth of a fast op.
+
+    Source: the recordings' driver (256 KiB); the tick is fleetsim's own (design §4).
+    """
+    if op["ns_per_quantum"] <= 0:
+        return QUANTUM_PAGES
+    return QUANTUM_PAGES * max(1, row["tick_ns"] // op["ns_per_quantum"])
+
+
+@law
+def next_op(row, program):
+    """The op under way is done: go to the next.
+
+    Source: the recordings' driver.
+    """
+    program["due"] = program["progress"]  # what an op did not do in its time is not owed by the next
+    program["op"] += 1
+    program["fresh_op"] = 1
+    program["quantum"] = 0
+
+
+@law
+def begin_op(row, program, op):
+    """Start an op: its cursor, its pace and its end begin now.
+
+    Source: the recordings' driver.
+    """
+    program["fresh_op"] = 0
+    program["done"] = 0
+    program["at"] = 0
+    program["fresh"] = 0
+    program["quantum"] = 0
+    program["deadline_ns"] = row["now_ns"]
+    program["begun_ns"] = row["now_ns"]
+    timed = op["code"] == OP_ACCESS or op["code"] == OP_READ_FILE or op["code"] == OP_SLEEP
+    program["end_ns"] = row["now_ns"] + op["time_ns"] if timed and op["time_ns"] > 0 else 1 << 62
+
+
+@law
+def do_at_once(row, th, op):
+    """Ops that are one call.
+
+    returns  bool  False: it is not done yet, come back
+
+    Source: the recordings' driver.
+    """
+    code = op["code"]
+    if code == OP_MMAP_ANON:
+        row["handles"][op["handle"]] = map_anonymous(row, th, op["pages"], op["pattern"], op["hot_pages"], op["accounted"])
+    elif code == OP_MMAP_FILE:
+        row["handles"][op["handle"]] = map_file(row, th, op["file"], op["pattern"], op["hot_pages"])
+    elif code == OP_MUNMAP:
+        a = row["handles"][op["handle"]]
+        if a >= 0 and not munmap(row, th, a):
+            return False
+        row["handles"][op["handle"]] = -1
+    elif code == OP_DONTNEED:
+        a = row["handles"][op["handle"]]
+        return a < 0 or zap_pages(row, th, a)
+    elif code == OP_EXIT:
+        exit_group(row, th, op["time_ns"])
+    return True
+
+
+@law
+def do_pages(row, th, program, op, pages):
+    """Work on up to `pages` pages.
+
+    returns  int64  pages done; 0: come back; −1: there is no more to do
+
+    Source: the recordings' driver.
+    """
+    if op["code"] == OP_READ_FILE:
+        size = row["files"][op["file"]]["pages"]
+        at = program["at"] % size
+        done, missed = read_file(row, th, op["file"], at, min(pages, size - at), program["fresh"])
+        program["fresh"] += missed
+        group = row["groups"][row["files"][op["file"]]["group"]]
+        program["at"] = at + done
+        if program["at"] % group["slice"] == 0 or program["at"] >= size:
+            program["fresh"] = 0
+        return done
+    a = row["handles"][op["handle"]]
+    if a < 0:
+        return -1
+    if op["code"] == OP_TOUCH:
+        return touch(row, th, a, pages)
+    size = row["areas"][a]["pages"]
+    at = program["at"] % size
+    done = access(row, th, a, at, min(pages, size - at), op["hot_q"])
+    program["at"] = at + done
+    return done
+
+
+@law
+def work(row, th, program, op):
+    """One chunk of a paced op; sets when the thread goes on.
+
+    Source: the recordings' driver (pacing, see the module).
+    """
+    thread = row["threads"][th]
+    if program["quantum"] == 0:
+        program["quantum"] = quantum_pages(row, op)
+    pages = program["quantum"]
+    if op["pages"] > 0:
+        pages = min(pages, op["pages"] - program["done"])
+    over = row["now_ns"] >= program["end_ns"]
+    done = -1 if over else do_pages(row, th, program, op, pages)
+    if done < 0:
+        next_op(row, program)
+        return
+    program["done"] += done
+    program["progress"] += done
+    program["quantum"] -= done
+    end = row["now_ns"] + row["spent_ns"] + row["wait_ns"]
+    thread["ready_ns"] = end
+    if op["pages"] > 0 and program["done"] >= op["pages"]:
+        next_op(row, program)
+    elif program["quantum"] == 0 and op["ns_per_quantum"] > 0:
+        program["deadline_ns"] += op["ns_per_quantum"] * (quantum_pages(row, op) // QUANTUM_PAGES)
+        program["deadline_ns"] = max(program["deadline_ns"], end - LAG_NS)
+        thread["ready_ns"] = max(end, program["deadline_ns"])
+
+
+@law
+def step(row, th):
+    """Run thread `th` once at the host's clock: at most one chunk of work or one call.
+
+    Source: the recordings' driver.
+    """
+    thread = row["threads"][th]
+    program = row["programs"][th]
+    thread["ready_ns"] = row["now_ns"]
+    if program["op"] >= program["ops"]:
+        if program["once"]:
+            thread["used"] = 0
+        else:
+            exit_group(row, th, 0)
+        return
+    op = row["ops"][program["first"] + program["op"]]
+    if program["fresh_op"]:
+        begin_op(row, program, op)
+    code = op["code"]
+    if code == OP_TOUCH or code == OP_ACCESS or code == OP_READ_FILE:
+        work(row, th, program, op)
+    elif code == OP_SLEEP or code == OP_UNTIL:
+        wake = program["end_ns"] if code == OP_SLEEP else op["time_ns"]
+        if row["now_ns"] >= wake:
+            next_op(row, program)
+        else:
+            thread["ready_ns"] = wake
+    else:
+        if do_at_once(row, th, op):
+            next_op(row, program)
+        thread["ready_ns"] = row["now_ns"] + row["spent_ns"] + row["wait_ns"]
+
+

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading the op language: strings in, rows of `OP` out (see `script.py` for what they do).
+
+    mmap_anon ID MiB [thp|nothp|noreserve]     touch ID MiB rate        rewrite|read ID MiB rate seq|random|hot:F:P [for=s]
+    read_file PATH MiB rate [rand] [for=s]     mmap_file ID PATH        free ID munmap | free ID dontneed all
+    sleep s                                    until t                  exit code
+
+Rates are MiB/s, 0 is unpaced; `rewrite|read|read_file … 0` never ends. How an area is accessed is decided when it is
+mapped, from the ops that follow: random if any op accesses it at random. Ops of the language that this kernel does not
+know yet are kept as `OP_NOTHING` and named in `unsupported`, so that nobody takes their silence for a result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from fleetsim.errors import BadInput
+from fleetsim.law import ONE_Q
+from fleetsim.linux.syscalls import ORDERED, UNIFORM
+from fleetsim.workloads import script as vm
+
+PAGES_PER_MIB = 256
+NS_PER_S = 1_000_000_000
+
+UNSUPPORTED = frozenset(
+    "write_file shm hugetlb mlock madvise fork_hold malloc mfree mtrim stat_missing stat_files mkfiles pipes overcommit_probe sysw unlink".split()
+)
+"""Ops of the recordings' language that the simulated kernel has no law for yet."""
+
+KNOWN = frozenset("mmap_anon touch rewrite read read_file mmap_file free sleep until exit".split())
+
+
+@dataclass
+class ParsedOp:
+    text: str
+    code: int = vm.OP_NOTHING
+    area: str = ""
+    path: str = ""
+    pages: int = 0
+    rate: float = 0.0
+    pattern: int = ORDERED
+    hot_share: float = 0.0
+    hot_probability: float = 0.0
+    time_ns: int = 0
+    accounted: bool = True
+    supported: bool = True
+
+
+@dataclass
+class Script:
+    """The ops of one thread, and which of them this kernel skips."""
+
+    ops: list[ParsedOp] = field(default_factory=list)
+    unsupported: list[str] = field(default_factory=list)
+
+
+def number(text: str, op: str, what: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise BadInput(f"op {op!r}: {what} must be a number, not {text!r}") from None
+    if value < 0:
+        raise BadInput(f"op {op!r}: {what} must not be negative, not {text}")
+    return value
+
+
+def parse_pattern(word: str, op: ParsedOp) -> None:
+    """seq | random | hot:F:P (with probability P uniformly in the first fraction F, else anywhere)."""
+    if word in ("seq", "sequential"):
+        op.pattern = ORDERED
+    elif word in ("random", "rand"):
+        op.pattern = UNIFORM
+    elif word.startswith("hot:") and word.count(":") == 2:
+        _, share, probability = word.split(":")
+        op.pattern = UNIFORM
+        op.hot_share = number(share, op.text, "the hot fraction")
+        op.hot_probability = number(probability, op.text, "the hot probability")
+        if op.hot_share > 1 or op.hot_probability > 1:
+            raise BadInput(f"op {op.text!r}: hot:F:P takes fractions from 0 to 1")
+    else:
+        raise BadInput(f"op {op.text!r}: unknown access pattern {word!r}; known are seq, random, hot:F:P")
+
+
+def parse_tail(words: Sequence[str], op: ParsedOp) -> None:
+    for word in words:
+        if word.startswith("for="):
+            op.time_ns = int(number(word[4:], op.text, "for=") * NS_PER_S)
+        elif word == "noreserve":
+            op.accounted = False
+        elif word in ("thp", "nothp", "shared"):
+            continue  # 4 KiB pages either way: huge pages are not simulated yet
+        else:
+            parse_pattern(word, op)
+
+
+def parse_op(text: str) -> ParsedOp:
+    """One op string (BadInput with the op and what would be right)."""
+    words = text.split()
+    if not words:
+        raise BadInput("an op must not be empty")
+    verb, args = words[0], words[1:]
+    op = ParsedOp(text)
+    if verb in UNSUPPORTED:
+        op.supported = False
+        return op
+    if verb not in KNOWN:
+        raise BadInput(f"unknown op {verb!r} in {text!r}; known are: {', '.join(sorted(KNOWN | UNSUPPORTED))}")
+    least = {"mmap_anon": 2, "touch": 3, "rewrite": 4, "read": 4, "read_file": 3, "mmap_file": 2, "free": 2}.get(verb, 1)
+    if len(args) < least:
+        raise BadInput(f"op {text!r}: {verb} takes at least {least} arguments")
+    if verb == "mmap_anon":
+        op.code, op.area, op.pages = vm.OP_MMAP_ANON, args[0], pages_of(args[1], text)
+        parse_tail(args[2:], op)
+    elif verb in ("touch", "rewrite", "read"):
+        op.code = vm.OP_TOUCH if verb == "touch" else vm.OP_ACCESS
+        op.area, op.pages, op.rate = args[0], pages_of(args[1], text), number(args[2], text, "the rate")
+        parse_tail(args[3:], op)
+    elif verb == "read_file":
+        op.code, op.path, op.pages, op.rate = vm.OP_READ_FILE, args[0], pages_of(args[1], text), number(args[2], text, "the rate")
+        parse_tail(args[3:], op)
+    elif verb == "mmap_file":
+        op.code, op.area, op.path = vm.OP_MMAP_FILE, args[0], args[1]
+        parse_tail(args[2:], op)
+    elif verb == "free":
+        op.area = args[0]
+        whole = args[1] == "munmap" or args[1:3] == ["dontneed", "all"]
+        op.supported = whole
+        op.code = vm.OP_NOTHING if not whole else vm.OP_MUNMAP if args[1] == "munmap" else vm.OP_DONTNEED
+    else:
+        op.code = {"sleep": vm.OP_SLEEP, "until": vm.OP_UNTIL, "exit": vm.OP_EXIT}[verb]
+        value = number(args[0], text, "the time" if verb != "exit" else "the code")
+        op.time_ns = int(value) if verb == "exit" else int(value * NS_PER_S)
+    return op
+
+
+def pages_of(text: str, op: str) -> int:
+    return int(number(text, op, "the size in MiB") * PAGES_PER_MIB)
+
+
+def parse_script(lines: Sequence[str]) -> Script:
+    """All ops of a thread, with each area's access pattern settled where it is mapped."""
+    script = Script()
+    for text in lines:
+        op = parse_op(text)
+        script.ops.append(op)
+        if not op.supported:
+            script.unsupported.append(text)
+    mapped = {op.area: op for op in script.ops if op.code in (vm.OP_MMAP_ANON, vm.OP_MMAP_FILE)}
+    for op in script.ops:
+        if op.code == vm.OP_ACCESS and op.area in mapped and op.pattern == UNIFORM:
+            owner = mapped[op.area]
+            owner.pattern, owner.hot_share = UNIFORM, max(owner.hot_share, op.hot_share)
+    return script
+
+
+def quantum_ns(rate_mib_s: float) -> int:
+    """Nanoseconds from one 256 KiB quantum to the next; 0 for an unpaced op."""
+    return 0 if rate_mib_s <= 0 else int(NS_PER_S * vm.QUANTUM_PAGES / (rate_mib_s * PAGES_PER_MIB))
+
+
+def hot_q(op: ParsedOp) -> int:
+    """Share of accesses that fall into the hot part, 2^20ths: P + (1 − P)·F."""
+    return int((op.hot_probability + (1 - op.hot_probability) * op.hot_share) * ONE_Q)
