@@ -101,6 +101,15 @@ def laws_cite_a_source(source: Source) -> Iterator[str]:
             yield source.says(function, f"the law {function.name} has no line 'Source: …' in its docstring (file and function, or paper)")
 
 
+def only_laws_go_without_types(source: Source) -> Iterator[str]:
+    """mypy lets the packages of laws leave out annotations, because a law's datasheet holds them; nothing else may."""
+    for function in source.functions:
+        arguments = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
+        bare = [argument.arg for argument in arguments if argument.annotation is None and argument.arg not in ("self", "cls")]
+        if not is_law(function) and (bare or function.returns is None):
+            yield source.says(function, f"{function.name} is no law and lacks types: {', '.join([*bare, 'its result'][: len(bare) or 1])}")
+
+
 def compiled_in_one_place(source: Source) -> Iterator[str]:
     if source.path == "fleetsim/law.py":
         return
@@ -194,6 +203,7 @@ def faults_write_only_commands(source: Source) -> Iterator[str]:
 RULES_FOR_ALL_PYTHON = (licence_line, module_docstring, file_length, function_length)
 RULES_FOR_THE_PACKAGE = (
     laws_cite_a_source,
+    only_laws_go_without_types,
     compiled_in_one_place,
     no_libm_in_a_law,
     no_luck_of_its_own,
