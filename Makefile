@@ -11,7 +11,8 @@
 SHELL := /bin/bash
 VENV := .venv
 PYTEST := $(VENV)/bin/python -m pytest
-PARALLEL := -n 2 --dist worksteal
+# Whole files per worker: what a file sets up once (a Prometheus, a reference run) is then set up once.
+PARALLEL := -n 2 --dist loadfile
 ARGS ?=
 
 .DEFAULT_GOAL := help
