@@ -11,13 +11,12 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 from fleetsim.fleet.disks import DISKS
-from fleetsim.units import Duration, PositiveDuration, PositiveSize, Size
+from fleetsim.units import NS_PER_S, Duration, PositiveDuration, PositiveSize, Size, show_bytes
 
 HOSTS_MAX = 100_000
-RESERVED_NAMES = frozenset({"all", "one", "a", "the", "everyone"})
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 IMPACTS = ("killed", "slow")
@@ -25,11 +24,24 @@ IMPACTS = ("killed", "slow")
 
 
 def dns_name(name: str) -> str:
-    if not _NAME.fullmatch(name) or name.isdigit() or name in RESERVED_NAMES:
-        raise ValueError(
-            "a name is made of small letters, digits and '-', such as web-1 (and is no word of a target: all, one, a, the, everyone)"
-        )
+    if not _NAME.fullmatch(name) or name.isdigit() or name == "all":
+        raise ValueError("a name is made of small letters, digits and '-', such as web-1 (and is not 'all')")
     return name
+
+
+def _sizes(least: int, most: int) -> AfterValidator:
+    def check(size: int) -> int:
+        if not least <= size <= most:
+            raise ValueError(f"write {show_bytes(least)} to {show_bytes(most)}")
+        return size
+
+    return AfterValidator(check)
+
+
+def _a_month_at_most(duration_ns: int) -> int:
+    if duration_ns > 31 * 86400 * NS_PER_S:
+        raise ValueError("a run is at most 31d")
+    return duration_ns
 
 
 class Keys(BaseModel):
@@ -52,14 +64,14 @@ class HostKeys(Keys):
 
     hosts: int = Field(description="how many hosts", ge=1, le=HOSTS_MAX)
     name: str = Field(description="the group's name, such as web; its hosts are web-0, web-1 …")
-    memory: PositiveSize = Field(description="installed RAM of each, such as 64GiB", ge=256 << 20, le=16 << 40)
-    swap: Size = Field(0, description="swap space of each", le=16 << 40)
+    memory: Annotated[PositiveSize, _sizes(256 << 20, 16 << 40)] = Field(description="installed RAM of each, such as 64GiB")
+    swap: Annotated[Size, _sizes(0, 16 << 40)] = Field(0, description="swap space of each")
     cpus: int = Field(4, description="CPUs of each", ge=1, le=1024)
     disk: str | None = Field(None, description=f"kind of disk: {', '.join(DISKS)} (default nvme; to be said where there is swap)")
     sysctl: dict[str, int] = Field(default_factory=dict, description="kernel settings, such as {vm.swappiness: 10}")
     thp: Literal["always", "madvise", "never"] = Field("madvise", description="transparent huge pages")
     labels: dict[str, str] = Field(default_factory=dict, description="further labels of the hosts' scrape targets")
-    files: dict[str, Annotated[PositiveSize, Field(le=1 << 50)]] = Field(
+    files: dict[str, Annotated[PositiveSize, _sizes(1, 1 << 50)]] = Field(
         default_factory=dict, description="files on the data disk, such as {/data/big.bin: 200GiB}"
     )
     pods: list[dict[str, Any]] = Field(default_factory=list, description="what runs on each of them")
@@ -118,7 +130,7 @@ class ScenarioKeys(Keys):
     format: Literal[1] = Field(1, description="version of this grammar")
     summary: str = Field(description="the first sentence of the incident report", min_length=1)
     seed: int = Field(0, description="decides all luck; the same seed gives the same run", ge=0, lt=1 << 63)
-    duration: PositiveDuration = Field(description="how long the run is, such as 45m", le=31 * 86400 * 10**9)
+    duration: Annotated[PositiveDuration, AfterValidator(_a_month_at_most)] = Field(description="how long the run is, such as 45m")
     fleet: list[dict[str, Any]] = Field(description="groups of hosts", min_length=1, max_length=1000)
     timeline: list[dict[str, Any]] = Field(default_factory=list, description="what goes wrong, and when", max_length=1000)
     expect: list[dict[str, Any]] = Field(default_factory=list, description="what must be seen", max_length=1000)

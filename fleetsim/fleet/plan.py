@@ -14,6 +14,7 @@ from typing import Any
 from fleetsim.containers.pod import container_cgroup
 from fleetsim.errors import BadInput
 from fleetsim.faults.base import Fault, Target
+from fleetsim.fleet.capacity import too_much
 from fleetsim.fleet.expectations import expectations_of
 from fleetsim.fleet.hosts import START_UNIX_S, host_spec, roster_of
 from fleetsim.fleet.scenario import Group, Scenario, TimelineEntry
@@ -93,18 +94,34 @@ def make_plan(scenario: Scenario, seed: int | None = None) -> Plan:
     for fault in faults:
         for host in fault.chosen.hosts:
             files.setdefault(host, {}).update(fault.fault.files())
+    hosts = tuple(host_spec(group, host, files.get(host, {})) for host, group in groups.items())
+    _refuse_too_much(scenario, groups, hosts, faults)
     return Plan(
         scenario=scenario,
         seed=seed,
         duration_ns=scenario.keys.duration,
         start_unix_s=START_UNIX_S,
-        hosts=tuple(host_spec(group, host, files.get(host, {})) for host, group in groups.items()),
+        hosts=hosts,
         scrape_targets=tuple(_scrape_target(scenario, host, group) for host, group in groups.items()),
         scrape_interval_ms=SCRAPE_INTERVAL_MS,
         faults=faults,
         expectations=tuple(expectations_of(scenario, roster, faults)),
         placements=tuple(Placement(kind="pod", name=pod.name, host=host) for host, group in groups.items() for pod in group.pods),
     )
+
+
+def _refuse_too_much(scenario: Scenario, groups: dict[str, Group], hosts: tuple[HostSpec, ...], faults: tuple[PlannedFault, ...]) -> None:
+    commands: dict[str, list[Command]] = {}
+    for fault in faults:
+        for command in (*fault.inject(), *fault.clear()):
+            commands.setdefault(command.host, []).append(command)
+    checked: set[int] = set()
+    for spec in hosts:
+        group = groups[spec.name]
+        if spec.name in commands or id(group) not in checked:  # hosts of a group differ by their faults only
+            if (sentence := too_much(spec, commands.get(spec.name, ()))) is not None:
+                raise scenario.source.refuse(group.place, sentence)
+            checked.add(id(group))
 
 
 def _choose(scenario: Scenario, roster: Roster, seed: int) -> list[Chosen]:

@@ -36,16 +36,30 @@ def build(model: type[M], values: Mapping[str, Any], source: Source, place: Plac
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        first = min(error.errors(), key=lambda e: (source.line((*place, *_inside(e))), e["loc"]))
-        raise refusal(first, model, source, place, what) from None
+        errors = error.errors()
+        misspelt = {e["loc"][:-1] for e in errors if e["type"] == "extra_forbidden"}  # then a missing key there is the same mistake
+        told = [e for e in errors if e["type"] != "missing" or e["loc"][:-1] not in misspelt]
+        first = min(told, key=lambda e: (source.line((*place, *_inside(e))), [str(part) for part in e["loc"]]))
+        raise refusal(first, model, values, source, place, what) from None
 
 
 def _inside(error: ErrorDetails) -> Place:
     return tuple(part for part in error["loc"] if part != "[key]")
 
 
-def refusal(error: ErrorDetails, model: type[BaseModel], source: Source, place: Place, what: str) -> BadInput:
-    inside = _inside(error)
+def _as_written(values: Mapping[str, Any], error: ErrorDetails) -> Any:
+    """The value as it stands in the file; pydantic may know it converted already (bytes instead of 64MiB)."""
+    value: Any = values
+    for part in _inside(error):
+        try:
+            value = value[part]
+        except (KeyError, IndexError, TypeError):
+            return error["input"]
+    return value
+
+
+def refusal(error: ErrorDetails, model: type[BaseModel], values: Mapping[str, Any], source: Source, place: Place, what: str) -> BadInput:
+    inside, value = _inside(error), _as_written(values, error)
     where: Place = (*place, *inside)
     key = ".".join(str(part) for part in inside)
     kind = error["type"]
@@ -57,8 +71,8 @@ def refusal(error: ErrorDetails, model: type[BaseModel], source: Source, place: 
         return source.refuse(where[:-1], f"{what} needs the key {str(inside[-1])!r}{meaning}")
     right = right_value(error)
     if not inside:
-        return source.refuse(place, f"{what}: {right}" if kind == "value_error" else f"{what} is {shown(error['input'])}; {right}")
-    return source.refuse(where, f"{key!r} of {what} is {shown(error['input'])}; {right}")
+        return source.refuse(place, f"{what}: {right}" if kind == "value_error" else f"{what} is {shown(value)}; {right}")
+    return source.refuse(where, f"{key!r} of {what} is {shown(value)}; {right}")
 
 
 def right_value(error: ErrorDetails) -> str:

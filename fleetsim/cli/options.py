@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Options that several verbs share, said once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON value on stdout, progress on stderr.")]
+Seed = Annotated[int | None, typer.Option("--seed", min=0, max=(1 << 63) - 1, help="All luck follows from it (default: the scenario's).")]
+Threads = Annotated[int | None, typer.Option("--threads", min=1, max=1024, help="Threads to simulate with (default: all cores).")]
+MetricProfile = Annotated[
+    str,
+    typer.Option("--profile", help="Metrics to keep: full, standard, or rules (only what the rules read).", metavar="full|standard|rules"),
+]
+Rules = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--rules", help="A Prometheus rule file; may be repeated (default: the scenario's, else rules/ beside it).", metavar="FILE"
+    ),
+]

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the verbs say, and where: results on stdout, everything else (progress, failures) on stderr.
+
+Rules: with --json exactly one value is printed to stdout, also when the command fails. Progress appears after two seconds: a bar
+on a terminal, a line now and then elsewhere.
+Leaves out: tables (the verbs make their own).
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from fleetsim import __version__
+
+PROGRESS_AFTER_S = 2.0
+LINE_EVERY_S = 10.0
+
+ProgressCall = Callable[[str, float], None]
+
+
+@dataclass
+class Invocation:
+    """The command line being executed; one per process."""
+
+    arguments: list[str] = field(default_factory=list)
+    seeds: dict[str, int] = field(default_factory=dict)  # scenario → seed in use
+    debug: bool = False
+    printed: bool = False  # the one value of --json is out
+    spoken: bool = False
+
+    def begin(self, arguments: list[str]) -> None:
+        self.arguments, self.seeds, self.printed, self.spoken = list(arguments), {}, False, False
+
+    @property
+    def wants_json(self) -> bool:
+        return "--json" in self.arguments
+
+    @property
+    def command(self) -> str:
+        """The command that does it again, with the seed said."""
+        words = list(self.arguments)
+        if len(self.seeds) == 1 and words[:1] and words[0] in ("run", "check") and not any(w.startswith("--seed") for w in words):
+            words[1:1] = ["--seed", str(next(iter(self.seeds.values())))]
+        return shlex.join(["fleetsim", *words])
+
+    def fail(self, sentence: str, code: int) -> int:
+        """One sentence, then how to repeat it; returns `code`."""
+        say(f"fleetsim: {sentence}")
+        if self.wants_json and not self.printed:
+            failure = {"error": sentence, "exit_code": code, "version": __version__, "seeds": self.seeds, "reproduce": self.command}
+            self.print_json(failure)
+        self.say_how_to_repeat()
+        return code
+
+    def say_how_to_repeat(self) -> None:
+        if not self.spoken:
+            self.spoken = True
+            seeds = ", ".join(f"seed {seed} ({name})" for name, seed in self.seeds.items()) or "no seed was in use yet"
+            say(f"          fleetsim {__version__}, {seeds}; again with: {self.command}")
+
+    def print_json(self, value: Any) -> None:
+        self.printed = True
+        print(json.dumps(value, ensure_ascii=False, indent=1), flush=True)
+
+
+invocation = Invocation()
+
+
+def say(text: str) -> None:
+    """A line for people, on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def progress(label: str = "") -> Iterator[ProgressCall]:
+    """Gives a function to be told (stage, share done 0..1); shows it once it has taken two seconds."""
+    prefix = f"{label}: " if label else ""
+    if sys.stderr.isatty():
+        with _bar(prefix) as show:
+            yield show
+    else:
+        yield _lines(prefix)
+
+
+def _lines(prefix: str) -> ProgressCall:
+    began = time.monotonic()
+    last: tuple[str, float] = ("", 0.0)
+
+    def show(stage: str, share: float) -> None:
+        nonlocal last
+        now = time.monotonic()
+        slow = stage.startswith("compiling")  # says so at once: nothing can be said while it lasts
+        if slow or (now - began >= PROGRESS_AFTER_S and (stage != last[0] or now - last[1] >= LINE_EVERY_S)):
+            say(f"{prefix}{stage}" + (f" {share:.0%}" if share > 0 else " …"))
+            last = (stage, now)
+
+    return show
+
+
+@contextmanager
+def _bar(prefix: str) -> Iterator[ProgressCall]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        task = bars.add_task(f"{prefix}…", total=None)
+
+        def show(stage: str, share: float) -> None:
+            bars.update(task, description=f"{prefix}{stage}", total=1.0 if share > 0 else None, completed=share)
+
+        yield show

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Does a host fit into its record? The kernel's tables have fixed sizes; what is known to be too much is refused before the run.
+
+Leaves out: what only the run can show (a fork bomb fills the task table: the kernel then answers EAGAIN, and the history says so).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from fleetsim.containers.ops import areas_mapped
+from fleetsim.host.spec import Command, HostSpec, TaskSpec
+from fleetsim.linux.mm_types import NR_AREAS, NR_CGROUPS, NR_FILES, NR_TASKS, NR_THREADS
+from fleetsim.workloads.script import NR_OPS
+
+
+def too_much(spec: HostSpec, commands: Iterable[Command]) -> str | None:
+    """What does not fit, as the end of a sentence; None: all fits. `commands`: those that faults will give this host."""
+    started: list[TaskSpec] = []
+    threads: list[tuple[str, ...]] = []
+    for command in commands:
+        if command.kind == "start_task" and isinstance(task := command.args["spec"], TaskSpec):
+            started.append(task)
+        elif command.kind == "start_thread":
+            ops = command.args["ops"]
+            threads.append(tuple(str(op) for op in ops) if isinstance(ops, tuple) else ())
+    tasks = [*spec.tasks, *started]
+    scripts = [*(task.ops for task in tasks), *threads]
+    wanted = (
+        ("cgroups", len(spec.cgroups) + 1, NR_CGROUPS),  # and the root
+        ("processes", len(tasks), NR_TASKS),
+        ("threads", len(scripts), NR_THREADS),
+        ("files", len(spec.files), NR_FILES),
+        ("memory areas", sum(areas_mapped(ops) for ops in scripts), NR_AREAS),
+        ("ops", sum(len(ops) for ops in scripts), NR_OPS),
+    )
+    for what, count, capacity in wanted:
+        if count > capacity:
+            return f"a host of this group needs {count} {what}, faults included; a simulated host holds {capacity}, write fewer"
+    return None

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an engine is: the thing that moves hosts through virtual time. One plan, the same bits, whichever engine runs it.
+
+    start(plan)                     boots every host
+    advance(until_ns, commands)     runs all hosts to that instant; commands take effect at their own t_ns
+    checkpoint(folder)              all that a later start(plan, folder) needs to go on as if nothing had been
+    read(hosts)                     the hosts' records, as bytes, now
+    stop()
+
+Rules: events come back sorted by (t_ns, host, seq); a command's t_ns is never before the last `until_ns`; samples are written
+where the host is, into the `SampleSink` that the engine was made with, in whatever order (a run directory does not care).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fleetsim.fleet.plan import Plan
+from fleetsim.host.spec import Command, Event
+
+EPOCH_NS = 1_000_000_000
+"""How long hosts run alone while the control plane has something to watch for."""
+
+
+class SampleSink(Protocol):
+    """Where scraped samples go; `rundir.writer.RunWriter` is one."""
+
+    def series(self, labels: Mapping[str, str]) -> int: ...
+
+    def samples(self, ids: NDArray[np.int64], times_ms: NDArray[np.int64], values: NDArray[np.float64]) -> None: ...
+
+
+class Engine(Protocol):
+    def start(self, plan: Plan, checkpoint: Path | None = None) -> None: ...
+
+    def advance(self, until_ns: int, commands: Sequence[Command]) -> list[Event]: ...
+
+    def checkpoint(self, folder: Path) -> None: ...
+
+    def read(self, hosts: Sequence[str]) -> list[bytes]: ...
+
+    def stop(self) -> None: ...
+
+
+def in_order(events: list[Event]) -> list[Event]:
+    return sorted(events, key=lambda event: (event.t_ns, event.host, event.seq))

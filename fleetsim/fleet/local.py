@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The local engine: this process, all cores. Laws release the GIL, so threads are enough; it starts at once.
+
+Rules: hosts are cut into shards by their number alone, never by how many threads there are, and a shard is one thread's at a
+time: any number of threads gives the same bits.
+Leaves out: fleets larger than this machine's memory (that is what the Ray engine is for).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from fleetsim.errors import BadInput
+from fleetsim.fleet.engine import SampleSink, in_order
+from fleetsim.fleet.plan import Plan
+from fleetsim.fleet.shard_run import ShardRun
+from fleetsim.host.spec import Command, Event
+from fleetsim.observe.catalog import Profile
+
+HOSTS_PER_SHARD_MAX = 64
+SHARDS_WISHED = 32  # enough for the threads of any one machine to share evenly
+
+
+def shard_size(hosts: int) -> int:
+    """Hosts per shard: small fleets are cut fine, so that every thread has work."""
+    return max(1, min(HOSTS_PER_SHARD_MAX, -(-hosts // SHARDS_WISHED)))
+
+
+class LocalEngine:
+    def __init__(self, profile: Profile, sink: SampleSink, threads: int | None = None) -> None:
+        self._profile, self._sink = profile, sink
+        self._threads = threads or len(os.sched_getaffinity(0))
+        self._pool: ThreadPoolExecutor | None = None
+        self._shards: list[ShardRun] = []
+        self._shard_of: dict[str, int] = {}
+        self._host_at: dict[str, int] = {}
+
+    def start(self, plan: Plan, checkpoint: Path | None = None) -> None:
+        size = shard_size(len(plan.hosts))
+        firsts = range(0, len(plan.hosts), size)
+        for number, spec in enumerate(plan.hosts):
+            self._shard_of[spec.name], self._host_at[spec.name] = divmod(number, size)
+        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="shard")
+        # The first shard alone: it compiles the laws (or finds them in the cache), and the others then only use them.
+        head = [ShardRun(plan, 0, min(size, len(plan.hosts)), self._profile, self._sink)]
+        rest = self._pool.map(
+            lambda first: ShardRun(plan, first, min(size, len(plan.hosts) - first), self._profile, self._sink), firsts[1:]
+        )
+        self._shards = head + list(rest)
+        if checkpoint is not None:
+            for number, shard in enumerate(self._shards):
+                shard.restore(_read(_file(checkpoint, number)))
+
+    def advance(self, until_ns: int, commands: Sequence[Command]) -> list[Event]:
+        assert self._pool is not None, "start comes first"
+        due: list[list[Command]] = [[] for _ in self._shards]
+        for command in commands:
+            due[self._shard_of[command.host]].append(command)
+        done = self._pool.map(lambda pair: pair[0].advance(until_ns, pair[1]), zip(self._shards, due, strict=True))
+        return in_order([event for events in done for event in events])
+
+    def checkpoint(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        for number, shard in enumerate(self._shards):
+            _file(folder, number).write_bytes(shard.snapshot())
+
+    def read(self, hosts: Sequence[str]) -> list[bytes]:
+        return [self._shards[self._shard_of[host]].record(self._host_at[host]) for host in hosts]
+
+    def stop(self) -> None:
+        """Hand on the last samples and let the threads go."""
+        for shard in self._shards:
+            shard.drain()
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+            self._pool = None
+
+
+def _file(folder: Path, number: int) -> Path:
+    return folder / f"shard-{number:05d}.npz"
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise BadInput(f"the checkpoint cannot be read: {error.strerror}", file=file) from None

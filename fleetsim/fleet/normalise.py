@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The scenario as a run directory keeps it: defaults filled in, targets resolved, the faults' own expectations included.
+
+Fleet and timeline stand as people write them (sizes and durations with units); `expect` is the judge's model.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fleetsim.containers.pod import Pod
+from fleetsim.fleet.disks import DEFAULT_DISK
+from fleetsim.fleet.plan import Plan, PlannedFault
+from fleetsim.fleet.scenario import Group
+from fleetsim.units import show_bytes, show_duration
+
+
+def normalised(plan: Plan) -> dict[str, Any]:
+    scenario = plan.scenario
+    return {
+        "format": scenario.keys.format,
+        "name": scenario.name,
+        "summary": scenario.keys.summary,
+        "seed": plan.seed,
+        "duration": show_duration(plan.duration_ns),
+        "fleet": [_group(group) for group in scenario.groups],
+        "timeline": [_fault(fault) for fault in plan.faults],
+        "expect": [expectation.model_dump(mode="json") for expectation in plan.expectations],
+    }
+
+
+def _group(group: Group) -> dict[str, Any]:
+    keys = group.keys
+    return {
+        "hosts": keys.hosts,
+        "name": keys.name,
+        "memory": show_bytes(keys.memory),
+        "swap": show_bytes(keys.swap) if keys.swap else 0,
+        "cpus": keys.cpus,
+        "disk": keys.disk or DEFAULT_DISK,
+        "sysctl": dict(keys.sysctl),
+        "thp": keys.thp,
+        "labels": dict(keys.labels),
+        "files": {path: show_bytes(size) for path, size in keys.files.items()},
+        "pods": [_pod(pod) for pod in group.pods],
+    }
+
+
+def _pod(pod: Pod) -> dict[str, Any]:
+    arguments = pod.arguments.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return {
+        "name": pod.name,
+        "workload": pod.workload,
+        "requests": show_bytes(pod.request_bytes) if pod.request_bytes else None,
+        "limits": show_bytes(pod.limits) if pod.limits else None,
+        "qos": pod.qos,
+        "arguments": arguments,
+    }
+
+
+def _fault(fault: PlannedFault) -> dict[str, Any]:
+    return {
+        "id": fault.id,
+        "at": show_duration(fault.start_ns),
+        "for": None if fault.end_ns is None else show_duration(fault.end_ns - fault.start_ns),
+        "on": fault.on,
+        **fault.history_data(),
+    }

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The check of ops before a run and the reader of ops at boot are of one mind."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fleetsim.containers.ops import OPS, areas_mapped, check_op, files_read
+from fleetsim.workloads.script_ops import KNOWN, UNSUPPORTED, parse_op
+
+EXAMPLES = (
+    "mmap_anon a 64",
+    "mmap_anon a 0.5 noreserve",
+    "touch a 64 8",
+    "touch a 64 0.25",
+    "rewrite a 0 5 random",
+    "read a 0 8 hot:0.25:0.95 for=30",
+    "read_file /data/big.bin 0 60 for=45",
+    "read_file /data/big.bin 10 0 rand",
+    "mmap_file m /data/mid.bin shared",
+    "free a munmap",
+    "free a dontneed all",
+    "sleep 1.5",
+    "until 30",
+    "exit 1",
+)
+
+
+def test_the_table_has_every_op_that_the_simulated_kernel_runs() -> None:
+    assert set(OPS) == set(KNOWN)
+    assert not set(OPS) & set(UNSUPPORTED)
+
+
+@pytest.mark.parametrize("op", EXAMPLES)
+def test_what_passes_the_check_boots(op: str) -> None:
+    check_op(op)
+    assert parse_op(op).supported
+
+
+@pytest.mark.parametrize(
+    "op",
+    [
+        "",
+        "touch",
+        "touch a",
+        "touch a x 1",
+        "touch a 1 nan",
+        "touch a 1 inf",
+        "touch a -1 1",
+        "touch a 1e9 1",
+        "sleep 5 6",
+        "exit -1",
+        "free a",
+    ]
+    + [
+        "read a 0 8 hot:2:0.5",
+        "read a 0 8 sideways",
+        "read_file big.bin 0 1",
+        "fork_hold 5",
+        "madvise a cold",
+        "mmap_anon 1a 5",
+        "sleep 9999999999",
+    ],
+)
+def test_what_is_no_op_is_refused_in_one_sentence(op: str) -> None:
+    with pytest.raises(ValueError, match=r"known ops are|the form is"):
+        check_op(op)
+
+
+def test_the_recordings_ops_pass_unless_the_kernel_cannot_run_them_yet(shared_dir: Path) -> None:
+    ops = {
+        op
+        for file in sorted((shared_dir / "recordings").glob("e*/experiment.json"))
+        for process in json.loads(file.read_text())["processes"]
+        for op in process["ops"]
+    }
+    assert len(ops) > 50
+    refused = []
+    for op in sorted(ops):
+        try:
+            check_op(op)
+        except ValueError:
+            refused.append(op)
+    assert {op.split()[0] for op in refused} <= set(UNSUPPORTED) | {"mlock", "free", "sleep"}, refused
+
+
+def test_files_and_areas_are_found_in_ops() -> None:
+    ops = ("mmap_anon a 1", "mmap_file m /x shared", "read_file /y 0 1", "read_file /x 0 1")
+    assert files_read(list(ops)) == ("/x", "/y")
+    assert areas_mapped(ops) == 2
