@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from fleetsim.law import law
 from fleetsim.linux import vmstat
 from fleetsim.linux.mm_types import PSI_CPU, PSI_FULL, PSI_IO, PSI_MEM, PSI_SOME
+from fleetsim.linux.psi import PERIOD_NS
 from fleetsim.linux.vmstat_names import MEMINFO_COUNTS, MEMINFO_FIELDS, VMSTAT_FIELDS
 from fleetsim.observe.catalog import BY_NAME, COLLECTORS, VMSTAT_SHOWN, Profile, meminfo_metric, vmstat_metric
 
@@ -27,6 +28,7 @@ READING = np.dtype(
         ("meminfo", "i8", (len(MEMINFO_FIELDS),)),  # kB, HugePages_* counts
         ("vmstat", "i8", (len(VMSTAT_FIELDS),)),
         ("psi_total_us", "i8", (3, 2)),
+        ("psi_at_ns", "i8"),  # since boot: when the totals were last brought up to date
         ("loadavg", "i8", (3,)),  # 1/2048
         ("boot_unix_s", "i8"),
         ("now_ns", "i8"),  # since boot
@@ -158,6 +160,7 @@ def read_kernel(row, reading):  # type: ignore[no-untyped-def]
     vmstat.meminfo(row, reading["meminfo"])
     vmstat.vmstat(row, reading["vmstat"])
     reading["psi_total_us"][:] = row["psi_total_us"]
+    reading["psi_at_ns"] = row["psi_next_ns"] - PERIOD_NS
     reading["loadavg"][:] = row["loadavg"]
     reading["boot_unix_s"] = row["boot_unix_s"]
     reading["now_ns"] = row["now_ns"]

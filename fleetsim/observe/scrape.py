@@ -5,8 +5,10 @@ A scrape that is answered writes every series of the exporter's page and Prometh
 A scrape that fails (the host is too starved to answer within the timeout, or nobody listens) writes `up` 0, and, if it is the
 first to fail, a staleness marker for every series of the page. All samples of a scrape carry the time at which it began.
 
-Rules: an answer takes as long as the host lets it, found from what its pressure totals grew by since the last scrape; no clock
-is read. Times are int64 milliseconds and come from `schedule`. Samples wait in arrays until they are drained.
+Rules: an answer takes as long as the host lets it, found from what its pressure totals grew by since the last scrape, and only
+if the host itself was short of memory: a container at its own limit, or a task waiting for its disk, can fill the host's `full`
+pressure and starves no exporter. No clock is read. Times are int64 milliseconds and come from `schedule`. Samples wait in
+arrays until they are drained.
 Leaves out: time lost in the network; a page read half before and half after a change; relabelling, sample limits.
 """
 
@@ -17,6 +19,7 @@ from numpy.typing import NDArray
 
 from fleetsim.law import law
 from fleetsim.linux.mm_types import PSI_FULL, PSI_IO, PSI_MEM
+from fleetsim.linux.vmstat_names import VMSTAT_FIELDS
 from fleetsim.observe.catalog import BY_NAME, Profile
 from fleetsim.observe.node_exporter import EXPORTER, NR_FACTS, Series, collect_reading, plan, read_kernel, series
 from fleetsim.observe.node_exporter import SCRATCH as COLLECT_SCRATCH
@@ -29,6 +32,7 @@ DEFAULT_TIMEOUT_MS = 10_000  # Prometheus' scrape_timeout
 STALE_NAN_BITS = 0x7FF0000000000002  # Prometheus' staleness marker (model/value)
 
 REFUSED_US = 500  # a refused connection is known at once
+_ALLOCSTALL = np.array([i for i, field in enumerate(VMSTAT_FIELDS) if field.startswith("allocstall_")], dtype=np.int64)
 _STALE = np.array([STALE_NAN_BITS], dtype=np.uint64).view(np.float64)  # only ever moved: arithmetic would lose the payload
 
 REPORT = ("up", "scrape_duration_seconds", "scrape_samples_scraped", "scrape_samples_post_metric_relabeling", "scrape_series_added")
@@ -43,7 +47,9 @@ SCRAPER = np.dtype(
     [
         ("boot_unix_s", "i8"),  # of the host at the last look: a change is a reboot
         ("seen_ns", "i8"),  # the host's clock at the last look
+        ("seen_psi_ns", "i8"),  # when the pressure totals were up to date then
         ("seen_full_us", "i8", (2,)),  # memory and io pressure (full) then
+        ("seen_allocstall", "i8"),  # direct reclaims of the whole host then
         ("answering", "i8"),  # 1 if the last scrape succeeded
         ("known", "i8"),  # 1 once Prometheus has the page's series in its cache
         ("page", "i8"),  # series on the page
@@ -76,26 +82,45 @@ def answer_us(base_us, elapsed_us, stalled_us):  # type: ignore[no-untyped-def]
 
 
 @law
-def stall_since(scraper, reading):  # type: ignore[no-untyped-def]
-    """Time and stalled time since the last look, in µs; a reboot starts both, and the exporter, anew.
+def reboot_seen(scraper, reading):  # type: ignore[no-untyped-def]
+    """Forget what was seen of a kernel that is gone; the exporter starts anew with the host.
 
-    returns  (int64 elapsed, int64 stalled): the longer of the memory and the io stall, since they overlap
-
-    Source: design §6 (a starved host answers late or not at all). Leaves out: how the two stalls overlap.
+    Source: counters of /proc begin at 0 at boot. Leaves out: nothing.
     """
     if reading["boot_unix_s"] != scraper["boot_unix_s"] or reading["now_ns"] < scraper["seen_ns"]:
         scraper["boot_unix_s"] = reading["boot_unix_s"]
-        scraper["seen_ns"] = 0
+        scraper["seen_psi_ns"] = 0
         scraper["seen_full_us"][:] = 0
+        scraper["seen_allocstall"] = 0
         scraper["exporter"]["start_unix_ns"] = reading["boot_unix_s"] * 1_000_000_000
         scraper["exporter"]["requests"] = 0
+    scraper["seen_ns"] = reading["now_ns"]
+
+
+@law
+def stall_since(scraper, reading):  # type: ignore[no-untyped-def]
+    """How long it is since the last look, and for how much of it the exporter could not work, in µs.
+
+        stalled = growth of PSI full, memory or io, whichever grew more (they overlap), if allocstall_* grew; else 0
+
+    returns  (int64 elapsed, int64 stalled)
+
+    Source: mm/page_alloc.c (allocstall_* counts direct reclaim for the host, not for a cgroup's limit); design §6.
+    Leaves out: how memory and io stalls overlap; that part of the stall may still be a cgroup's own.
+    """
     memory_us = reading["psi_total_us"][PSI_MEM, PSI_FULL]
     io_us = reading["psi_total_us"][PSI_IO, PSI_FULL]
-    stalled_us = max(memory_us - scraper["seen_full_us"][0], io_us - scraper["seen_full_us"][1])
-    elapsed_us = (reading["now_ns"] - scraper["seen_ns"]) // 1000
-    scraper["seen_ns"] = reading["now_ns"]
+    allocstall = 0
+    for i in range(len(_ALLOCSTALL)):
+        allocstall += reading["vmstat"][_ALLOCSTALL[i]]
+    elapsed_us = (reading["psi_at_ns"] - scraper["seen_psi_ns"]) // 1000
+    stalled_us = 0
+    if allocstall > scraper["seen_allocstall"]:
+        stalled_us = max(memory_us - scraper["seen_full_us"][0], io_us - scraper["seen_full_us"][1])
+    scraper["seen_psi_ns"] = reading["psi_at_ns"]
     scraper["seen_full_us"][0] = memory_us
     scraper["seen_full_us"][1] = io_us
+    scraper["seen_allocstall"] = allocstall
     return elapsed_us, stalled_us
 
 
@@ -166,6 +191,7 @@ def scrape_reading(scratch, scraper, t_ms, chosen, kept, samples, at):  # type: 
 
     Source: design §6. Leaves out: as its parts.
     """
+    reboot_seen(scraper, scratch["collect"]["reading"])
     elapsed_us, stalled_us = stall_since(scraper, scratch["collect"]["reading"])
     took_us = answer_us(BASE_ANSWER_US, elapsed_us, stalled_us)
     timeout_us = scraper["timeout_us"]

@@ -7,7 +7,7 @@
 
 Rules: the values are those of `linux/vmstat.py`; nothing is computed here but the kernel's own rounding when it prints.
 Leaves out: interrupts, context switches and forks by kind (printed as 0), single CPUs (the host's CPU time is kept as one
-sum, so the cpuN lines are its equal parts), tasks waiting for a disk (procs_blocked), /proc/PID.
+sum, so the cpuN lines are its equal parts), /proc/PID.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fleetsim.linux import vmstat as kernel
-from fleetsim.linux.mm_types import PSI_CPU, PSI_IO, PSI_MEM, TASK_DEAD, TASK_FREE, TASK_RUNNING
+from fleetsim.linux.mm_types import PSI_CPU, PSI_IO, PSI_MEM
 from fleetsim.linux.vmstat_names import MEMINFO_COUNTS, MEMINFO_FIELDS, VMSTAT_FIELDS
 
 VERSION = (
@@ -72,13 +72,13 @@ def loadavg(load: Sequence[int], running: int, threads: int, last_pid: int) -> s
     return f"{one} {five} {fifteen} {running}/{threads} {last_pid}\n"
 
 
-def stat(cpu_ns: Sequence[int], cpus: int, boot_unix_s: int, processes: int, running: int) -> str:
+def stat(cpu_ns: Sequence[int], cpus: int, boot_unix_s: int, processes: int, running: int, blocked: int) -> str:
     """/proc/stat (fs/proc/stat.c); `cpu_ns` user nice system idle iowait irq softirq steal, summed over CPUs."""
     lines = ["cpu  " + _ticks([ns // _NS_PER_TICK for ns in cpu_ns])]
     for cpu in range(cpus):
         share = [ns * (cpu + 1) // cpus - ns * cpu // cpus for ns in cpu_ns]
         lines.append(f"cpu{cpu} " + _ticks([ns // _NS_PER_TICK for ns in share]))
-    lines += ["intr 0", "ctxt 0", f"btime {boot_unix_s}", f"processes {processes}", f"procs_running {running}", "procs_blocked 0"]
+    lines += ["intr 0", "ctxt 0", f"btime {boot_unix_s}", f"processes {processes}", f"procs_running {running}", f"procs_blocked {blocked}"]
     lines.append("softirq 0" + " 0" * 10)
     return "\n".join(lines) + "\n"
 
@@ -104,14 +104,14 @@ def tree(row: np.void) -> dict[str, str]:
     vm = np.zeros(len(VMSTAT_FIELDS), dtype=np.int64)
     kernel.meminfo(row, mem)
     kernel.vmstat(row, vm)
-    running, threads = _count_threads(row["tasks"])
+    running, blocked, threads = _count_threads(row)
     cpu_ns = row["cpu_ns"].tolist()
     last_pid = int(row["next_pid"]) - 1
     files = {
         "meminfo": meminfo(mem.tolist()),
         "vmstat": vmstat(vm.tolist()),
         "loadavg": loadavg(row["loadavg"].tolist(), running, threads, last_pid),
-        "stat": stat(cpu_ns, int(row["cpus"]), int(row["boot_unix_s"]), last_pid, running),
+        "stat": stat(cpu_ns, int(row["cpus"]), int(row["boot_unix_s"]), last_pid, running, blocked),
         "cpuinfo": cpuinfo(int(row["cpus"])),
         "uptime": uptime(int(row["now_ns"]), cpu_ns[CPU_IDLE]),
         "version": VERSION,
@@ -130,11 +130,12 @@ def write_tree(files: Mapping[str, str], folder: Path) -> None:
         place.write_text(text, encoding="ascii")
 
 
-def _count_threads(tasks: np.ndarray) -> tuple[int, int]:
-    """(runnable, all) threads of the task table."""
-    state = tasks["state"]
-    alive = (state != TASK_FREE) & (state != TASK_DEAD)
-    return int(tasks["threads"][state == TASK_RUNNING].sum()), int(tasks["threads"][alive].sum())
+def _count_threads(row: np.void) -> tuple[int, int, int]:
+    """(on a CPU, waiting for something, all) threads: one busy thread per busy CPU runs, the other busy ones wait."""
+    used = row["threads"]["used"] > 0
+    busy = int((used & (row["threads"]["busy_until_ns"] > row["now_ns"])).sum())
+    running = min(busy, int((row["cpu_free_ns"] > row["now_ns"]).sum()))
+    return running, busy - running, int(used.sum())
 
 
 def _fixed_point(value: int) -> str:

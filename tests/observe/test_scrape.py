@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fleetsim.linux.vmstat_names import VMSTAT_FIELDS
 from fleetsim.observe.catalog import profile
 from fleetsim.observe.node_exporter import READING
 from fleetsim.observe.scrape import BASE_ANSWER_US, REFUSED_US, STALE_NAN_BITS, TargetScraper, answer_us
@@ -90,6 +91,27 @@ def test_an_empty_page_is_an_answer_too(make_reading: MakeReading) -> None:
     assert story(target) == {"up": [(10_000, 1)]}
 
 
+def test_a_container_at_its_own_limit_or_a_busy_disk_starves_no_exporter(make_reading: MakeReading) -> None:
+    """The host's `full` pressure is 100 %, but the host itself never reclaimed directly (allocstall_* stands still)."""
+    target = small()
+    target.scrape_reading(make_reading(now_s=10, allocstall=5), 10_000)
+    target.scrape_reading(make_reading(now_s=25, memory_full_s=15, allocstall=5), 25_000)
+    target.scrape_reading(make_reading(now_s=40, memory_full_s=15, io_full_s=15, allocstall=5), 40_000)
+    told = story(target)
+    assert [value for _, value in told["up"]] == [1, 1, 1]
+    assert [value for _, value in told["scrape_duration_seconds"]] == [0.01, 0.01, 0.01]
+
+
+def test_pressure_is_compared_with_the_time_it_covers_not_with_the_time_of_the_scrape(make_reading: MakeReading) -> None:
+    """Totals are brought up to date every 2 s: 15 s between scrapes may show 16 s of stall, of which 8 s are half."""
+    target = small()
+    for now_s, psi_at_s, memory_full_s in ((25, 24, 0), (40, 40, 8)):
+        reading = make_reading(now_s=now_s, memory_full_s=memory_full_s)
+        reading["psi_at_ns"] = psi_at_s * 10**9
+        target.scrape_reading(reading, now_s * 1000)
+    assert story(target)["scrape_duration_seconds"] == [(25_000, 0.01), (40_000, 0.02)]
+
+
 def test_the_timeout_is_the_target_s_own(make_reading: MakeReading) -> None:
     hasty = TargetScraper(profile("rules"), "db-0", timeout_ms=50)
     hasty.scrape_reading(make_reading(now_s=10, memory_full_s=7.9), 10_000)
@@ -159,7 +181,8 @@ def test_whatever_happens_each_gap_is_marked_once_and_up_tells_the_truth(happeni
             up = False
         else:
             reading = np.zeros(1, READING)
-            reading["now_ns"], reading["psi_total_us"][0, 2, 1] = now * 10**9, stalled * 10**6
+            reading["now_ns"], reading["psi_at_ns"], reading["psi_total_us"][0, 2, 1] = now * 10**9, now * 10**9, stalled * 10**6
+            reading["vmstat"][0, VMSTAT_FIELDS.index("allocstall_movable")] = stalled
             target.scrape_reading(reading[0], now * 1000)
             up = None
         told = story(target)

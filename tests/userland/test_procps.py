@@ -42,7 +42,7 @@ def proc(tmp_path_factory: pytest.TempPathFactory) -> Path:
     files = {
         "meminfo": procfs.meminfo([MEMINFO.get(field, 0) for field in MEMINFO_FIELDS]),
         "vmstat": procfs.vmstat([VMSTAT.get(field, 0) for field in VMSTAT_FIELDS]),
-        "stat": procfs.stat(cpu_ns, 2, BOOT_UNIX_S, 30_958, 3),
+        "stat": procfs.stat(cpu_ns, 2, BOOT_UNIX_S, 30_958, 3, 2),
         "uptime": procfs.uptime(2332 * 10**9, cpu_ns[procfs.CPU_IDLE]),
         "loadavg": procfs.loadavg([3051, 5754, 4464], 3, 201, 30_958),
         "cpuinfo": procfs.cpuinfo(2),
@@ -108,7 +108,7 @@ def test_vmstat_s_first_line_has_the_memory_columns(run: Callable[..., str]) -> 
     _, heads, row = run("vmstat").splitlines()
     said = dict(zip(heads.split(), map(int, row.split()), strict=True))
     m = MEMINFO
-    assert (said["r"], said["b"], said["swpd"], said["free"]) == (3, 0, m["SwapTotal"] - m["SwapFree"], m["MemFree"])
+    assert (said["r"], said["b"], said["swpd"], said["free"]) == (3, 2, m["SwapTotal"] - m["SwapFree"], m["MemFree"])
     assert (said["buff"], said["cache"]) == (m["Buffers"], m["Cached"] + m["SReclaimable"])
 
 
