@@ -25,6 +25,7 @@ FILES = repository.files_of(REPO)
 PYTHON = [name for name in FILES if name.endswith(".py")]
 PACKAGE = [name for name in PYTHON if name.startswith("fleetsim/")]
 ENTRY_POINTS = ("fleetsim.cli.main",)
+FILE_BYTES_MAX = 512 * 1024
 REACHED_FROM_TESTS_ONLY = {
     "fleetsim.observe.exposition": "the page a live Prometheus scrapes; compared with the real exporter's until a game day serves it",
     "fleetsim.userland.procfs": "/proc as text; read by the real exporter and the real tools in tests until hosts have a shell",
@@ -90,6 +91,10 @@ def test_no_banned_word_is_left() -> None:
             continue
         complaints += repository.banned_words(name, text)
     none_of(complaints)
+
+
+def test_no_file_is_too_big_for_a_source_repository() -> None:
+    none_of([f"{name}: {size} bytes" for name in FILES if (size := (REPO / name).stat().st_size) > FILE_BYTES_MAX])
 
 
 def test_scripts_start_with_the_licence_line_and_stop_at_the_first_error() -> None:
