@@ -78,7 +78,6 @@ def clear_tables(row: Any) -> None:
     row["cohorts"]["list"] = mm.LRU_NONE
     row["files"]["group"] = -1
     row["handles"] = -1
-    row["oom_victim"] = -1
     row["kswapd"]["next_ns"] = NEVER
     row["kswapd"]["cursor"] = -1
     row["psi_next_ns"] = 2 * mm.NS_PER_S

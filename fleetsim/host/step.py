@@ -132,8 +132,11 @@ def run_thread(row, th):
 def run_until(row, until_ns):
     """Everything that is due on the host before `until_ns`, in order; the clock stands at `until_ns` afterwards.
 
+    returns  bool  False: stopped early because a task was just killed and its report should be written; call again
+
     Source: fleetsim's own main loop (design §4).
     """
+    row["attention"] = 0
     while True:
         what, which, when = next_due(row, until_ns)
         if what == DUE_NOTHING:
@@ -147,7 +150,11 @@ def run_until(row, until_ns):
             run_task(row, which)
         else:
             run_thread(row, which)
+        if row["attention"] > 0:
+            return False
     row["now_ns"] = until_ns
     update(row)
+    row["cpu_ns"][3] = until_ns * row["cpus"] - row["cpu_ns"][0] - row["cpu_ns"][2]
+    return True
 
 

@@ -318,9 +318,6 @@ KERNEL_FIELDS = [
     ("writeback", WRITEBACK, (NR_WRITEBACK,)),
     ("wb_head", "i8"),
     ("wb_count", "i8"),
-    ("oom_lock_ns", "i8"),
-    ("oom_victim", "i8"),  # task whose memory is not back yet, or −1
-    ("oom_invoker", "i8"),
     ("next_pid", "i8"),
     # what the syscall in progress cost its caller, see linux/syscalls.py
     ("spent_ns", "i8"),  # CPU time
@@ -348,5 +345,6 @@ KERNEL_FIELDS = [
     ("events", EVENT, (NR_EVENTS,)),
     ("nr_events", "i8"),
     ("event_seq", "i8"),
+    ("attention", "i8"),  # 1: stop here, somebody outside wants to look (an OOM report is written at the instant of the kill)
 ]
 """The kernel's part of a host's record; `host/state.py` adds the workloads' own."""

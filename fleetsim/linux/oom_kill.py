@@ -104,6 +104,7 @@ def oom_kill_task(row, t, cg, invoker):
     row["vm"][VM_OOM_KILL] += 1
     event(row, task["cg"], EV_OOM_KILL)
     task["killed"] = 1
+    row["attention"] = 1
     send_sigkill(row, t)
 
 

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The kernel log's report of an OOM kill, written from the host's tables at the instant of the kill.
+
+The lines themselves are in `linux/oom_report.py`. Leaves out: the stack dump between the first line and `Mem-Info:`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fleetsim.host.programs import Names
+from fleetsim.linux import mm_types as mm
+from fleetsim.linux.memcontrol import in_subtree
+from fleetsim.linux.oom_report import NodeInfo, OomTask, ZoneInfo, mem_info, memcg_info, oom_invoked, oom_kill, oom_killed, task_dump
+from fleetsim.linux.zonelist import nr_free
+
+GFP_GLOBAL, GFP_MEMCG = 0x140CCA, 0xCC0  # GFP_HIGHUSER_MOVABLE|__GFP_COMP; GFP_KERNEL, what a charge passes
+PAGE = 4096
+STAT_FIELDS = ("workingset_refault_anon", "workingset_refault_file", "pgfault", "pgmajfault")
+
+
+def unfragmented(free: int) -> list[int]:
+    """Free blocks per order 0..10 of a zone whose free pages lie together: as many 4 MiB blocks as fit, and the rest in binary.
+
+    A fragmented zone looks different; fragmentation is not simulated yet.
+    """
+    return [(free >> order) & 1 for order in range(10)] + [free >> 10]
+
+
+def oom_task(row: Any, names: Names, t: int) -> OomTask:
+    task = row["tasks"][t]
+    rss = int(task["rss_anon"] + task["rss_file"] + task["rss_shmem"])
+    pid = int(task["pid"])
+    return OomTask(
+        pid,
+        0,
+        pid,
+        int(task["total_vm"]),
+        rss,
+        int(task["pgtables"]) * PAGE,
+        int(task["swapents"]),
+        int(task["oom_score_adj"]),
+        names.task_name(t),
+    )
+
+
+def node_info(row: Any) -> NodeInfo:
+    tree = row["cgroups"][0]["tree"]
+    return NodeInfo(
+        active_anon=int(tree[1]),
+        inactive_anon=int(tree[0]),
+        active_file=int(tree[3]),
+        inactive_file=int(tree[2]),
+        unevictable=int(tree[4] + row["mlocked"]),
+        dirty=0,
+        writeback=0,
+        slab_reclaimable=int(row["slab_reclaimable"]),
+        slab_unreclaimable=int(row["slab_unreclaimable"]),
+        mapped=int(row["file_mapped"]),
+        shmem=0,
+        pagetables=int(row["page_tables"]),
+        kernel_stack_kb=int(row["kernel_stack"]) * 4,
+        free=int(nr_free(row)),
+        free_pcp=0,
+        anon_thp=0,
+        all_unreclaimable=bool(row["kswapd"]["failures"] >= mm.MAX_RECLAIM_RETRIES),
+        file_pages=int(row["nr_file_lru"] + row["unlisted_file"] + row["swap_cache"]),
+        swapcache=int(row["swap_cache"]),
+        free_swap=int(row["swap_free"]),
+        total_swap=int(row["swap_total"]),
+        ram=int(row["totalram"]),
+        reserved=0,
+    )
+
+
+def zone_infos(row: Any) -> list[ZoneInfo]:
+    rows = row["cohorts"]
+    infos = []
+    for z, name in enumerate(mm.ZONE_NAMES):
+        zone = row["zones"][z]
+        if zone["managed"] == 0:
+            continue
+        pages = rows["low_zone"][:, z] if z < 2 else rows["nr"] - rows["low_zone"].sum(axis=1)
+        lists = [int(pages[rows["list"] == lru].sum(dtype="i8")) for lru in range(mm.NR_LRU_LISTS)]
+        wmark = [int(w) for w in zone["wmark"]]
+        reserve = (0, *(int(zone["reserve"]),) * 4)
+        blocks = tuple((n, "M" if n else "") for n in unfragmented(int(zone["free"])))
+        managed = int(zone["managed"])
+        infos.append(
+            ZoneInfo(
+                name, int(zone["free"]), 0, *wmark, 0, lists[1], lists[0], lists[3], lists[2], lists[4], 0, managed, managed, 0, 0, 0, reserve, blocks
+            )
+        )
+    return infos
+
+
+def cgroup_path(row: Any, names: Names, cg: int) -> str:
+    parts = []
+    while cg > 0:
+        parts.append(names.cgroup_name(cg))
+        cg = int(row["cgroups"][cg]["parent"])
+    return "/" + "/".join(reversed(parts))
+
+
+def memcg_lines(row: Any, names: Names, cg: int) -> list[str]:
+    group = row["cgroups"][cg]
+    stat = {"anon": int(group["anon"]) * PAGE, "file": int(group["file"]) * PAGE, "kernel": int(group["kernel"]) * PAGE}
+    stat |= {"pagetables": int(group["pagetables"]) * PAGE}
+    stat |= {n: int(group["tree"][i]) * PAGE for i, n in enumerate(("inactive_anon", "active_anon", "inactive_file", "active_file"))}
+    stat |= {name: int(group["stat"][mm.CG[name]]) for name in STAT_FIELDS}
+    swap_limit = int(group["swap_max"])
+    path = cgroup_path(row, names, cg)
+    return memcg_info(path, int(group["usage"]), int(group["max"]), int(group["events"][mm.EV["max"]]), int(group["swap"]), swap_limit, 0, stat)
+
+
+def oom_report(row: Any, names: Names, victims: list[Any]) -> list[str]:
+    """The whole report of one OOM: `victims` are the `oom_kill` events of this instant, the chosen one first."""
+    first = victims[0]
+    victim, invoker, cg = int(first["subject"]), int(first["arg"][0]), int(first["arg"][1])
+    comm, adj = names.task_name(invoker), int(row["tasks"][invoker]["oom_score_adj"])
+    lines = oom_invoked(comm, GFP_MEMCG if cg else GFP_GLOBAL, 0, adj)
+    lines += memcg_lines(row, names, cg) if cg else mem_info(node_info(row), zone_infos(row))
+    alive = (mm.TASK_RUNNING, mm.TASK_EXITING)
+    tasks = [t for t in range(int(row["nr_tasks"])) if int(row["tasks"][t]["state"]) in alive and in_subtree(row, int(row["tasks"][t]["cg"]), cg)]
+    lines += task_dump([oom_task(row, names, t) for t in tasks])
+    group = cgroup_path(row, names, int(row["tasks"][victim]["cg"])) if len(victims) > 1 else ""
+    task_memcg = cgroup_path(row, names, int(row["tasks"][victim]["cg"]))
+    oom_memcg = cgroup_path(row, names, cg) if cg else None
+    lines += oom_kill(oom_task(row, names, victim), rss_of(first), task_memcg, oom_memcg, group=group)
+    for other in victims[1:]:
+        lines += oom_killed(oom_task(row, names, int(other["subject"])), rss_of(other), memcg=cg > 0)
+    return lines
+
+
+def rss_of(event: Any) -> tuple[int, int, int]:
+    return int(event["arg"][3]), int(event["arg"][4]), int(event["arg"][5])

@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Some hosts as one array of records, with their text beside it: what an engine steps and a fault commands.
+
+Commands are applied when the host's clock reaches them; events are what the hosts recorded meanwhile, with names put in.
+After every advance the compiled part of `linux/check.py` runs: a host whose pages do not add up stops the run. It cannot
+be switched off.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fleetsim.errors import BadInput, ToolFailed
+from fleetsim.host.boot import boot, set_limit, set_sysctl
+from fleetsim.host.impact import IMPACT_KILLED, IMPACT_NAMES
+from fleetsim.host.oom_log import oom_report
+from fleetsim.host.programs import Names, add_task, add_thread
+from fleetsim.host.spec import Command, Event, HostSpec, TaskSpec
+from fleetsim.host.state import HOST
+from fleetsim.host.step import run_until
+from fleetsim.linux import events as ev
+from fleetsim.linux import mm_types as mm
+from fleetsim.linux.check import RULES, validate_fast
+from fleetsim.linux.oom_kill import send_sigkill
+from fleetsim.linux.oom_report import stamp
+
+TICK_NS = 100_000_000
+"""A fleet's default tick: the longest at which replaying the recordings keeps its score (docs/benchmarks.md)."""
+
+
+class Shard:
+    """Hosts booted from `specs`; `first_index` is the first one's number in the whole fleet and keys its luck with `seed`."""
+
+    def __init__(self, specs: Sequence[HostSpec], seed: int, first_index: int = 0, *, tick_ns: int = TICK_NS) -> None:
+        self.records: np.ndarray = np.zeros(len(specs), HOST)
+        self.names: list[str] = [spec.name for spec in specs]
+        self.seed = seed
+        self._names: list[Names] = []
+        for i, spec in enumerate(specs):
+            self._names.append(boot(spec, self.records[i], seed * 1_000_003 + first_index + i, tick_ns))
+        self._pending: list[list[Command]] = [[] for _ in specs]
+        self._events: list[Event] = []
+        self._seq = [0] * len(specs)
+        self.dmesg: list[list[str]] = [[] for _ in specs]  # kernel log lines of each host
+        for i in range(len(specs)):
+            self._emit(i, 0, "boot", self.names[i], {"memory_pages": int(self.records[i]["totalram"])})
+
+    def names_of(self, host_index: int) -> Names:
+        return self._names[host_index]
+
+    def command(self, command: Command) -> None:
+        """Queue a command; it is carried out when its host reaches `t_ns` (at once if it is already past)."""
+        i = self.names.index(command.host)
+        self._pending[i].append(command)
+        self._pending[i].sort(key=lambda c: c.t_ns)
+
+    def advance(self, host_index: int, until_ns: int) -> None:
+        """Run one host to `until_ns`; ToolFailed if its tables stop adding up."""
+        row = self.records[host_index]
+        pending = self._pending[host_index]
+        while pending and pending[0].t_ns <= until_ns:
+            command = pending.pop(0)
+            self._run(host_index, max(command.t_ns, int(row["now_ns"])))
+            self._carry_out(host_index, command)
+        self._run(host_index, until_ns)
+        if code := validate_fast(row):
+            raise ToolFailed(f"host {self.names[host_index]} at {int(row['now_ns']) / 1e9:.3f} s, seed {self.seed}: {RULES[code]}")
+
+    def drain_events(self) -> list[Event]:
+        """What happened since the last call, ordered by (t_ns, host, seq)."""
+        events, self._events = self._events, []
+        return sorted(events, key=lambda e: (e.t_ns, e.host, e.seq))
+
+    def snapshot(self) -> bytes:
+        """The records as bytes: a checkpoint, and what a host's final digest is taken over."""
+        buffer = io.BytesIO()
+        np.save(buffer, self.records, allow_pickle=False)
+        return buffer.getvalue()
+
+    def restore(self, data: bytes) -> None:
+        self.records[:] = np.load(io.BytesIO(data), allow_pickle=False)
+
+    # --- inside ------------------------------------------------------------------------------------------------------
+
+    def _run(self, i: int, until_ns: int) -> None:
+        row = self.records[i]
+        while not run_until(row, until_ns):
+            self._collect(i)
+        self._collect(i)
+
+    def _emit(self, i: int, t_ns: int, kind: str, subject: str, data: dict[str, Any]) -> None:
+        self._events.append(Event(t_ns, self.names[i], self._seq[i], kind, subject, data))
+        self._seq[i] += 1
+
+    def _collect(self, i: int) -> None:
+        """Turn the rows recorded so far into events and log lines."""
+        row, names = self.records[i], self._names[i]
+        rows = row["events"][: int(row["nr_events"])]
+        kills = [e for e in rows if e["kind"] == ev.OOM_KILL]
+        if kills:
+            self.dmesg[i] += stamp(oom_report(row, names, kills), int(row["now_ns"]) // 1000)
+        for e in rows:
+            self._translate(i, e, names)
+        lost = int(row["event_seq"]) - len(rows)
+        if lost:
+            self._emit(i, int(row["now_ns"]), "table_full", self.names[i], {"table": "events", "lost": lost})
+        row["nr_events"] = 0
+        row["event_seq"] = 0
+
+    def _translate(self, i: int, e: Any, names: Names) -> None:
+        kind, t_ns, arg = int(e["kind"]), int(e["t_ns"]), [int(a) for a in e["arg"]]
+        name = names.task_name(int(e["subject"]))
+        data: dict[str, Any] = {}
+        if kind == ev.OOM_KILL:
+            cg = names.cgroup_name(arg[1])
+            data = {"invoker": names.task_name(arg[0]), "cgroup": cg, "constraint": "memcg" if arg[1] else "none"}
+            data |= {"anon_rss_bytes": arg[3] * 4096, "total_vm_bytes": arg[2] * 4096, "swap_bytes": arg[7] * 4096}
+        elif kind == ev.TASK_EXIT:
+            data = {"exit_code": arg[0], "oom_killed": bool(arg[1]), "pid": arg[2]}
+        elif kind == ev.TASK_START:
+            data = {"pid": arg[0]}
+        elif kind in (ev.IMPACT_START, ev.IMPACT_END):
+            data = {"impact": IMPACT_NAMES[arg[0]]}
+        elif kind in (ev.REFUSED, ev.TABLE_FULL):
+            data = {"pages": arg[0]}
+        again = kind == ev.TASK_START and int(self.records[i]["tasks"][int(e["subject"])]["exits"]) > 0
+        self._emit(i, t_ns, "restart" if again else ev.KINDS[kind], name, data)
+        killed = {"impact": IMPACT_NAMES[IMPACT_KILLED]}
+        if kind == ev.OOM_KILL:
+            self._emit(i, t_ns, "impact_start", name, killed)
+        elif again:
+            self._emit(i, t_ns, "impact_end", name, killed)
+
+    def _carry_out(self, i: int, command: Command) -> None:
+        row, names, args = self.records[i], self._names[i], command.args
+        done = getattr(self, f"_do_{command.kind}", None)
+        if done is None:
+            raise BadInput(f"unknown command {command.kind!r} for host {command.host}")
+        done(row, names, args)
+        shown = {k: list(v) if isinstance(v, tuple) else v for k, v in args.items() if isinstance(v, (str, int, tuple))}
+        self._emit(i, int(row["now_ns"]), "command", command.kind, {"author": command.author, **shown})
+
+    def _do_start_thread(self, row: Any, names: Names, args: Any) -> None:
+        t = self._task(names, args)
+        th = add_thread(row, names, str(args["task"]), args["ops"])
+        names.threads[(str(args["task"]), str(args["thread"]))] = th
+        row["programs"][th]["once"] = 1
+        thread = row["threads"][th]
+        alive = int(row["tasks"][t]["state"]) == mm.TASK_RUNNING
+        thread["used"], thread["task"], thread["ready_ns"] = int(alive), t, row["now_ns"]
+
+    def _do_stop_thread(self, row: Any, names: Names, args: Any) -> None:
+        th = names.threads.get((str(args["task"]), str(args["thread"])))
+        if th is not None:
+            row["threads"][th]["used"] = 0
+
+    def _do_start_task(self, row: Any, names: Names, args: Any) -> None:
+        spec = args["spec"]
+        assert isinstance(spec, TaskSpec)
+        add_task(row, names, spec, started=False)
+
+    def _do_kill(self, row: Any, names: Names, args: Any) -> None:
+        t = self._task(names, args)
+        if int(row["tasks"][t]["state"]) == mm.TASK_RUNNING:
+            send_sigkill(row, t)
+
+    def _do_sysctl(self, row: Any, names: Names, args: Any) -> None:
+        set_sysctl(row, str(args["name"]), int(args["value"]))
+
+    def _do_limit(self, row: Any, names: Names, args: Any) -> None:
+        set_limit(row["cgroups"][names.cgroups[str(args["cgroup"])]], str(args["file"]), int(args["bytes"]))
+
+    def _task(self, names: Names, args: Any) -> int:
+        if args["task"] not in names.tasks:
+            raise BadInput(f"host {names.host} has no task {args['task']!r}; it has: {', '.join(sorted(names.tasks))}")
+        return names.tasks[args["task"]]
