@@ -147,9 +147,8 @@ class _Judging:
         if never := [host for host in meant if host not in fired]:
             return f"never fired for {some(never)}"
         if late := [host for host in meant if fired[host] > deadline_ns]:
-            return (
-                f"fired for {some(late)} only {span(fired[late[0]] - start_ns)} after the fault, {span(fired[late[0]] - deadline_ns)} late"
-            )
+            at_ns = fired[late[0]]
+            return f"fired for {some(late)} only {span(at_ns - start_ns)} after the fault, {span(at_ns - deadline_ns)} too late"
         if self.expectation.before and (after := [host for host in meant if host in hurt and fired[host] >= hurt[host]]):
             return f"fired for {some(after)} {span(fired[after[0]] - hurt[after[0]])} after the harm it should have announced"
         return None

@@ -5,7 +5,7 @@ The server is empty and scrapes nothing. Its head block is made one year long, s
 run are accepted in any order between series and nothing is compacted; results of rules can be written back to the
 start of the run after its end was ingested (with the default block length of 2 h they would be out of bounds).
 
-`$FLEETSIM_PROMETHEUS_DIR` names a folder holding `prometheus` and `promtool`; without it they come from PATH.
+`$FLEETSIM_PROMETHEUS_DIR` names a folder holding `prometheus` and `promtool`, searched before PATH.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ class QueryFailed(Exception):
 
 def find_tool(name: str) -> str:
     folder = os.environ.get("FLEETSIM_PROMETHEUS_DIR")
-    found = shutil.which(name, path=folder) if folder else shutil.which(name)
+    found = shutil.which(name, path=os.pathsep.join(filter(None, [folder, os.environ.get("PATH", os.defpath)])))
     if found is None:
-        where = f"in $FLEETSIM_PROMETHEUS_DIR ({folder})" if folder else "on PATH"
+        where = f"in $FLEETSIM_PROMETHEUS_DIR ({folder}) or on PATH" if folder else "on PATH"
         raise ToolFailed(
             f"{name} was not found {where}; the judge needs the real Prometheus: `apt-get install prometheus` on Debian or Ubuntu, "
             "or unpack a release of Prometheus 2.42 or later and set FLEETSIM_PROMETHEUS_DIR to its folder"

@@ -99,7 +99,7 @@ def parse(output: str) -> Iterator[Alert | Sample]:
         elif kind == "alert" and line.startswith("Labels:"):
             labels = parse_labels(line.removeprefix("Labels:"))
         elif kind == "alert" and line.startswith("Annotations:"):
-            annotations = parse_labels(line.removeprefix("Annotations:"))
+            annotations = parse_labels(line.removeprefix("Annotations:").removesuffix(","))
             yield Alert(head.group(1), duration_ms(head.group(2)), labels, annotations)
         elif kind == "expr" and line.startswith("got: ") and line != "got: nil":
             yield from _samples(line.removeprefix("got: "), unquote(head.group(1)), duration_ms(head.group(2)))

@@ -12,6 +12,7 @@ samples, read back and then checked by running the finished file.
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,7 +45,7 @@ def write_unit_tests(folder: Path, evidence: Evidence, rules: RuleSet, alerts: S
 def _write(folder: Path, evidence: Evidence, rules: RuleSet, alert: str) -> Path:
     run = evidence.run
     sources = [Path(file) for file in dict.fromkeys(rule.file for rule in _with_recorded(rules, alert))]
-    copies = [Path(shutil.copyfile(source, folder / "rules" / source.name)) for source in sources]
+    copies = [_copy(source, folder / "rules", rules) for source in sources]
     step_ms = round(min((target.interval_s for target in run.targets), default=15.0) * 1000)
     series = _grid_series(run, _with_recorded(rules, alert), _hosts(evidence, alert), step_ms)
     end_ms = run.manifest.end_unix_ms
@@ -63,6 +64,12 @@ def _write(folder: Path, evidence: Evidence, rules: RuleSet, alert: str) -> Path
     if result.returncode:
         raise ToolFailed(f"the unit test {file} does not pass under promtool: {(result.stdout + result.stderr).strip()[-400:]}")
     return file
+
+
+def _copy(source: Path, folder: Path, rules: RuleSet) -> Path:
+    """Files of one name from several folders get the folder's name in front."""
+    alone = sum(file.name == source.name for file in rules.files) == 1
+    return Path(shutil.copyfile(source, folder / (source.name if alone else f"{source.resolve().parent.name}-{source.name}")))
 
 
 def _with_recorded(rules: RuleSet, alert: str) -> list[Rule]:
@@ -115,7 +122,7 @@ def _expected(
         if state == "firing" and dict(labels)["alertname"] == alert:
             firing.setdefault(time_ms, set()).add(labels)
     instants = range(0, end_ms - start_ms + 1, step_ms)
-    changes = [now for before, now in zip(instants, instants[1:], strict=False) if firing.get(before, set()) != firing.get(now, set())]
+    changes = [now for before, now in itertools.pairwise(instants) if firing.get(before, set()) != firing.get(now, set())]
     asked = sorted({0, instants[-1], *(time_ms for now in changes[:INSTANTS_MAX] for time_ms in (now - step_ms, now))})
     got = firing_alerts(files, input_series(series, start_ms, step_ms), step_ms, step_ms, [(alert, time_ms) for time_ms in asked])
     return [
