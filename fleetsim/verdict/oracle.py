@@ -24,6 +24,7 @@ from fleetsim.rundir.samples import STALE_BITS
 from fleetsim.verdict.prometheus import run_promtool
 from fleetsim.verdict.promtool_output import Alert, Sample, parse
 from fleetsim.verdict.render import number, series_text, write_yaml
+from fleetsim.verdict.rules import load_rule_files
 
 Point = tuple[tuple[tuple[str, str], ...], int]  # labels of ALERTS without its name, milliseconds from the start
 
@@ -90,10 +91,16 @@ def firing_alerts(
     return [got for got in _run(rule_files, interval_ms, test) if isinstance(got, Alert)]
 
 
+def group_order(rule_files: Sequence[Path]) -> list[str]:
+    """Group names in file order. Without it promtool takes the groups in another order each time (a Go map's)."""
+    return list(dict.fromkeys(group.name for group in load_rule_files(rule_files).groups))
+
+
 def _run(rule_files: Sequence[Path], interval_ms: int, test: dict[str, Any]) -> Iterable[Alert | Sample]:
     content = {
         "rule_files": [str(file.resolve()) for file in rule_files],
         "evaluation_interval": milliseconds(interval_ms),
+        "group_eval_order": group_order(rule_files),
         "tests": [test],
     }
     with tempfile.TemporaryDirectory(prefix="fleetsim-oracle-") as folder:

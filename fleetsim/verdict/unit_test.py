@@ -24,7 +24,7 @@ from fleetsim.errors import ToolFailed
 from fleetsim.rundir.reader import RunDirectory
 from fleetsim.rundir.samples import runs
 from fleetsim.verdict.evidence import Evidence
-from fleetsim.verdict.oracle import GridSeries, alert_points, firing_alerts, input_series, milliseconds
+from fleetsim.verdict.oracle import GridSeries, alert_points, firing_alerts, group_order, input_series, milliseconds
 from fleetsim.verdict.prometheus import run_promtool
 from fleetsim.verdict.promtool_output import Alert
 from fleetsim.verdict.render import write_yaml
@@ -54,6 +54,7 @@ def _write(folder: Path, evidence: Evidence, rules: RuleSet, alert: str) -> Path
     content = {
         "rule_files": [f"rules/{copy.name}" for copy in copies],
         "evaluation_interval": milliseconds(step_ms),
+        "group_eval_order": group_order(copies),
         "tests": [{**test, "alert_rule_test": expected}],
     }
     file = folder / f"{alert}.test.yml"
