@@ -12,7 +12,7 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -71,6 +71,11 @@ class Invocation:
 
 
 invocation = Invocation()
+
+
+def counted(items: Sized, word: str) -> str:
+    """`1 host`, `2 hosts`."""
+    return f"{len(items)} {word}{'' if len(items) == 1 else 's'}"
 
 
 def say(text: str) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from fleetsim.cli.options import Json
-from fleetsim.cli.output import invocation, say
+from fleetsim.cli.output import counted, invocation, say
 from fleetsim.errors import EXIT_BAD_INPUT, EXIT_OK, BadInput
 
 HEAD_BYTES = 1 << 16
@@ -58,6 +58,8 @@ def _looked_at(file: Path) -> tuple[str, str]:
         from fleetsim.verdict.rules import load_rule_files
 
         rules = load_rule_files([file])
-        return "rules", f"{len(rules.rules)} rules in {len(rules.groups)} groups"
+        return "rules", f"{counted(rules.rules, 'rule')} in {counted(rules.groups, 'group')}"
     plan = make_plan(load_scenario(file))
-    return "scenario", f"{len(plan.hosts)} hosts, {len(plan.faults)} faults, {len(plan.expectations)} expectations"
+    return "scenario", ", ".join(
+        counted(items, word) for items, word in ((plan.hosts, "host"), (plan.faults, "fault"), (plan.expectations, "expectation"))
+    )

@@ -18,8 +18,8 @@ from fleetsim.host.spec import Command, TaskSpec
 from fleetsim.units import NS_PER_S, ByteRate, PositiveSize
 
 MIB = 1 << 20
-PIECES = 8
-"""A leak maps its memory in this many pieces: one mapping larger than RAM + swap is refused (overcommit mode 0)."""
+PIECE_SHARE = 2
+"""A leak maps at most this part (a half) of the RAM at once: one mapping larger than RAM + swap is refused (overcommit mode 0)."""
 
 
 def _mib(count: int) -> str:
@@ -57,7 +57,7 @@ class LeakingAllocator(Fault):
     def inject(self, target: Target, at_ns: int) -> list[Command]:
         # Never giving up means asking for a quarter more than there is.
         wish = _whole_mib(self.limit or target.room_bytes + target.room_bytes // 4)
-        piece = -(-wish // PIECES)
+        piece = _whole_mib(target.memory_bytes // PIECE_SHARE)
         ops: list[str] = []
         while wish > 0:
             size, area = min(piece, wish), f"{_area(target)}_{len(ops) // 2}"

@@ -4,7 +4,7 @@
 Rules: hosts run alone for as long as nothing couples them. What couples them so far is a fault that comes back when its target is
 restarted (a leak is in the program): while one is open the epoch is one second, and a restarted target has its fault
 again at the end of the epoch. No clock of this machine decides anything; `wall_seconds` is only reported.
-Leaves out: checkpoints on disk and resuming (the engine can, no verb asks for it yet).
+Leaves out: checkpoints and resuming.
 """
 
 from __future__ import annotations

@@ -3,18 +3,17 @@
 
     start(plan)                     boots every host
     advance(until_ns, commands)     runs all hosts to that instant; commands take effect at their own t_ns
-    checkpoint(folder)              all that a later start(plan, folder) needs to go on as if nothing had been
     read(hosts)                     the hosts' records, as bytes, now
     stop()
 
 Rules: events come back sorted by (t_ns, host, seq); a command's t_ns is never before the last `until_ns`; samples are written
 where the host is, into the `SampleSink` that the engine was made with, in whatever order (a run directory does not care).
+Leaves out: checkpoints (design §8), until a shard's snapshot holds the names of what commands have started.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -36,11 +35,9 @@ class SampleSink(Protocol):
 
 
 class Engine(Protocol):
-    def start(self, plan: Plan, checkpoint: Path | None = None) -> None: ...
+    def start(self, plan: Plan) -> None: ...
 
     def advance(self, until_ns: int, commands: Sequence[Command]) -> list[Event]: ...
-
-    def checkpoint(self, folder: Path) -> None: ...
 
     def read(self, hosts: Sequence[str]) -> list[bytes]: ...
 

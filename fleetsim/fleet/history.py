@@ -1,17 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """What happened, as the judge will read it: the hosts' own events, and the beginnings and ends of the faults.
 
-Rules: nothing is left out and nothing is judged; a process of a pod has the pod's name beside it. The faults' events belong to the
+Rules: nothing is judged; a process of a pod has the pod's name beside it; the end of an impact has the id of its beginning, and
+an end of what never began is left out. The faults' events belong to the
 whole fleet (host "").
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 from fleetsim.fleet.plan import Plan
 from fleetsim.host.spec import Event
 from fleetsim.rundir.models import HistoryEvent
+
+IMPACT_KINDS = ("impact_start", "impact_end")
 
 
 class History:
@@ -24,7 +28,8 @@ class History:
             for pod in group.pods
             for process in pod.arguments.processes(pod.name)
         }
-        self._impacts: dict[tuple[str, str, str], int] = {}
+        self._begun: Counter[tuple[str, str, str]] = Counter()
+        self._open: set[tuple[str, str, str]] = set()
         marks = [(fault.start_ns, "fault_start", fault) for fault in plan.faults]
         marks += [(fault.end_ns, "fault_end", fault) for fault in plan.faults if fault.end_ns is not None]
         for seq, (t_ns, kind, fault) in enumerate(sorted(marks, key=lambda mark: mark[0])):
@@ -34,6 +39,14 @@ class History:
 
     def take(self, events: Iterable[Event]) -> None:
         for event in events:
+            key = (event.host, event.subject, str(event.data.get("impact")))
+            if event.kind == "impact_start":
+                self._begun[key] += 1
+                self._open.add(key)
+            elif event.kind == "impact_end":
+                if key not in self._open:  # a restart ends `killed`, whether or not the kernel had killed
+                    continue
+                self._open.discard(key)
             data = dict(event.data)
             if (pod := self._pod_of.get((event.host, event.subject))) is not None:
                 data["pod"] = pod
@@ -44,16 +57,7 @@ class History:
                     seq=event.seq,
                     kind=event.kind,
                     subject=event.subject,
-                    id=self._id(event),
+                    id=f"{event.host}/{event.subject}/{key[2]}-{self._begun[key]}" if event.kind in IMPACT_KINDS else "",
                     data=data,
                 )
             )
-
-    def _id(self, event: Event) -> str:
-        """Ties the end of an impact to its beginning; empty for what has no end."""
-        if event.kind not in ("impact_start", "impact_end"):
-            return ""
-        key = (event.host, event.subject, str(event.data.get("impact")))
-        if event.kind == "impact_start":
-            self._impacts[key] = self._impacts.get(key, 0) + 1
-        return f"{event.host}/{event.subject}/{key[2]}-{self._impacts.get(key, 0)}"

@@ -11,9 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
-from fleetsim.errors import BadInput
 from fleetsim.fleet.engine import SampleSink, in_order
 from fleetsim.fleet.plan import Plan
 from fleetsim.fleet.shard_run import ShardRun
@@ -38,7 +36,7 @@ class LocalEngine:
         self._shard_of: dict[str, int] = {}
         self._host_at: dict[str, int] = {}
 
-    def start(self, plan: Plan, checkpoint: Path | None = None) -> None:
+    def start(self, plan: Plan) -> None:
         size = shard_size(len(plan.hosts))
         firsts = range(0, len(plan.hosts), size)
         for number, spec in enumerate(plan.hosts):
@@ -50,9 +48,6 @@ class LocalEngine:
             lambda first: ShardRun(plan, first, min(size, len(plan.hosts) - first), self._profile, self._sink), firsts[1:]
         )
         self._shards = head + list(rest)
-        if checkpoint is not None:
-            for number, shard in enumerate(self._shards):
-                shard.restore(_read(_file(checkpoint, number)))
 
     def advance(self, until_ns: int, commands: Sequence[Command]) -> list[Event]:
         assert self._pool is not None, "start comes first"
@@ -61,11 +56,6 @@ class LocalEngine:
             due[self._shard_of[command.host]].append(command)
         done = self._pool.map(lambda pair: pair[0].advance(until_ns, pair[1]), zip(self._shards, due, strict=True))
         return in_order([event for events in done for event in events])
-
-    def checkpoint(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        for number, shard in enumerate(self._shards):
-            _file(folder, number).write_bytes(shard.snapshot())
 
     def read(self, hosts: Sequence[str]) -> list[bytes]:
         return [self._shards[self._shard_of[host]].record(self._host_at[host]) for host in hosts]
@@ -77,14 +67,3 @@ class LocalEngine:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
             self._pool = None
-
-
-def _file(folder: Path, number: int) -> Path:
-    return folder / f"shard-{number:05d}.npz"
-
-
-def _read(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise BadInput(f"the checkpoint cannot be read: {error.strerror}", file=file) from None

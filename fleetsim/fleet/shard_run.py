@@ -8,7 +8,6 @@ Leaves out: when to run and for how long (the engine says).
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 
 import numpy as np
@@ -81,20 +80,3 @@ class ShardRun:
 
     def record(self, host: int) -> bytes:
         return self.shard.records[host].tobytes()
-
-    def snapshot(self) -> bytes:
-        """Everything that a restored shard needs; samples that waited are handed on first."""
-        self.drain()
-        states = [np.frombuffer(scraper.snapshot(), dtype=np.uint8) for scraper in self._scrapers]
-        buffer = io.BytesIO()
-        shard = np.frombuffer(self.shard.snapshot(), dtype=np.uint8)
-        np.savez(buffer, shard=shard, next=np.array(self._next, dtype=np.int64), **{f"scraper{i}": s for i, s in enumerate(states)})
-        return buffer.getvalue()
-
-    def restore(self, data: bytes) -> None:
-        with np.load(io.BytesIO(data), allow_pickle=False) as saved:
-            self.shard.restore(saved["shard"].tobytes())
-            self._next = [int(number) for number in saved["next"]]
-            for number, scraper in enumerate(self._scrapers):
-                scraper.restore(saved[f"scraper{number}"].tobytes())
-        self._waiting = [0] * len(self._next)
