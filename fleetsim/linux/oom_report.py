@@ -21,7 +21,7 @@ from fleetsim.linux.mm_types import NO_LIMIT
 ERR, WARNING, INFO, DEFAULT = 3, 4, 6, 1  # DEFAULT: a printk without a level, on Debian's kernel started with `quiet`
 PAGE_KB = 4
 PAGE_COUNTER_MAX = (2**63 - 1) // 4096  # what "max" is inside the kernel, in pages
-RECORD_BYTES_MAX = 1024  # of one printk record, as read by dmesg: every line with its prefix and newline
+RECORD_BYTES_MAX = 1024 - 1  # of one printk record as dmesg reads it: every line with prefix and newline, less a terminator
 PREFIX_BYTES = len("<6>[   37.796852] ")
 
 GFP_NAMES: Mapping[int, str] = {

@@ -199,6 +199,22 @@ def high_delay_seconds(usage: int, high: int, pages: int) -> float:
 # --- pressure
 
 
+def rounded_product(x: int, y: int) -> int:
+    return DOWN(Fraction(x * y, 2048) + Fraction(1, 2))
+
+
+def fixed_power(x: int, n: int) -> int:
+    """The powers x, x², x⁴ … that n is made of, multiplied from the smallest up."""
+    squares = [x]
+    while len(squares) < max(n.bit_length(), 1):
+        squares.append(rounded_product(squares[-1], squares[-1]))
+    result = 2048
+    for k, square in enumerate(squares):
+        if n >> k & 1:
+            result = rounded_product(result, square)
+    return result
+
+
 def psi_avg(avg: int, exp: int, samples: list[int]) -> int:
     """An average after these periods, each of so many per cent."""
     for pct in samples:

@@ -51,6 +51,9 @@ def test_the_high_brake_forgives_ten_milliseconds_in_whole_ticks() -> None:
     high = 262_144
     assert high_delay_ns(high * 101 // 100, high, 64, 1000) == 0
     assert high_delay_ns(high * 102 // 100, high, 64, 1000) == 25 * MS
+    owed = {high_delay_ticks(usage, high, 64, 1000): high_delay_ns(usage, high, 64, 1000) for usage in range(high, high * 102 // 100)}
+    assert owed[10] == 0
+    assert owed[11] == 11 * MS
     assert high_delay_ns(high, high, 64) == 0
     assert high_delay_ns(high - 1, high, 64) == 0
     assert high_delay_ns(high * 105 // 100, high, 64) == 156 * MS  # 39 ticks of 4 ms: 250 a second is the default

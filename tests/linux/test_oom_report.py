@@ -198,3 +198,10 @@ def test_a_task_row_keeps_its_columns() -> None:
 def test_stamps_are_seconds_since_boot_with_microseconds() -> None:
     assert stamp(["<6>x", "<3>y"], 7) == ["<6>[    0.000007] x", "<3>[    0.000007] y"]
     assert stamp(["<6>x"], 123_456_789_012) == ["<6>[123456.789012] x"]
+
+
+@pytest.mark.parametrize(("value", "kept"), [(123, 36), (1234, 35)])
+def test_a_record_ends_with_the_last_line_that_fits_whole(value: int, kept: int) -> None:
+    """35 lines of 28 bytes (prefix and newline included) leave 43 of 1023: a text of 24 characters fits, of 25 does not."""
+    stat = {f"line{n:02d}": 12 for n in range(35)} | {"twenty_letters_or_so": value}
+    assert len(memcg_info("/app", 0, 0, 0, 0, 0, 0, stat)) == 3 + kept

@@ -94,6 +94,7 @@ def test_periods_nobody_saw_decay_the_average() -> None:
 def test_the_power_is_near_the_real_one(exp: int, n: int) -> None:
     """Rounded to nearest at every of at most 2·log2(n) steps; a factor of n/2 magnifies the error of a squaring."""
     assert abs(fixed_power(exp, n) - FIXED_1 * (exp / FIXED_1) ** n) < 0.5 + n / 2
+    assert fixed_power(exp, n) == naive.fixed_power(exp, n)
     assert fixed_power(exp, 0) == FIXED_1
 
 
