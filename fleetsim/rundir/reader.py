@@ -104,7 +104,11 @@ class RunDirectory:
         if high_ms is not None:
             where = where & (pc.field("t") < high_ms)
         try:
-            return samples.read_columns(self._blocks, where)
+            columns = samples.read_columns(self._blocks, where)
+            if len(columns[0]) and not 0 <= columns[0][0] <= columns[0][-1] < len(self.series):
+                told = f"holds samples of series {columns[0][-1]}, but the series table ends at {len(self.series) - 1}"
+                raise BadInput(told, file=self.path / "samples")
+            return columns
         except (pa.ArrowException, OSError) as error:
             raise BadInput(f"a block of samples cannot be read as Parquet ({_first_line(error)})", file=self.path / "samples") from None
 

@@ -29,7 +29,7 @@ STALE = np.array([STALE_BITS], np.uint64).view(np.float64)[0]  # as NumPy float6
 
 BLOCK_ROWS = 2_000_000
 ROW_GROUP_ROWS = 262_144  # small enough that reading a few series or minutes skips most of a block
-SERIES_PER_DIGEST_PASS = 65_536
+ROWS_PER_DIGEST_PASS = 4_000_000
 
 BLOCK_SCHEMA = pa.schema([("id", pa.int64()), ("t", pa.int64()), ("value", pa.float64())])
 SERIES_SCHEMA = pa.schema([("id", pa.int64()), ("labels", pa.map_(pa.string(), pa.string()))])
@@ -73,8 +73,7 @@ class SampleWriter:
         if not self._pending_rows:
             return
         ids, times, values = (np.concatenate(column) for column in zip(*self._pending, strict=True))
-        order = np.lexsort((times, ids))
-        table = pa.table([ids[order], times[order], values[order]], schema=BLOCK_SCHEMA)
+        table = pa.table(list(sort_columns(ids, times, values)), schema=BLOCK_SCHEMA)
         pq.write_table(
             table,
             self._folder / f"block-{self._blocks:05d}.parquet",
@@ -105,7 +104,14 @@ def read_columns(data: ds.Dataset, where: pc.Expression | None) -> Columns:
     """The matching rows sorted by (id, t)."""
     table = data.to_table(filter=where)
     ids, times, values = (table.column(name).to_numpy() for name in ("id", "t", "value"))
-    order = np.lexsort((times, ids))
+    return sort_columns(ids, times, values)
+
+
+def sort_columns(ids: NDArray[np.int64], times: NDArray[np.int64], values: NDArray[np.float64]) -> Columns:
+    """Rows by (id, t). Samples usually come in order of time, which a stable sort by id alone keeps (and does faster)."""
+    order = np.argsort(ids, kind="stable")
+    if ((np.diff(ids[order]) == 0) & (np.diff(times[order]) < 0)).any():
+        order = np.lexsort((times, ids))
     return ids[order], times[order], values[order]
 
 
@@ -122,8 +128,10 @@ def samples_digest(folder: Path, keys: list[str]) -> bytes:
     """SHA-256 over (labels, times, value bits) of every series, series ordered by their labels, samples by time."""
     data = dataset(folder)
     series: list[tuple[str, bytes]] = []
-    for low in range(0, len(keys), SERIES_PER_DIGEST_PASS):
-        inside = (pc.field("id") >= low) & (pc.field("id") < low + SERIES_PER_DIGEST_PASS)
+    passes = 1 + data.count_rows() // ROWS_PER_DIGEST_PASS
+    at_once = 1 + len(keys) // passes
+    for low in range(0, len(keys), at_once):
+        inside = (pc.field("id") >= low) & (pc.field("id") < low + at_once)
         ids, times, values = read_columns(data, inside)
         for number, first, last in runs(ids):
             if (np.diff(times[first:last]) <= 0).any():

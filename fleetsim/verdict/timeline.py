@@ -81,6 +81,7 @@ def _through_failures(states: NDArray[np.int8], good: NDArray[np.bool_]) -> NDAr
 def write_alerts(path: Path, spans: Sequence[AlertSpan], start_unix_ms: int) -> None:
     """One line per transition, ordered by time."""
     lines: list[tuple[int, int, str]] = []
+    name_of = {file: Path(file).name for file in {span.rule.file for span in spans}}
     for number, span in enumerate(spans):
         moves = [("pending", span.start_ms)] if span.start_ms != span.firing_ms else []
         moves += [("firing", span.firing_ms)] if span.firing_ms is not None else []
@@ -94,7 +95,7 @@ def write_alerts(path: Path, spans: Sequence[AlertSpan], start_unix_ms: int) -> 
                 "labels": span.labels,
                 "annotations": span.annotations if state == "firing" else {},
                 "value": repr(span.value) if state == "firing" else None,  # text: JSON has no NaN
-                "file": Path(span.rule.file).name,
+                "file": name_of[span.rule.file],
                 "group": span.rule.group,
             }
             lines.append((time_ms, number, json.dumps(content, ensure_ascii=False)))
