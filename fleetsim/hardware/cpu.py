@@ -10,7 +10,7 @@ per reclaimed page in the repeats of e02 recorded both ways (15 against 2.1 µs)
 from __future__ import annotations
 
 # positions in a host's row["cost"]
-FAULT_ANON, ACCESS, COW, READ_CACHED, READ_MISS, SCAN, RECLAIM, SWAP_OUT, SWAP_IN, EXIT, FAULT_MINOR, SYSCALL, TICK = range(13)
+FAULT_ANON, ACCESS, COW, READ_CACHED, READ_MISS, SCAN, RECLAIM, SWAP_OUT, SWAP_IN, EXIT, FAULT_MINOR, SYSCALL, TICK, START = range(14)
 
 OPERATIONS: dict[str, tuple[int, int, int]] = {
     # operation: (position, lab ns, server ns)                                   per page unless said
@@ -26,6 +26,7 @@ OPERATIONS: dict[str, tuple[int, int, int]] = {
     "exit or munmap gives a page back": (EXIT, 1_250, 200),
     "fault that only maps": (FAULT_MINOR, 1_500, 400),
     "system call, per call": (SYSCALL, 500, 200),
+    "fork, exec and set-up of a small program, per process": (START, 1_600_000, 600_000),
     "timer tick, HZ=250, per tick": (TICK, 4_000_000, 4_000_000),
 }
 

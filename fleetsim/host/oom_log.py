@@ -88,7 +88,24 @@ def zone_infos(row: Any) -> list[ZoneInfo]:
         managed = int(zone["managed"])
         infos.append(
             ZoneInfo(
-                name, int(zone["free"]), 0, *wmark, 0, lists[1], lists[0], lists[3], lists[2], lists[4], 0, managed, managed, 0, 0, 0, reserve, blocks
+                name,
+                int(zone["free"]),
+                0,
+                *wmark,
+                0,
+                lists[1],
+                lists[0],
+                lists[3],
+                lists[2],
+                lists[4],
+                0,
+                managed,
+                managed,
+                0,
+                0,
+                0,
+                reserve,
+                blocks,
             )
         )
     return infos
@@ -110,7 +127,9 @@ def memcg_lines(row: Any, names: Names, cg: int) -> list[str]:
     stat |= {name: int(group["stat"][mm.CG[name]]) for name in STAT_FIELDS}
     swap_limit = int(group["swap_max"])
     path = cgroup_path(row, names, cg)
-    return memcg_info(path, int(group["usage"]), int(group["max"]), int(group["events"][mm.EV["max"]]), int(group["swap"]), swap_limit, 0, stat)
+    return memcg_info(
+        path, int(group["usage"]), int(group["max"]), int(group["events"][mm.EV["max"]]), int(group["swap"]), swap_limit, 0, stat
+    )
 
 
 def oom_report(row: Any, names: Names, victims: list[Any]) -> list[str]:
@@ -121,7 +140,9 @@ def oom_report(row: Any, names: Names, victims: list[Any]) -> list[str]:
     lines = oom_invoked(comm, GFP_MEMCG if cg else GFP_GLOBAL, 0, adj)
     lines += memcg_lines(row, names, cg) if cg else mem_info(node_info(row), zone_infos(row))
     alive = (mm.TASK_RUNNING, mm.TASK_EXITING)
-    tasks = [t for t in range(int(row["nr_tasks"])) if int(row["tasks"][t]["state"]) in alive and in_subtree(row, int(row["tasks"][t]["cg"]), cg)]
+    tasks = [
+        t for t in range(int(row["nr_tasks"])) if int(row["tasks"][t]["state"]) in alive and in_subtree(row, int(row["tasks"][t]["cg"]), cg)
+    ]
     lines += task_dump([oom_task(row, names, t) for t in tasks])
     group = cgroup_path(row, names, int(row["tasks"][victim]["cg"])) if len(victims) > 1 else ""
     task_memcg = cgroup_path(row, names, int(row["tasks"][victim]["cg"]))

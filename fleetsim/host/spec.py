@@ -17,7 +17,9 @@ class CgroupSpec:
 
     name: str
     parent: str = ""  # "" is the root
-    limits: Mapping[str, int] = field(default_factory=dict)  # memory.max, memory.high, memory.min, memory.low, memory.swap.max, memory.oom.group
+    limits: Mapping[str, int] = field(
+        default_factory=dict
+    )  # memory.max, memory.high, memory.min, memory.low, memory.swap.max, memory.oom.group
 
 
 @dataclass(frozen=True)

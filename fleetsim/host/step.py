@@ -9,6 +9,7 @@ as the work itself (measured: the interleaving matters more than the length of a
 
 from __future__ import annotations
 
+from fleetsim.hardware.cpu import START
 from fleetsim.host.impact import WINDOW_NS, measure_pace
 from fleetsim.law import law
 from fleetsim.linux.exit import exit_mmap, start_task
@@ -86,7 +87,7 @@ def run_task(row, t):
     thread, program = row["threads"][th], row["programs"][th]
     thread["used"] = 1
     thread["task"] = t
-    thread["ready_ns"] = row["now_ns"]
+    thread["ready_ns"] = row["now_ns"] + row["cost"][START]
     thread["busy_until_ns"] = 0
     thread["charge_retries"] = 0
     thread["no_progress"] = 0
@@ -156,5 +157,3 @@ def run_until(row, until_ns):
     update(row)
     row["cpu_ns"][3] = until_ns * row["cpus"] - row["cpu_ns"][0] - row["cpu_ns"][2]
     return True
-
-

@@ -10,7 +10,7 @@ Source: fleetsim's own representation, measured against recordings (design §3.2
 from __future__ import annotations
 
 from fleetsim.law import ONE_Q, Q, exp_neg_q, law
-from fleetsim.linux.mm_inline import list_add, move_pages
+from fleetsim.linux.mm_inline import list_add, list_del, move_pages
 from fleetsim.linux.mm_types import LRU_NONE, REFERENCED, WORKINGSET
 
 CLASS = REFERENCED | WORKINGSET  # the flags that all pages of a bag share
@@ -44,6 +44,17 @@ def expected(group, pages, share_q):
 
 
 @law
+def blend_base(cohort, pages, base):
+    """Pages whose accessed bits were last clear at `base` join a bag: its own base becomes the weighted mean.
+
+    Source: fleetsim's own representation.
+    """
+    total = cohort["nr"] + pages
+    if total > 0:
+        cohort["base"] = (cohort["base"] * cohort["nr"] + base * pages) // total
+
+
+@law
 def hand_over_shadows(row, g, i):
     """Empty the nonresident counts of cohort `i` into the cohort of its group whose shadow is nearest.
 
@@ -71,10 +82,38 @@ def hand_over_shadows(row, g, i):
 
 
 @law
+def merge_oldest(row, g):
+    """Make room: the two oldest bags of one list and class become one. The pair with the fewest pages is chosen.
+
+    returns  int64  the row that became free, or −1: no two bags are alike
+
+    Source: fleetsim's own representation: ages blur where they matter least, far from the head of a list.
+    """
+    group, cohorts = row["groups"][g], row["cohorts"]
+    keep, drop, fewest = -1, -1, 1 << 62
+    for j in range(group["first"], group["first"] + group["cohorts"]):
+        b = cohorts[j]
+        if b["list"] == LRU_NONE or b["wb"] > 0:
+            continue
+        for i in range(group["first"], group["first"] + group["cohorts"]):
+            a = cohorts[i]
+            alike = a["list"] == b["list"] and a["cg"] == b["cg"] and (a["flags"] & CLASS) == (b["flags"] & CLASS)
+            if i != j and alike and a["born_ns"] <= b["born_ns"] and a["nr"] + b["nr"] < fewest:
+                keep, drop, fewest = i, j, a["nr"] + b["nr"]
+    if drop < 0:
+        return -1
+    blend_base(cohorts[keep], cohorts[drop]["nr"], cohorts[drop]["base"])
+    move_pages(row, drop, keep, cohorts[drop]["nr"])
+    list_del(row, drop)
+    hand_over_shadows(row, g, drop)
+    return drop
+
+
+@law
 def open_bag(row, g, cg, lru, flags):
     """The bag at the head of `lru` that new pages of group `g` join; opened if there is none young enough.
 
-    Source: fleetsim's own representation. When all rows are in use, the youngest bag of the same class is reused.
+    Source: fleetsim's own representation. When all rows are in use, two old bags are merged.
     """
     group, cohorts = row["groups"][g], row["cohorts"]
     youngest, empty, husk, any_listed = -1, -1, -1, -1
@@ -96,6 +135,8 @@ def open_bag(row, g, cg, lru, flags):
         return youngest
     if empty < 0 and husk >= 0 and hand_over_shadows(row, g, husk):
         empty = husk
+    if empty < 0:
+        empty = merge_oldest(row, g)
     if empty >= 0:
         cohort = cohorts[empty]
         cohort["group"] = g
@@ -109,17 +150,6 @@ def open_bag(row, g, cg, lru, flags):
         return youngest
     assert any_listed >= 0 or husk >= 0, "a uniform group has fewer bags than classes"
     return any_listed
-
-
-@law
-def blend_base(cohort, pages, base):
-    """Pages whose accessed bits were last clear at `base` join a bag: its own base becomes the weighted mean.
-
-    Source: fleetsim's own representation.
-    """
-    total = cohort["nr"] + pages
-    if total > 0:
-        cohort["base"] = (cohort["base"] * cohort["nr"] + base * pages) // total
 
 
 @law

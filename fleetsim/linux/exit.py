@@ -186,4 +186,3 @@ def begin_exit(row, t, code):
         task["state"] = TASK_EXITING
         task["exit_code"] = code
         task["exit_ready_ns"] = row["now_ns"]
-

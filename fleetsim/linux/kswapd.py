@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """kswapd: the background reclaimer of the host (mm/vmscan.c kswapd, balance_pgdat).
 
-    SLEEP ──wakeup──▶ RUN ──balanced, or nothing helps──▶ NAP (100 ms)
-      ▲                 ▲                                   │ woken inside the nap: low_wmark_hit_quickly ──▶ RUN
-      └── still balanced └── no longer balanced: high_wmark_hit_quickly ◀───────┤
-      └────────────────────────────────────────────────────────────────────────┘
+    SLEEP  woken                                    → RUN
+    RUN    balanced, or hopeless (16 failures)      → NAP (100 ms)
+    RUN    priorities used up and not balanced      → RUN again at once (high_wmark_hit_quickly)
+    NAP    woken before it is over                  → RUN (low_wmark_hit_quickly)
+    NAP    over and no longer balanced              → RUN (high_wmark_hit_quickly)
+    NAP    over and still balanced, or hopeless     → SLEEP
 
 It works in slices, one lruvec at one priority each, so that tasks go on between them; the balanced test comes only
 between passes, and that overshoot is the saw-tooth seen in MemFree.
@@ -78,9 +80,10 @@ def begin_run(row):
 
 @law
 def end_run(row):
-    """Go to nap; a run that reclaimed nothing at all is a failure, and sixteen of them make kswapd hopeless.
+    """A run is over. A fruitless one is a failure, and sixteen of them make kswapd hopeless. It naps if the node is balanced
+    or hopeless; if not it runs again at once, which counts as high_wmark_hit_quickly too.
 
-    Source: mm/vmscan.c balance_pgdat (its end), kswapd_try_to_sleep.
+    Source: mm/vmscan.c balance_pgdat (its end), kswapd_try_to_sleep, prepare_kswapd_sleep.
     """
     kswapd, sc = row["kswapd"], row["scan"][0]
     if sc["reclaimed"] > 0:
@@ -88,8 +91,14 @@ def end_run(row):
     elif sc["priority"] < 1:
         kswapd["failures"] += 1
     snapshot_refaults(row, 0)
-    kswapd["state"] = KSWAPD_NAP
-    kswapd["next_ns"] = row["now_ns"] + NAP_NS
+    if balanced(row) or kswapd["failures"] >= MAX_RECLAIM_RETRIES:
+        kswapd["state"] = KSWAPD_NAP
+        kswapd["next_ns"] = row["now_ns"] + NAP_NS
+        return
+    done = max(kswapd["next_ns"], row["now_ns"] + row["cost"][SYSCALL])
+    row["vm"][HIGH_QUICKLY] += 1
+    begin_run(row)
+    kswapd["next_ns"] = done
 
 
 @law

@@ -161,5 +161,3 @@ def out_of_memory(row, cg, invoker):
             if task["state"] == TASK_RUNNING and task["oom_score_adj"] > -1000 and in_subtree(row, task["cg"], group):
                 oom_kill_task(row, t, cg, invoker)
     return True
-
-

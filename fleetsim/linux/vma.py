@@ -19,7 +19,6 @@ from fleetsim.linux.mm_types import (
     NR_COHORTS,
     NR_GROUPS,
     NR_WRITEBACK,
-
     UNIFORM,
 )
 from fleetsim.linux.mmap import commit_limit, vm_enough_memory
@@ -306,5 +305,3 @@ def open_file(row, f, kind, hot_pages):
     file["group"] = g
     file["groups"] = 2 if kind == UNIFORM and 0 < hot_pages < file["pages"] else 1
     return True
-
-

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Replaying kernel recordings on a simulated host: `fleetsim fidelity EXPERIMENT_DIR…`.
+
+The host is booted from what was known at the recording's start, runs the recorded processes' ops, and is read at the
+recording's sample times; the result is written in the recording's own format, and scored against it afterwards.
+Nothing of the recording but `experiment.json` and the start values is read before the replay has finished.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fleetsim.errors import BadInput
+from fleetsim.fleet.fidelity_score import Score, score
+from fleetsim.fleet.recording import Experiment, read_experiment, write_trace
+from fleetsim.host.oom_log import unfragmented
+from fleetsim.host.shard import Shard
+from fleetsim.linux import mm_types as mm
+from fleetsim.linux.oom_badness import OOM_INELIGIBLE, proc_oom_score
+from fleetsim.linux.oom_kill import task_points
+from fleetsim.linux.psi_laws import avg_hundredths
+from fleetsim.linux.vmstat import MEMINFO_COUNTS, MEMINFO_FIELDS, VMSTAT_FIELDS, meminfo, vmstat
+
+PAGE = 4096
+TICK_NS = 10_000_000  # ns per USER_HZ tick of /proc/PID/stat
+T0 = "<9>[    0.000000] wl: t0"
+PSI_NAMES = ("cpu", "io", "memory")
+LEVELS = ("some", "full")
+STAT_LISTS = ("inactive_anon", "active_anon", "inactive_file", "active_file", "unevictable")
+
+
+@dataclass
+class Replay:
+    """One experiment's result: its rows as in trace.csv.gz, its log as in dmesg.txt, and the ops that were skipped."""
+
+    name: str
+    rows: list[dict[str, object]] = field(default_factory=list)
+    dmesg: list[str] = field(default_factory=list)
+    unsupported: list[str] = field(default_factory=list)
+
+
+def psi_columns(prefix: str, group: Any, kinds: Sequence[int]) -> dict[str, object]:
+    columns: dict[str, object] = {}
+    for kind in kinds:
+        for level, name in enumerate(LEVELS):
+            at = f"{prefix}psi.{PSI_NAMES[kind]}.{name}."
+            for i, window in enumerate(("avg10", "avg60", "avg300")):
+                columns[at + window] = f"{avg_hundredths(int(group['psi_avg'][kind][level][i])) / 100:.2f}"
+            columns[at + "total_us"] = int(group["psi_total_ns"][kind][level]) // 1000
+    return columns
+
+
+def host_columns(row: Any) -> dict[str, object]:
+    columns: dict[str, object] = {}
+    values = np.zeros(len(MEMINFO_FIELDS), "i8")
+    meminfo(row, values)
+    for name, value in zip(MEMINFO_FIELDS, values, strict=True):
+        columns[f"meminfo.{name}" + ("" if name in MEMINFO_COUNTS else "_kB")] = int(value)
+    counters = np.zeros(len(VMSTAT_FIELDS), "i8")
+    vmstat(row, counters)
+    for name, value in zip(VMSTAT_FIELDS, counters, strict=True):
+        columns[f"vmstat.{name}"] = int(value)
+    columns |= psi_columns("", row, (mm.PSI_MEM, mm.PSI_IO, mm.PSI_CPU))
+    for z, name in enumerate(mm.ZONE_NAMES):
+        zone = row["zones"][z]
+        if not zone["managed"]:
+            continue
+        for order, blocks in enumerate(unfragmented(int(zone["free"]))):
+            columns[f"buddy.{name}.{order}"] = blocks
+        columns |= {f"zone.{name}.free": int(zone["free"]), f"zone.{name}.managed": int(zone["managed"])}
+        columns |= {f"zone.{name}.{mark}": int(zone["wmark"][i]) for i, mark in enumerate(("min", "low", "high"))}
+    columns["loadavg.1"] = f"{int(row['loadavg'][0]) / 2048:.2f}"
+    for i, name in ((0, "user"), (2, "system"), (3, "idle")):
+        columns[f"cpu.{name}_ticks"] = int(row["cpu_ns"][i]) // TICK_NS
+    return columns
+
+
+def cgroup_columns(name: str, group: Any) -> dict[str, object]:
+    at = f"cg.{name}."
+    columns: dict[str, object] = {
+        at + "current": int(group["usage"]) * PAGE,
+        at + "swap_current": int(group["swap"]) * PAGE,
+        at + "peak": int(group["peak"]) * PAGE,
+    }
+    events = {event: int(group["events"][i]) for event, i in mm.EV.items()}
+    columns |= {f"{at}events.{e}": events[e] for e in ("low", "high", "max", "oom", "oom_kill", "oom_group_kill")}
+    columns |= {f"{at}swap_events.{e}": events[f"swap_{e}"] for e in ("max", "fail")}
+    for key in ("anon", "file", "kernel", "pagetables"):
+        columns[f"{at}stat.{key}"] = int(group[key]) * PAGE
+    for lru, key in enumerate(STAT_LISTS):
+        columns[f"{at}stat.{key}"] = int(group["tree"][lru]) * PAGE
+    stat = {key: int(group["stat"][i]) for key, i in mm.CG.items()}
+    columns |= {f"{at}stat.{key}": value for key, value in stat.items()}
+    columns[f"{at}stat.pgscan"] = stat["pgscan_kswapd"] + stat["pgscan_direct"]
+    columns[f"{at}stat.pgsteal"] = stat["pgsteal_kswapd"] + stat["pgsteal_direct"]
+    return columns | psi_columns(at, group, (mm.PSI_MEM, mm.PSI_IO))
+
+
+def task_columns(row: Any, name: str, t: int) -> dict[str, object]:
+    """The process's columns; empty before it was started, only its progress after it ended."""
+    task = row["tasks"][t]
+    at = f"proc.{name}."
+    program = row["programs"][int(task["main_thread"])]
+    state = int(task["state"])
+    if state == mm.TASK_WAITING and not task["exits"]:
+        return {}
+    alive = state in (mm.TASK_RUNNING, mm.TASK_EXITING)
+    columns: dict[str, object] = {at + "pid": int(task["pid"]), at + "alive": int(alive), at + "op": int(program["op"])}
+    columns[at + "progress_bytes"] = int(program["progress"]) * PAGE
+    if not alive:
+        return columns
+    total = int(row["totalram"] + row["swap_total"])
+    points = task_points(row, t, total)
+    pages = {
+        "VmSize": "total_vm",
+        "VmHWM": "hwm",
+        "RssAnon": "rss_anon",
+        "RssFile": "rss_file",
+        "RssShmem": "rss_shmem",
+        "VmData": "data_vm",
+        "VmPTE": "pgtables",
+        "swap": "swapents",
+    }
+    columns |= {f"{at}{shown}_kB": int(task[name]) * 4 for shown, name in pages.items()}
+    columns[at + "rss_kB"] = int(task["rss_anon"] + task["rss_file"] + task["rss_shmem"]) * 4
+    columns |= {f"{at}{count}": int(task[count]) for count in ("minflt", "majflt")}
+    columns |= {f"{at}{t}_ticks": int(task[f"{t}_ns"]) // TICK_NS for t in ("utime", "stime", "blkio")}
+    # until its set-up is over a process has the oom_score_adj of its parent, and the recordings' init has −1000
+    shielded = points == OOM_INELIGIBLE or (int(program["op"]) == 0 and bool(program["fresh_op"]))
+    columns[at + "oom_score"] = 0 if shielded else int(proc_oom_score(points, total))
+    return columns
+
+
+def replay(experiment: Experiment, tick_ns: int, progress: Callable[[float], None] | None = None) -> Replay:
+    """Run one experiment from start to end."""
+    shard = Shard([experiment.spec], seed=0, tick_ns=tick_ns)
+    row, names = shard.records[0], shard.names_of(0)
+    result = Replay(experiment.name)
+    for number in range(int(experiment.duration_s / experiment.sample_s) + 1):
+        t_s = number * experiment.sample_s
+        # a process that starts at a sample's own instant is in that sample already: run just past it
+        shard.advance(0, int(t_s * mm.NS_PER_S) + 1)
+        sample: dict[str, object] = {"time_s": f"{t_s:.3f}"}
+        sample |= host_columns(row)
+        for name in experiment.cgroups:
+            sample |= cgroup_columns(name, row["cgroups"][names.cgroups[name]])
+        for task in experiment.tasks:
+            sample |= task_columns(row, task.name, names.tasks[task.name])
+        result.rows.append(sample)
+        if progress:
+            progress(t_s / experiment.duration_s)
+    result.dmesg = [T0, *shard.dmesg[0]]
+    result.unsupported = sorted({op.split()[0] for ops in names.unsupported.values() for op in ops})
+    return result
+
+
+def write_replay(result: Replay, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    write_trace(folder / "trace.csv.gz", result.rows)
+    (folder / "dmesg.txt").write_text("\n".join(result.dmesg) + "\n")
+
+
+@dataclass
+class Fidelity:
+    """All experiments' scores, in the order given."""
+
+    tick_ns: int
+    scores: list[Score]
+    unscored: list[str]  # replayed, but the folder holds no recording to compare with
+    unsupported: dict[str, list[str]]  # experiment → ops this kernel skips
+
+
+def run_fidelity(folders: Sequence[Path], out: Path, *, tick_ns: int = 0, progress: Callable[[str, float], None] | None = None) -> Fidelity:
+    """Replay every folder into `out`/NAME and score it.
+
+    tick_ns  0 replays at the recordings' own quantum of 256 KiB; else the fleet's tick
+    """
+    experiments = [(folder, read_experiment(folder)) for folder in folders]
+    names = [e.name for _, e in experiments]
+    if twice := sorted({n for n in names if names.count(n) > 1}):
+        raise BadInput(f"two folders hold the same experiment {twice[0]!r}: their results would overwrite each other")
+    result = Fidelity(tick_ns, [], [], {})
+    for folder, experiment in experiments:
+        done = replay(experiment, tick_ns, (lambda share, n=experiment.name: progress(n, share)) if progress else None)
+        write_replay(done, out / experiment.name)
+        if done.unsupported:
+            result.unsupported[experiment.name] = done.unsupported
+        if (folder / "trace.csv.gz").exists() and (folder / "dmesg.txt").exists():
+            result.scores.append(score(folder, out / experiment.name))
+        else:
+            result.unscored.append(experiment.name)
+    return result
