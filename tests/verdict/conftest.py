@@ -115,7 +115,7 @@ def rule_file(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def prometheus(require_tool: Callable[[str], Path]) -> Path:
     """The test needs the real Prometheus."""
     require_tool("promtool")
