@@ -247,13 +247,15 @@ def collect_reading(scratch, exporter, slowdown, plan, out):  # type: ignore[no-
 
 
 @law
-def collect(row, scratch, exporter, slowdown, plan, out):  # type: ignore[no-untyped-def]
-    """One page's values of a host's record, now. Arguments as in `collect_reading`.
+def collect(rows, scratch, exporter, slowdown, plan, out):  # type: ignore[no-untyped-def]
+    """One page's values of a host's record, now.
+
+    rows, scratch, exporter  arrays of one (see `scrape.scrape_row`); all else as in `collect_reading`
 
     Source: node_exporter 1.5, as its parts. Leaves out: nothing of its own.
     """
-    read_kernel(row, scratch["reading"])
-    collect_reading(scratch, exporter, slowdown, plan, out)
+    read_kernel(rows[0], scratch[0]["reading"])
+    collect_reading(scratch[0], exporter[0], slowdown, plan, out)
 
 
 class NodeExporter:
@@ -265,9 +267,10 @@ class NodeExporter:
         self._scratch = np.zeros(1, SCRATCH)
         self.own = np.zeros(1, EXPORTER)
 
-    def values(self, row: np.void) -> NDArray[np.float64]:
+    def values(self, row: np.ndarray | np.void) -> NDArray[np.float64]:
         """The page's values for a host's record, in the order of `series`; counts as a served request."""
+        rows = row if isinstance(row, np.ndarray) else np.array([row])
         out = np.empty(len(self.series))
-        collect(row, self._scratch[0], self.own[0], 1.0, self._plan, out)
+        collect(rows, self._scratch, self.own, 1.0, self._plan, out)
         self.own["requests"] += 1
         return out
