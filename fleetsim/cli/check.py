@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fleetsim.cli.options import Json, MetricProfile, Rules, Seed, Threads
-from fleetsim.cli.output import invocation, progress
+from fleetsim.cli.output import console, invocation, progress
 
 if TYPE_CHECKING:
     from fleetsim.fleet.plan import Plan
@@ -90,20 +90,17 @@ def _folder_names(plans: list[Plan]) -> list[str]:
 
 def _show(plan: Plan, verdicts: Verdicts, report: Path | None) -> None:
     """The scenario's own words, then what the judge says."""
-    from rich.console import Console
     from rich.text import Text
 
     from fleetsim.verdict.report import print_report
 
-    console = Console()
-    console.print(Text(plan.scenario.keys.summary))
-    print_report(verdicts, console, report=report)
-    console.print()
+    page = console()
+    page.print(Text(plan.scenario.keys.summary))
+    print_report(verdicts, page, report=report)
+    page.print()
 
 
 def _sum_up(results: list[Verdicts]) -> None:
-    from rich.console import Console
-
     from fleetsim.verdict.report import print_summary
 
-    print_summary(results, Console())
+    print_summary(results, console())

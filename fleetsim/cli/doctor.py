@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 
 from fleetsim import __version__
 from fleetsim.cli.options import Json
-from fleetsim.cli.output import invocation
+from fleetsim.cli.output import console, invocation
 from fleetsim.errors import EXIT_OK, EXIT_TOOL_FAILED, FleetsimError
 
 PYTHON_MIN = (3, 11)
@@ -42,15 +42,14 @@ def doctor(json: Json = False) -> int:
     if json:
         invocation.print_json({"version": __version__, "checks": [asdict(check) for check in checks], "exit_code": code})
         return code
-    from rich.console import Console
     from rich.markup import escape
 
-    console = Console(highlight=False)
+    page = console()
     colours = {"ok": "green", "warn": "yellow", "bad": "red"}
     for check in checks:
-        console.print(f"[{colours[check.state]}]{check.state:4}[/] {check.name:12} {escape(check.found)}")
+        page.print(f"[{colours[check.state]}]{check.state:4}[/] {check.name:12} {escape(check.found)}")
         if check.mend:
-            console.print(f"                  [bold]→ {escape(check.mend)}[/]")
+            page.print(f"                  [bold]→ {escape(check.mend)}[/]")
     return code
 
 

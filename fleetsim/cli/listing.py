@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from fleetsim.cli.options import Json, Seed
-from fleetsim.cli.output import invocation
+from fleetsim.cli.output import console, invocation
 from fleetsim.errors import EXIT_OK, BadInput
 
 SCENARIOS_FOLDER = Path("chaos_scenarios")
@@ -128,19 +128,18 @@ def _hosts(file: Path, seed: int | None) -> list[dict[str, Any]]:
 
 
 def _table(title: str, rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(soft_wrap=False)
+    page = console()
     if not rows:
-        console.print(f"no {title}")
+        page.print(f"no {title}")
         return
     table = Table(title=title, title_justify="left")
     for column in rows[0]:
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*(_cell(value) for value in row.values()))
-    console.print(table)
+    page.print(table)
 
 
 def _cell(value: Any) -> str:

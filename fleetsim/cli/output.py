@@ -15,10 +15,14 @@ import time
 from collections.abc import Callable, Iterator, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fleetsim import __version__
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
+PIPE_WIDTH = 150
 PROGRESS_AFTER_S = 2.0
 LINE_EVERY_S = 10.0
 
@@ -76,6 +80,13 @@ invocation = Invocation()
 def counted(items: Sized, word: str) -> str:
     """`1 host`, `2 hosts`."""
     return f"{len(items)} {word}{'' if len(items) == 1 else 's'}"
+
+
+def console() -> Console:
+    """Where tables go; wide when nobody's terminal limits it."""
+    from rich.console import Console as RichConsole
+
+    return RichConsole(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False)
 
 
 def say(text: str) -> None:

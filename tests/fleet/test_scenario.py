@@ -145,7 +145,7 @@ CLASHES = {
     "two groups of one name": ("  - {hosts: 1, name: a, memory: 1GiB}\n  - {hosts: 1, name: a, memory: 1GiB}\n", 5, "host group"),
     "a group called like a host": ("  - {hosts: 2, name: a, memory: 1GiB}\n  - {hosts: 1, name: a-1, memory: 1GiB}\n", 4, "host group"),
     "a pod called like a group": (
-        "  - {hosts: 1, name: a, memory: 1GiB}\n  - {hosts: 1, name: b, memory: 1GiB, pods: [{name: a, workload: script, ops: [exit 0]}]}\n",
+        "  - {hosts: 1, name: a, memory: 1GiB}\n  - {hosts: 1, name: b, memory: 1Gi, pods: [{name: a, workload: script, ops: [exit 0]}]}\n",
         5,
         "host group",
     ),
