@@ -63,8 +63,13 @@ def grid_text(steps: Sequence[int], texts: Sequence[str]) -> str:
     return " ".join(out)
 
 
-def milliseconds(time_ms: int) -> str:
-    return f"{time_ms}ms"
+def duration_text(time_ms: int) -> str:
+    """`1h2m3s4ms` without the parts that are zero, as people write durations in rule files."""
+    parts, rest = [], time_ms
+    for unit, ms in (("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)):
+        count, rest = divmod(rest, ms)
+        parts.append(f"{count}{unit}" if count else "")
+    return "".join(parts) or "0s"
 
 
 def alert_points(
@@ -72,8 +77,8 @@ def alert_points(
 ) -> dict[Point, str]:
     """Every point of ALERTS promtool sees: {(labels, milliseconds from start): "pending" | "firing"}."""
     instants = range(0, end_ms - start_ms + 1, interval_ms)
-    asked = [{"expr": "ALERTS", "eval_time": milliseconds(now), "exp_samples": []} for now in instants]
-    test = {"interval": milliseconds(step_ms), "input_series": input_series(series, start_ms, step_ms), "promql_expr_test": asked}
+    asked = [{"expr": "ALERTS", "eval_time": duration_text(now), "exp_samples": []} for now in instants]
+    test = {"interval": duration_text(step_ms), "input_series": input_series(series, start_ms, step_ms), "promql_expr_test": asked}
     points: dict[Point, str] = {}
     for got in _run(rule_files, interval_ms, test):
         if isinstance(got, Sample):
@@ -86,8 +91,8 @@ def firing_alerts(
     rule_files: Sequence[Path], series: list[dict[str, str]], step_ms: int, interval_ms: int, asked: Sequence[tuple[str, int]]
 ) -> list[Alert]:
     """The alerts firing at each (name, milliseconds), labels and annotations rendered."""
-    tests = [{"eval_time": milliseconds(time_ms), "alertname": name, "exp_alerts": []} for name, time_ms in asked]
-    test = {"interval": milliseconds(step_ms), "input_series": series, "alert_rule_test": tests}
+    tests = [{"eval_time": duration_text(time_ms), "alertname": name, "exp_alerts": []} for name, time_ms in asked]
+    test = {"interval": duration_text(step_ms), "input_series": series, "alert_rule_test": tests}
     return [got for got in _run(rule_files, interval_ms, test) if isinstance(got, Alert)]
 
 
@@ -99,7 +104,7 @@ def group_order(rule_files: Sequence[Path]) -> list[str]:
 def _run(rule_files: Sequence[Path], interval_ms: int, test: dict[str, Any]) -> Iterable[Alert | Sample]:
     content = {
         "rule_files": [str(file.resolve()) for file in rule_files],
-        "evaluation_interval": milliseconds(interval_ms),
+        "evaluation_interval": duration_text(interval_ms),
         "group_eval_order": group_order(rule_files),
         "tests": [test],
     }

@@ -17,14 +17,14 @@ from fleetsim.verdict.judge import count, span
 from fleetsim.verdict.models import ExpectationVerdict, RuleScore, Verdicts
 
 MARKS = {True: ("✔", "bold green"), False: ("✘", "bold red"), None: ("?", "bold yellow")}
-KIND_TEXT = {"impact": "harm", "alert": "must fire", "silent": "must stay silent", "false_alarm": "fires for nothing"}
-RULES_SHOWN = 12
+KIND_TEXT = {"impact": "must happen", "alert": "must fire", "silent": "must stay silent", "false_alarm": "is expected to cry wolf"}
+RULES_SHOWN = 15
 
 
 def print_report(verdicts: Verdicts, console: Console, *, report: Path | None = None) -> None:
     """One run. `report`: where the HTML report is, if one was written."""
     parts: list[RenderableType] = [_expectations(verdicts)]
-    if loud := [rule for rule in verdicts.rules if rule.firings or rule.status == "failed" or (rule.note and rule.status == "evaluated")]:
+    if loud := [rule for rule in verdicts.rules if rule.firings]:
         parts += ["", _rules(loud)]
     parts += ["", *_footnotes(verdicts)]
     if report is not None:
@@ -50,35 +50,31 @@ def print_summary(runs: Sequence[Verdicts], console: Console) -> None:
 def _expectations(verdicts: Verdicts) -> RenderableType:
     if not verdicts.expectations:
         return Text("The scenario expects nothing; the rules below are scored for information.", style="dim")
-    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    for name in ("", "verdict", "expected", "fault", "fired", "lead", "what happened"):
-        table.add_column(name, no_wrap=name in ("", "verdict", "fault", "fired", "lead"), overflow="fold", justify="left")
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0), expand=True)
+    for name in ("", "verdict", "expected, and what happened", "fault", "fired", "lead"):
+        wide = name.startswith("expected")
+        table.add_column(
+            name, no_wrap=not wide, ratio=1 if wide else None, justify="right" if name in ("fault", "fired", "lead") else "left"
+        )
     for expectation in verdicts.expectations:
         table.add_row(*_row(expectation))
-        if expectation.reason:
-            table.add_row("", "", "", "", "", "", Text(expectation.reason, style="dim italic"))
     return table
 
 
 def _row(e: ExpectationVerdict) -> list[RenderableType]:
     mark, style = MARKS[None if e.verdict == "unknown" else e.met]
-    expected = Text.assemble((e.name, "bold"), (f" {KIND_TEXT[e.kind]}", ""), (f" · {e.on}", "dim"))
-    lead = "" if e.lead_s is None else clock(e.lead_s)
-    return [
-        Text(mark, style=style),
-        Text(e.verdict, style=style),
-        expected,
-        clock(e.fault_at_s),
-        clock(e.fired_at_s),
-        Text(lead, style="green" if (e.lead_s or 0) > 0 else "red"),
-        Text(e.explanation),
-    ]
+    lines = [Text.assemble((e.name, "bold"), f" {KIND_TEXT[e.kind]}", (f" · {e.on}", "dim")), Text(e.explanation)]
+    if e.reason:
+        lines.append(Text(e.reason, style="dim italic"))
+    lead = Text(clock(e.lead_s), style="green" if (e.lead_s or 0) > 0 else "red")
+    fired = "" if e.kind == "impact" else clock(e.fired_at_s)
+    return [Text(mark, style=style), Text(e.verdict, style=style), Group(*lines, ""), clock(e.fault_at_s), fired, lead]
 
 
 def _rules(rules: Sequence[RuleScore]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0), title="Every rule that spoke", title_justify="left")
-    for name in ("rule", "firings", "true", "false", "precision", "recall", "median lead", "flaps", "false per host and day", ""):
-        table.add_column(name, justify="left" if name in ("rule", "") else "right", overflow="fold")
+    for name in ("rule", "firings", "true", "false", "precision", "recall", "lead", "flaps", "false/host/day"):
+        table.add_column(name, justify="left" if name == "rule" else "right", overflow="fold")
     ordered = sorted(rules, key=lambda rule: (-rule.false_firings, -rule.firings, rule.alert))
     for rule in ordered[:RULES_SHOWN]:
         table.add_row(
@@ -91,7 +87,6 @@ def _rules(rules: Sequence[RuleScore]) -> Table:
             clock(rule.median_lead_s),
             str(rule.flaps or ""),
             f"{rule.noise_per_host_day:.2g}" if rule.false_firings else "",
-            Text(rule.status if rule.status == "failed" else rule.note, style="yellow"),
         )
     if len(ordered) > RULES_SHOWN:
         table.caption = f"and {len(ordered) - RULES_SHOWN} more, in verdicts.json"
@@ -106,15 +101,23 @@ def _footnotes(verdicts: Verdicts) -> list[RenderableType]:
             Text(f"Nobody noticed {incident.fault} on {hosts} (from {clock(incident.start_s)}): no rule fired for it.", style="red")
         )
     alerts = [rule for rule in verdicts.rules if rule.kind == "alert"]
+    fired, lacking = sum(rule.firings > 0 for rule in alerts), sum(rule.status == "not_evaluable" for rule in alerts)
     silent = sum(rule.status == "evaluated" and not rule.firings for rule in alerts)
-    lacking = [rule for rule in verdicts.rules if rule.status == "not_evaluable"]
-    told = f"{count(len(alerts), 'alerting rule')} loaded: {sum(rule.firings > 0 for rule in alerts)} fired, {silent} stayed silent"
-    notes.append(Text(told + f", {sum(rule.kind == 'alert' for rule in lacking)} could not be evaluated.", style="dim"))
-    for rule in lacking[:RULES_SHOWN]:
-        notes.append(Text(f"  {rule.alert}: {rule.status_text}", style="dim"))
-    if len(lacking) > RULES_SHOWN:
-        notes.append(Text(f"  and {len(lacking) - RULES_SHOWN} more, in verdicts.json", style="dim"))
+    told = f"{count(len(alerts), 'alerting rule')} loaded: {fired} fired, {silent} stayed silent, {lacking} could not be evaluated."
+    notes.append(Text(told, style="dim"))
+    for reason, names in _reasons(verdicts.rules).items():
+        notes.append(Text.assemble(("  " + reason, "yellow"), (" · " + ", ".join(names), "dim")))
     return notes
+
+
+def _reasons(rules: Sequence[RuleScore]) -> dict[str, list[str]]:
+    """Why rules say nothing here → the rules, each once however often it is defined."""
+    found: dict[str, list[str]] = {}
+    for rule in rules:
+        reason = rule.status_text if rule.status == "not_evaluable" else rule.note
+        if reason and rule.alert not in found.setdefault(reason, []):
+            found[reason].append(rule.alert)
+    return found
 
 
 def clock(seconds: float | None) -> str:

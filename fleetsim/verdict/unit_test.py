@@ -24,7 +24,7 @@ from fleetsim.errors import ToolFailed
 from fleetsim.rundir.reader import RunDirectory
 from fleetsim.rundir.samples import runs
 from fleetsim.verdict.evidence import Evidence
-from fleetsim.verdict.oracle import GridSeries, alert_points, firing_alerts, group_order, input_series, milliseconds
+from fleetsim.verdict.oracle import GridSeries, alert_points, duration_text, firing_alerts, group_order, input_series
 from fleetsim.verdict.prometheus import run_promtool
 from fleetsim.verdict.promtool_output import Alert
 from fleetsim.verdict.render import write_yaml
@@ -50,10 +50,10 @@ def _write(folder: Path, evidence: Evidence, rules: RuleSet, alert: str) -> Path
     series = _grid_series(run, _with_recorded(rules, alert), _hosts(evidence, alert), step_ms)
     end_ms = run.manifest.end_unix_ms
     expected = _expected(copies, alert, series, run.manifest.start_unix_ms, end_ms, step_ms)
-    test = {"interval": milliseconds(step_ms), "input_series": input_series(series, run.manifest.start_unix_ms, step_ms)}
+    test = {"interval": duration_text(step_ms), "input_series": input_series(series, run.manifest.start_unix_ms, step_ms)}
     content = {
         "rule_files": [f"rules/{copy.name}" for copy in copies],
-        "evaluation_interval": milliseconds(step_ms),
+        "evaluation_interval": duration_text(step_ms),
         "group_eval_order": group_order(copies),
         "tests": [{**test, "alert_rule_test": expected}],
     }
@@ -127,7 +127,7 @@ def _expected(
     asked = sorted({0, instants[-1], *(time_ms for now in changes[:INSTANTS_MAX] for time_ms in (now - step_ms, now))})
     got = firing_alerts(files, input_series(series, start_ms, step_ms), step_ms, step_ms, [(alert, time_ms) for time_ms in asked])
     return [
-        {"eval_time": milliseconds(time_ms), "alertname": alert, "exp_alerts": [_alert(one) for one in got if one.time_ms == time_ms]}
+        {"eval_time": duration_text(time_ms), "alertname": alert, "exp_alerts": [_alert(one) for one in got if one.time_ms == time_ms]}
         for time_ms in asked
     ]
 
