@@ -71,6 +71,13 @@ def _digest(host: str, pod: str, what: str) -> str:
     return hashlib.sha256(f"{what}\0{host}\0{pod}".encode()).hexdigest()
 
 
+def pod_cgroup(host: str, pod: Pod) -> str:
+    """The name of the pod's slice, around its container."""
+    uid = _digest(host, pod.name, "pod")
+    dashed = "_".join((uid[:8], uid[8:12], uid[12:16], uid[16:20], uid[20:32]))  # the systemd driver writes '-' as '_'
+    return f"kubepods-pod{dashed}.slice" if pod.qos == "guaranteed" else f"kubepods-{pod.qos}-pod{dashed}.slice"
+
+
 def container_cgroup(host: str, pod: str) -> str:
     """The name of the container's own cgroup: the runtime's id, 64 hex digits, the same in every run."""
     return f"cri-containerd-{_digest(host, pod, 'container')}.scope"
@@ -86,12 +93,8 @@ def cgroups_of(host: str, pods: tuple[Pod, ...]) -> tuple[CgroupSpec, ...]:
         CgroupSpec("kubepods-burstable.slice", KUBEPODS),
     ]
     for pod in pods:
-        uid = _digest(host, pod.name, "pod")
-        dashed = "_".join((uid[:8], uid[8:12], uid[12:16], uid[16:20], uid[20:32]))  # the systemd driver writes '-' as '_'
-        if pod.qos == "guaranteed":
-            slice_name, parent = f"kubepods-pod{dashed}.slice", KUBEPODS
-        else:
-            slice_name, parent = f"kubepods-{pod.qos}-pod{dashed}.slice", f"kubepods-{pod.qos}.slice"
+        slice_name = pod_cgroup(host, pod)
+        parent = KUBEPODS if pod.qos == "guaranteed" else f"kubepods-{pod.qos}.slice"
         limit = {} if not pod.limits else {"memory.max": pod.limits}
         tree.append(CgroupSpec(slice_name, parent, limit))
         tree.append(CgroupSpec(container_cgroup(host, pod.name), slice_name, {**limit, "memory.swap.max": 0, "memory.oom.group": 1}))

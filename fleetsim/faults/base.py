@@ -36,7 +36,7 @@ class Target:
     pod: str | None = None
     task: str | None = None  # the container's PID 1
     tasks: tuple[str, ...] = ()  # all of the container's processes
-    cgroup: str = ""  # the container's; "" is the root
+    cgroups: tuple[str, ...] = ()  # the pod's and the container's, in this order
     limit_bytes: int | None = None  # the container's memory.max
     settings: Mapping[str, int] = field(default_factory=dict)  # the host's sysctls as booted
 

@@ -23,14 +23,18 @@ class MemoryLimit(Fault):
     limit: PositiveSize = Field(description="the new limit, such as 256MiB")
 
     def inject(self, target: Target, at_ns: int) -> list[Command]:
-        return [self._set(target, at_ns, self.limit)]
+        return self._set(target, at_ns, self.limit)
 
     def clear(self, target: Target, at_ns: int) -> list[Command]:
-        return [self._set(target, at_ns, target.limit_bytes or NO_LIMIT)]
+        return self._set(target, at_ns, target.limit_bytes or NO_LIMIT)
 
     def refuse(self, target: Target) -> str | None:
         return "a limit belongs to a container; name a pod" if target.pod is None else None
 
     @staticmethod
-    def _set(target: Target, at_ns: int, limit_bytes: int) -> Command:
-        return Command(at_ns, target.host, "limit", {"cgroup": target.cgroup, "file": "memory.max", "bytes": limit_bytes})
+    def _set(target: Target, at_ns: int, limit_bytes: int) -> list[Command]:
+        """The pod's slice and the container's scope carry the same limit, as the kubelet writes it."""
+        return [
+            Command(at_ns, target.host, "limit", {"cgroup": cgroup, "file": "memory.max", "bytes": limit_bytes})
+            for cgroup in target.cgroups
+        ]

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from fleetsim.containers.pod import container_cgroup
+from fleetsim.containers.pod import container_cgroup, pod_cgroup
 from fleetsim.errors import BadInput
 from fleetsim.faults.base import Fault, Target
 from fleetsim.fleet.capacity import too_much
@@ -180,7 +180,7 @@ def _target(fault_id: str, subject: Subject, group: Group) -> Target:
         pod=pod.name,
         task=tasks[0],
         tasks=tasks,
-        cgroup=container_cgroup(subject.host, pod.name),
+        cgroups=(pod_cgroup(subject.host, pod), container_cgroup(subject.host, pod.name)),
         limit_bytes=pod.limits,
         settings=settings,
     )

@@ -19,7 +19,7 @@ load_plugins()
 MIB, GIB = 1 << 20, 1 << 30
 
 HOST = Target("x-1", "db-0", 8 * GIB, 2 * GIB, settings={**sysctl.defaults(), "vm.swappiness": 10})
-POD = dataclasses.replace(HOST, pod="cache", task="cache", tasks=("cache",), cgroup="cri.scope", limit_bytes=GIB)
+POD = dataclasses.replace(HOST, pod="cache", task="cache", tasks=("cache",), cgroups=("pod.slice", "cri.scope"), limit_bytes=GIB)
 
 EXAMPLES: dict[str, dict[str, object]] = {
     "leaking_allocator": {"rate": "2MiB/s"},
@@ -153,7 +153,8 @@ def test_a_setting_out_of_its_range_is_refused_with_the_range() -> None:
 
 def test_a_limit_is_put_back_to_what_the_pod_had() -> None:
     limit = make("memory_limit")
-    assert limit.inject(POD, 0)[0].args == {"cgroup": "cri.scope", "file": "memory.max", "bytes": 256 * MIB}
+    assert [command.args["cgroup"] for command in limit.inject(POD, 0)] == ["pod.slice", "cri.scope"]
+    assert limit.inject(POD, 0)[1].args == {"cgroup": "cri.scope", "file": "memory.max", "bytes": 256 * MIB}
     assert limit.clear(POD, 0)[0].args["bytes"] == GIB
     assert limit.clear(dataclasses.replace(POD, limit_bytes=None), 0)[0].args["bytes"] == -1
 
