@@ -6,6 +6,7 @@ not met → failure, unknown → error. Rules without expectation are not test c
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
@@ -36,11 +37,16 @@ def write_junit(path: Path, runs: Sequence[Verdicts]) -> None:
 
 
 def _case(suite: ElementTree.Element, verdicts: Verdicts, expectation: ExpectationVerdict) -> None:
-    name = f"{expectation.kind} {expectation.name} on {expectation.on}"
+    name = _clean(f"{expectation.kind} {expectation.name} on {expectation.on}")
     case = ElementTree.SubElement(suite, "testcase", classname=f"fleetsim.{verdicts.scenario}", name=name)
     if expectation.verdict == "unknown":
-        ElementTree.SubElement(case, "error", type="unknown", message=expectation.explanation)
+        ElementTree.SubElement(case, "error", type="unknown", message=_clean(expectation.explanation))
     elif not expectation.met:
-        ElementTree.SubElement(case, "failure", type=expectation.verdict, message=expectation.explanation)
+        ElementTree.SubElement(case, "failure", type=expectation.verdict, message=_clean(expectation.explanation))
     said = f"{expectation.verdict}: {expectation.explanation}"
-    ElementTree.SubElement(case, "system-out").text = f"{said}\n{expectation.reason}" if expectation.reason else said
+    ElementTree.SubElement(case, "system-out").text = _clean(f"{said}\n{expectation.reason}" if expectation.reason else said)
+
+
+def _clean(text: str) -> str:
+    """XML 1.0 has no way to write most control characters."""
+    return re.sub("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\ufffd", text)
