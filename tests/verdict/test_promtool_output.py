@@ -90,4 +90,5 @@ def test_a_metric_name_is_seen_by_the_template_only_if_the_element_has_one(prome
 
 def test_many_values_of_one_metric_are_told_apart(prometheus: object) -> None:
     requests = [Request.of({"a": "{{ $value }}"}, {"job": "x"}, float(n)) for n in range(50)]
-    assert [render(requests)[request]["a"] for request in requests] == [str(n) for n in range(50)]
+    rendered = render(requests)
+    assert [rendered[request]["a"] for request in requests] == [str(n) for n in range(50)]

@@ -6,9 +6,11 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from pathlib import Path
+from xml.etree import ElementTree
 
 from rich.console import Console
 
+from fleetsim.verdict.junit import write_junit
 from fleetsim.verdict.models import ExpectationVerdict, IncidentSummary, RuleScore, Verdicts
 from fleetsim.verdict.report import print_report, print_summary
 
@@ -68,3 +70,14 @@ def test_a_narrow_terminal_loses_no_words() -> None:
     text = " ".join(printed(60).replace("│", " ").split())
     for words in ("what can be had, [not] at what", "leak-[one]-container", "not_evaluable: needs some_metric · Blind, BlindToo"):
         assert words in text
+
+
+def test_junit_tells_failures_from_errors_and_stays_xml_whatever_a_label_says(tmp_path: Path) -> None:
+    broken = expectation("silent", "Odd", "false_alarm", False, "fired for \x00\x1b[31m<host>")
+    write_junit(tmp_path / "deep" / "junit.xml", [VERDICTS.model_copy(update={"expectations": [*VERDICTS.expectations, broken]})])
+    suite = ElementTree.parse(tmp_path / "deep" / "junit.xml").getroot()[0]
+    assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("5", "2", "1")
+    cases = {case.get("name"): [child.tag for child in case] for case in suite.iter("testcase")}
+    assert cases["alert SlowRule on the target"] == ["failure", "system-out"]
+    assert cases["silent Blind on the target"] == ["error", "system-out"]
+    assert suite.findall(".//failure")[1].get("message") == "fired for \ufffd\ufffd[31m<host>"
