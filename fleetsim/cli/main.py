@@ -63,6 +63,8 @@ def execute(arguments: list[str]) -> int:
     try:
         code = typer.main.get_command(app).main(args=list(arguments), prog_name="fleetsim", standalone_mode=False)
         code = code if isinstance(code, int) else EXIT_OK
+        if code == EXIT_INTERRUPTED:  # the parser's library has taken the Ctrl-C
+            raise KeyboardInterrupt
         if code != EXIT_OK:
             invocation.say_how_to_repeat()
         return code
@@ -82,11 +84,22 @@ def _other(error: Exception) -> int:
     if callable(words := getattr(error, "format_message", None)):
         context = getattr(error, "ctx", None)
         where = context.command_path if context is not None else "fleetsim"
-        return invocation.fail(f"{str(words()).rstrip('.')}; see {where} --help", EXIT_BAD_INPUT)
+        given = _value_given(getattr(getattr(error, "param", None), "opts", []))
+        return invocation.fail(f"{str(words()).rstrip('.')}{given}; see {where} --help", EXIT_BAD_INPUT)
     if invocation.debug:
         traceback.print_exc()
     kind = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
     return invocation.fail(f"internal error: {kind} (--debug shows where)", EXIT_TOOL_FAILED)
+
+
+def _value_given(options: list[str]) -> str:
+    """What the user wrote for an option; the parser's own sentence does not always say it."""
+    words = invocation.arguments
+    for number, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        if name in options and name.startswith("-"):
+            return f" (it is {value if equals else words[number + 1]!r})" if equals or number + 1 < len(words) else ""
+    return ""
 
 
 def main() -> None:
