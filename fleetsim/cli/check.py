@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fleetsim.cli.options import Json, MetricProfile, Rules, Seed, Threads
+from fleetsim.cli.options import Job, Json, MetricProfile, Rules, Seed, Threads
 from fleetsim.cli.output import console, invocation, progress
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ def check(
     scenarios: Annotated[list[Path], typer.Argument(help="Scenario files.", metavar="SCENARIO...")],
     rules: Rules = None,
     seed: Seed = None,
+    job: Job = None,
     profile: MetricProfile = "full",
     threads: Threads = None,
     out: Annotated[Path | None, typer.Option("--out", help="Keep runs and HTML reports in DIR/NAME.", metavar="DIR")] = None,
@@ -36,22 +37,22 @@ def check(
     json: Json = False,
 ) -> int:
     """Simulate every SCENARIO and judge the alert rules: caught, missed, quiet or false alarm. Exit code 0: all as expected."""
-    from fleetsim.cli.rule_files import metrics_needed, rule_files_for
+    from fleetsim.cli.rule_files import job_asked_for, metrics_needed, rule_files_for
     from fleetsim.fleet.controller import run_plan
     from fleetsim.fleet.plan import make_plan
     from fleetsim.fleet.scenario import load_scenario
     from fleetsim.observe.catalog import profile as profile_called
+    from fleetsim.observe.targets import TargetTemplate
     from fleetsim.rundir.writer import claim
     from fleetsim.verdict.check import judge_run
     from fleetsim.verdict.junit import write_junit
-    from fleetsim.verdict.rules import load_rule_files
 
     profile_called(profile)
-    plans = [make_plan(load_scenario(path), seed) for path in scenarios]
+    loaded = [load_scenario(path) for path in scenarios]
+    files = [rule_files_for(scenario, rules or []) for scenario in loaded]
+    asked = [job_asked_for(chosen) for chosen in files]  # reads them all: a bad rule file is told now
+    plans = [make_plan(scenario, seed, job or name or TargetTemplate.job) for scenario, name in zip(loaded, asked, strict=True)]
     folders = _folder_names(plans)
-    files = [rule_files_for(plan.scenario, rules or []) for plan in plans]
-    for chosen in dict.fromkeys(map(tuple, files)):
-        load_rule_files(chosen)
     results: list[Verdicts] = []
     with ExitStack() as stack:
         root = out or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fleetsim-check-")))

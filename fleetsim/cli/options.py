@@ -17,7 +17,11 @@ MetricProfile = Annotated[
 ]
 Rules = Annotated[
     list[Path] | None,
+    typer.Option("--rules", help="A rule file besides those of the scenario; may be repeated (default: rules/ beside it).", metavar="FILE"),
+]
+Job = Annotated[
+    str | None,
     typer.Option(
-        "--rules", help="A Prometheus rule file; may be repeated (default: the scenario's, else rules/ beside it).", metavar="FILE"
+        "--job", help="The job label of the hosts' targets (default: the one the rules select, else node-exporter).", metavar="NAME"
     ),
 ]

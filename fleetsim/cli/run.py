@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from fleetsim.cli.options import Json, MetricProfile, Rules, Seed, Threads
+from fleetsim.cli.options import Job, Json, MetricProfile, Rules, Seed, Threads
 from fleetsim.cli.output import invocation, progress, say
 from fleetsim.errors import EXIT_OK
 
@@ -21,6 +21,7 @@ def run(
     seed: Seed = None,
     profile: MetricProfile = "full",
     rules: Rules = None,
+    job: Job = None,
     threads: Threads = None,
     json: Json = False,
 ) -> int:
@@ -32,7 +33,7 @@ def run(
     from fleetsim.observe.catalog import profile as profile_called
 
     loaded = load_scenario(scenario)
-    plan = make_plan(loaded, seed)
+    plan = make_plan(loaded, seed) if job is None else make_plan(loaded, seed, job)
     invocation.seeds[loaded.name] = plan.seed
     chosen = profile_called(profile)
     if profile == "rules":

@@ -70,7 +70,10 @@ class HostKeys(Keys):
     disk: str | None = Field(None, description=f"kind of disk: {', '.join(DISKS)} (default nvme; to be said where there is swap)")
     sysctl: dict[str, int] = Field(default_factory=dict, description="kernel settings, such as {vm.swappiness: 10}")
     thp: Literal["always", "madvise", "never"] = Field("madvise", description="transparent huge pages")
-    labels: dict[str, str] = Field(default_factory=dict, description="further labels of the hosts' scrape targets")
+    labels: dict[str, str] = Field(
+        default_factory=dict,
+        description="labels of the hosts' scrape targets, such as {site: north, job: node}; {host} and {group} stand for names",
+    )
     files: dict[str, Annotated[PositiveSize, _sizes(1, 1 << 50)]] = Field(
         default_factory=dict, description="files on the data disk, such as {/data/big.bin: 200GiB}"
     )
@@ -89,8 +92,10 @@ class HostKeys(Keys):
     @classmethod
     def _labels(cls, labels: dict[str, str]) -> dict[str, str]:
         for name in labels:
-            if not _LABEL.fullmatch(name) or name.startswith("__") or name in ("job", "instance"):
-                raise ValueError(f"{name!r} cannot be a label; a label is letters, digits and '_', and neither job nor instance")
+            if not _LABEL.fullmatch(name) or name.startswith("__"):
+                raise ValueError(
+                    f"{name!r} cannot be a label; a label is letters, digits and '_', such as site, and does not start with '__'"
+                )
         return labels
 
     @field_validator("files")
@@ -134,4 +139,6 @@ class ScenarioKeys(Keys):
     fleet: list[dict[str, Any]] = Field(description="groups of hosts", min_length=1, max_length=1000)
     timeline: list[dict[str, Any]] = Field(default_factory=list, description="what goes wrong, and when", max_length=1000)
     expect: list[dict[str, Any]] = Field(default_factory=list, description="what must be seen", max_length=1000)
-    rules: list[str] = Field(default_factory=list, description="rule files to judge by default, relative to this file", max_length=100)
+    rules: list[str] = Field(
+        default_factory=list, description="rule files that belong to the scenario, relative to it; --rules adds to them", max_length=100
+    )

@@ -80,8 +80,8 @@ class Plan:
         return sorted(every, key=lambda command: command.t_ns)  # stable: one instant keeps the order of the file
 
 
-def make_plan(scenario: Scenario, seed: int | None = None) -> Plan:
-    """The plan of `scenario`; `seed` overrides the scenario's own."""
+def make_plan(scenario: Scenario, seed: int | None = None, job: str = TargetTemplate.job) -> Plan:
+    """The plan of `scenario`; `seed` overrides the scenario's own. `job`: of the scrape targets whose group names none."""
     seed = scenario.keys.seed if seed is None else seed
     roster = roster_of(scenario)
     chosen = _choose(scenario, roster, seed)
@@ -102,7 +102,7 @@ def make_plan(scenario: Scenario, seed: int | None = None) -> Plan:
         duration_ns=scenario.keys.duration,
         start_unix_s=START_UNIX_S,
         hosts=hosts,
-        scrape_targets=tuple(_scrape_target(scenario, host, group) for host, group in groups.items()),
+        scrape_targets=tuple(_scrape_target(scenario, host, group, job) for host, group in groups.items()),
         scrape_interval_ms=SCRAPE_INTERVAL_MS,
         faults=faults,
         expectations=tuple(expectations_of(scenario, roster, faults)),
@@ -186,8 +186,10 @@ def _target(fault_id: str, subject: Subject, group: Group) -> Target:
     )
 
 
-def _scrape_target(scenario: Scenario, host: str, group: Group) -> ScrapeTarget:
+def _scrape_target(scenario: Scenario, host: str, group: Group, job: str) -> ScrapeTarget:
+    labels = {"job": job, "instance": TargetTemplate.instance, **group.keys.labels}
+    further = {name: text for name, text in labels.items() if name not in ("job", "instance")}
     try:
-        return make_target(host, group.keys.name, TargetTemplate(labels=group.keys.labels))
+        return make_target(host, group.keys.name, TargetTemplate(job=labels["job"], instance=labels["instance"], labels=further))
     except BadInput as error:
         raise scenario.source.refuse((*group.place, "labels"), error.sentence) from None

@@ -73,7 +73,7 @@ BAD: dict[str, tuple[str, str, int, list[str]]] = {
     ),
     "a sysctl out of range": ("memory: 4GiB", "memory: 4GiB\n    sysctl: {vm.swappiness: 300}", 8, ["300", "0 to 200"]),
     "an unknown thp mode": ("memory: 4GiB", "memory: 4GiB\n    thp: sometimes", 8, ["'sometimes'", "'always', 'madvise' or 'never'"]),
-    "a label that Prometheus owns": ("memory: 4GiB", "memory: 4GiB\n    labels: {job: mine}", 8, ["'job'", "label"]),
+    "a label that Prometheus owns": ("memory: 4GiB", "memory: 4GiB\n    labels: {__site: mine}", 8, ["'__site'", "label"]),
     "a file without a path": ("memory: 4GiB", "memory: 4GiB\n    files: {big: 1GiB}", 8, ["'big'", "/data/big.bin"]),
     "a file of nothing": ("memory: 4GiB", "memory: 4GiB\n    files: {/data/a: 0}", 8, ["0", "512MiB"]),
     "a bad name": ("name: web", "name: Web_1", 6, ["'Web_1'", "small letters"]),
