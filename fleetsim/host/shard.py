@@ -21,10 +21,10 @@ from fleetsim.host.oom_log import oom_report
 from fleetsim.host.programs import Names, add_task, add_thread
 from fleetsim.host.spec import Command, Event, HostSpec, TaskSpec
 from fleetsim.host.state import HOST
-from fleetsim.host.step import run_until
+from fleetsim.host.step import check_host, run_host
 from fleetsim.linux import events as ev
 from fleetsim.linux import mm_types as mm
-from fleetsim.linux.check import RULES, validate_fast
+from fleetsim.linux.check import RULES
 from fleetsim.linux.oom_kill import send_sigkill
 from fleetsim.linux.oom_report import stamp
 
@@ -67,7 +67,7 @@ class Shard:
             self._run(host_index, max(command.t_ns, int(row["now_ns"])))
             self._carry_out(host_index, command)
         self._run(host_index, until_ns)
-        if code := validate_fast(row):
+        if code := check_host(self.records, host_index):
             raise ToolFailed(f"host {self.names[host_index]} at {int(row['now_ns']) / 1e9:.3f} s, seed {self.seed}: {RULES[code]}")
 
     def drain_events(self) -> list[Event]:
@@ -88,9 +88,10 @@ class Shard:
 
     def _run(self, i: int, until_ns: int) -> None:
         row = self.records[i]
-        while not run_until(row, until_ns):
+        while not run_host(self.records, i, until_ns):
             self._collect(i)
-        self._collect(i)
+        if row["nr_events"] or row["event_seq"]:
+            self._collect(i)
 
     def _emit(self, i: int, t_ns: int, kind: str, subject: str, data: dict[str, Any]) -> None:
         self._events.append(Event(t_ns, self.names[i], self._seq[i], kind, subject, data))

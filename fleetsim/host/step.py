@@ -12,6 +12,7 @@ from __future__ import annotations
 from fleetsim.hardware.cpu import START
 from fleetsim.host.impact import WINDOW_NS, measure_pace
 from fleetsim.law import law
+from fleetsim.linux.check import validate_fast
 from fleetsim.linux.exit import exit_mmap, start_task
 from fleetsim.linux.kswapd import run_kswapd
 from fleetsim.linux.mm_types import NS_PER_S, PSI_CPU, TASK_EXITING, TASK_RUNNING, TASK_WAITING
@@ -157,3 +158,21 @@ def run_until(row, until_ns):
     update(row)
     row["cpu_ns"][3] = until_ns * row["cpus"] - row["cpu_ns"][0] - row["cpu_ns"][2]
     return True
+
+
+@law
+def run_host(records, i, until_ns):
+    """`run_until` for host `i` of a shard. Called from Python an array is recognised at once, a single record is not (28 µs against 0.5 µs).
+
+    Source: measured with Numba 0.68.
+    """
+    return run_until(records[i], until_ns)
+
+
+@law
+def check_host(records, i):
+    """`validate_fast` for host `i` of a shard; see `run_host` for why.
+
+    Source: linux/check.py.
+    """
+    return validate_fast(records[i])

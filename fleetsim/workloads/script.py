@@ -234,5 +234,3 @@ def step(row, th):
         if do_at_once(row, th, op):
             next_op(row, program)
         thread["ready_ns"] = row["now_ns"] + row["spent_ns"] + row["wait_ns"]
-
-
