@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""kswapd: woken below the low mark, at work until some zone is above high, napping 100 ms before it sleeps (kernel-laws §3.9)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fleetsim.linux.kswapd import NAP_NS, NEVER, end_run, run_kswapd, wakeup_kswapd
+from fleetsim.linux.mm_types import DEF_PRIORITY, KSWAPD_NAP, KSWAPD_RUN, KSWAPD_SLEEP, MAX_RECLAIM_RETRIES, WMARK_HIGH
+from tests.host.worlds import PAGES, World, world
+
+
+def starved(free_over_high: int) -> World:
+    """An idle host whose zones have `free_over_high` pages more (or less) than high + reserve, the rest taken by the kernel."""
+    w = world(256)
+    for zone in w.row["zones"]:
+        if zone["managed"]:
+            taken = int(zone["free"]) - (int(zone["wmark"][WMARK_HIGH] + zone["reserve"]) + free_over_high)
+            zone["free"] -= taken
+            zone["pinned"] += taken
+            w.row["other_kernel"] += taken
+    w.row["now_ns"] = 1_000_000_000
+    return w
+
+
+def state(w: World, **fields: Any) -> Any:
+    kswapd = w.row["kswapd"]
+    for name, value in fields.items():
+        kswapd[name] = value
+    return kswapd
+
+
+def test_woken_from_sleep_it_runs_at_once_at_the_lowest_pressure() -> None:
+    w = starved(-10)
+    wakeup_kswapd(w.row)
+    kswapd = w.row["kswapd"]
+    assert (kswapd["state"], kswapd["next_ns"], kswapd["cursor"]) == (KSWAPD_RUN, w.row["now_ns"], -1)
+    assert w.row["scan"][0]["priority"] == DEF_PRIORITY
+    assert w.vm("pageoutrun") == 1
+    assert w.vm("kswapd_low_wmark_hit_quickly") == 0
+
+
+@pytest.mark.parametrize(
+    ("why", "over", "fields"),
+    [
+        ("already at work", -10, {"state": KSWAPD_RUN}),
+        ("hopeless", -10, {"failures": MAX_RECLAIM_RETRIES}),
+        ("balanced", +1, {}),
+    ],
+)
+def test_a_wake_up_is_ignored_when_it_is(why: str, over: int, fields: dict[str, int]) -> None:
+    w = starved(over)
+    before = state(w, **fields).copy()
+    wakeup_kswapd(w.row)
+    assert w.row["kswapd"] == before, why
+    assert w.vm("pageoutrun") == 0
+
+
+def test_woken_during_its_nap_it_slept_too_early() -> None:
+    w = starved(-10)
+    state(w, state=KSWAPD_NAP, next_ns=w.row["now_ns"] + 50)
+    wakeup_kswapd(w.row)
+    assert w.row["kswapd"]["state"] == KSWAPD_RUN
+    assert w.vm("kswapd_low_wmark_hit_quickly") == 1
+
+
+def test_a_nap_that_ends_balanced_becomes_sleep_and_one_that_does_not_a_run() -> None:
+    calm, pressed = starved(+1), starved(-1)
+    for w in (calm, pressed):
+        state(w, state=KSWAPD_NAP, next_ns=w.row["now_ns"])
+        run_kswapd(w.row)
+    assert (calm.row["kswapd"]["state"], calm.row["kswapd"]["next_ns"]) == (KSWAPD_SLEEP, NEVER)
+    assert pressed.row["kswapd"]["state"] == KSWAPD_RUN
+    assert (calm.vm("kswapd_high_wmark_hit_quickly"), pressed.vm("kswapd_high_wmark_hit_quickly")) == (0, 1)
+
+
+def test_a_hopeless_kswapd_sleeps_although_nothing_is_balanced() -> None:
+    w = starved(-10)
+    state(w, state=KSWAPD_NAP, next_ns=w.row["now_ns"], failures=MAX_RECLAIM_RETRIES)
+    run_kswapd(w.row)
+    assert w.row["kswapd"]["state"] == KSWAPD_SLEEP
+
+
+def test_a_balanced_run_ends_in_a_nap_of_a_tenth_of_a_second() -> None:
+    w = starved(+1)
+    state(w, state=KSWAPD_RUN, cursor=-1)
+    run_kswapd(w.row)
+    assert w.row["kswapd"]["state"] == KSWAPD_NAP
+    assert w.row["kswapd"]["next_ns"] == w.row["now_ns"] + 100_000_000
+    assert NAP_NS == 100_000_000
+
+
+@pytest.mark.parametrize(
+    ("reclaimed", "priority", "before", "after"),
+    [
+        (0, 0, 3, 4),  # fruitless at full pressure: a failure
+        (0, 5, 3, 3),  # stopped early because the node was balanced meanwhile: no failure
+        (1, 0, 3, 0),  # one page is success
+    ],
+)
+def test_only_a_whole_run_without_one_page_is_a_failure(reclaimed: int, priority: int, before: int, after: int) -> None:
+    w = starved(-10)
+    state(w, state=KSWAPD_RUN, failures=before)
+    w.row["scan"][0]["reclaimed"], w.row["scan"][0]["priority"] = reclaimed, priority
+    end_run(w.row)
+    assert w.row["kswapd"]["failures"] == after
+    assert w.row["kswapd"]["state"] == KSWAPD_RUN, "not balanced: it goes on at once"
+
+
+def test_the_sixteenth_failure_makes_it_give_up() -> None:
+    """No swap and no cache: nothing to reclaim. 16 fruitless runs (mm/internal.h MAX_RECLAIM_RETRIES), then silence."""
+    w = world(256, tasks={"hog": "mmap_anon A 176 | touch A 176 100 | sleep 100"}).at(30)
+    kswapd = w.row["kswapd"]
+    assert (kswapd["failures"], kswapd["state"]) == (MAX_RECLAIM_RETRIES, KSWAPD_SLEEP)
+    assert w.vm("pageoutrun") == MAX_RECLAIM_RETRIES
+    assert w.kills() == []
+
+
+def test_it_sleeps_as_long_as_free_memory_is_above_low_and_then_keeps_it_between_the_marks() -> None:
+    """
+    before  an idle host of 256 MiB
+    ask     a file of 1200 MiB streamed once, 100 MiB/s
+    after   nothing is scanned until MemFree has fallen to the low mark; from then on a saw-tooth above it, by kswapd alone
+    """
+    w = world(256, files={"/stream": 1200}, tasks={"reader": "read_file /stream 1200 100"})
+    # the DMA zone keeps a part of its pages from everybody: what counts is the zone that serves
+    zone = w.row["zones"][1]
+    least, low, high = (int(mark) for mark in zone["wmark"])
+    seen = []
+    for step in range(1, 121):
+        w.at(step * 0.1)
+        if int(zone["free"]) > low and not seen:
+            assert w.vm("pgscan_kswapd") == 0
+        elif w.progress_mib("reader") < 1200:
+            seen.append(int(zone["free"]))
+    assert len(seen) > 50
+    assert min(seen) >= least, "between its slices the reader may go on down to min"
+    assert low < sum(seen) / len(seen) < high + 64
+    assert max(seen) <= high + w.row["totalram"] // 100 + 64, "it overshoots by less than a pass over one percent of memory"
+    assert w.vm("pgscan_kswapd") == w.vm("pgsteal_kswapd") > 900 * PAGES, "used once: every look is a hit"
+    assert w.vm("allocstall_movable") == w.vm("pgscan_direct") == 0
+    assert w.at(20).row["kswapd"]["state"] == KSWAPD_SLEEP
+
+
+def test_its_whole_run_is_memory_pressure_of_the_host_and_of_no_cgroup() -> None:
+    w = world(256, files={"/s": 600}, cgroups={"box": {}}, tasks={"box/reader": "read_file /s 600 100"}).at(8)
+    stalled = int(w.row["psi_total_ns"][2][0])
+    assert stalled > 0
+    assert int(w.cg("box")["psi_total_ns"][2][0]) == 0
+    assert int(w.row["cpu_ns"][2]) >= stalled, "kswapd's processor time"
