@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fleetsim.cli.options import Job, Json, MetricProfile, Rules, Seed, Threads
-from fleetsim.cli.output import console, invocation, progress
+from fleetsim.cli.output import console, invocation, progress, say_notes
 
 if TYPE_CHECKING:
     from fleetsim.fleet.plan import Plan
@@ -61,6 +61,7 @@ def check(
         for plan, name, rule_files in zip(plans, folders, files, strict=True):
             invocation.seeds[plan.scenario.name] = plan.seed
             metrics = profile_called(profile, metrics_needed(rule_files) if profile == "rules" else ())
+            say_notes(plan.scenario.name, plan.notes)
             with progress(plan.scenario.name) as show:
                 run_plan(plan, root / name, metrics, threads, show)
                 tests = unit_tests / name if unit_tests is not None else None

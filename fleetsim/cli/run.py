@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from fleetsim.cli.options import Job, Json, MetricProfile, Rules, Seed, Threads
-from fleetsim.cli.output import invocation, progress, say
+from fleetsim.cli.output import invocation, progress, say, say_notes
 from fleetsim.errors import EXIT_OK
 
 
@@ -39,6 +39,7 @@ def run(
     if profile == "rules":
         chosen = profile_called(profile, metrics_needed(rule_files_for(loaded, rules or [])))
     folder = out or Path("runs") / f"{loaded.name}-{plan.seed}"
+    say_notes(loaded.name, plan.notes)
     with progress(loaded.name) as show:
         result = run_plan(plan, folder, chosen, threads, show)
     if json:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from fleetsim.cli.options import Json
-from fleetsim.cli.output import counted, invocation, say
+from fleetsim.cli.output import counted, invocation, say, say_notes
 from fleetsim.errors import EXIT_BAD_INPUT, EXIT_OK, BadInput
 
 HEAD_BYTES = 1 << 16
@@ -60,6 +60,7 @@ def _looked_at(file: Path) -> tuple[str, str]:
         rules = load_rule_files([file])
         return "rules", f"{counted(rules.rules, 'rule')} in {counted(rules.groups, 'group')}"
     plan = make_plan(load_scenario(file))
+    say_notes(plan.scenario.name, plan.notes)
     return "scenario", ", ".join(
         counted(items, word) for items, word in ((plan.hosts, "host"), (plan.faults, "fault"), (plan.expectations, "expectation"))
     )

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Does a host fit into its record? The kernel's tables have fixed sizes; what is known to be too much is refused before the run.
 
+And what does nothing: a setting that exists in Linux but that no simulated law reads yet is told to the user, never passed over.
+
 Leaves out: what only the run can show (a fork bomb fills the task table: the kernel then answers EAGAIN, and the history says so).
 """
 
@@ -10,7 +12,7 @@ from collections.abc import Iterable
 
 from fleetsim.containers.ops import areas_mapped
 from fleetsim.host.spec import Command, HostSpec, TaskSpec
-from fleetsim.linux.mm_types import NR_AREAS, NR_CGROUPS, NR_FILES, NR_TASKS, NR_THREADS
+from fleetsim.linux.mm_types import NR_AREAS, NR_CGROUPS, NR_FILES, NR_TASKS, NR_THREADS, SYSCTL_NAMES
 from fleetsim.workloads.script import NR_OPS
 
 
@@ -38,3 +40,11 @@ def too_much(spec: HostSpec, commands: Iterable[Command]) -> str | None:
         if count > capacity:
             return f"a host of this group needs {count} {what}, faults included; a simulated host holds {capacity}, write fewer"
     return None
+
+
+def without_effect(hosts: Iterable[HostSpec], commands: Iterable[Command]) -> list[str]:
+    """One sentence for every kernel setting that is written but that nothing simulated reads."""
+    written = {name for host in hosts for name in host.sysctl}
+    written |= {str(command.args["name"]) for command in commands if command.kind == "sysctl"}
+    unread = sorted(name for name in written if name.removeprefix("vm.").replace("-", "_") not in SYSCTL_NAMES)
+    return [f"{name} is set, but nothing simulated reads it yet: it changes nothing here" for name in unread]

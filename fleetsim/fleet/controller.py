@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -111,14 +112,18 @@ def run_timeline(plan: Plan, engine: Engine, history: History, progress: Progres
     now_ns = 0
     while now_ns < plan.duration_ns:
         until_ns = _next_look(plan, now_ns)
-        due = [command for command in waiting if command.t_ns < until_ns]
-        waiting = [command for command in waiting if command.t_ns >= until_ns]
+        cut = bisect_left(waiting, until_ns, key=_when)
+        due, waiting = waiting[:cut], waiting[cut:]
         events = engine.advance(until_ns, due)
         history.take(events)
-        again = _faults_again(plan, events, until_ns)
-        waiting = sorted([*again, *waiting], key=lambda command: command.t_ns)
+        if again := _faults_again(plan, events, until_ns):
+            waiting = sorted([*again, *waiting], key=_when)
         now_ns = until_ns
         progress("simulating", now_ns / plan.duration_ns)
+
+
+def _when(command: Command) -> int:
+    return command.t_ns
 
 
 def _next_look(plan: Plan, now_ns: int) -> int:
@@ -137,6 +142,8 @@ def _is_open(fault: PlannedFault, t_ns: int) -> bool:
 def _faults_again(plan: Plan, events: list[Event], at_ns: int) -> list[Command]:
     """A restarted process has its leak again."""
     restarts = [event for event in events if event.kind == "restart"]
+    if not restarts:
+        return []
     return [
         command
         for fault in plan.faults

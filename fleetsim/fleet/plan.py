@@ -14,7 +14,7 @@ from typing import Any
 from fleetsim.containers.pod import container_cgroup, pod_cgroup
 from fleetsim.errors import BadInput
 from fleetsim.faults.base import Fault, Target
-from fleetsim.fleet.capacity import too_much
+from fleetsim.fleet.capacity import too_much, without_effect
 from fleetsim.fleet.expectations import expectations_of
 from fleetsim.fleet.hosts import START_UNIX_S, host_spec, roster_of
 from fleetsim.fleet.scenario import Group, Scenario, TimelineEntry
@@ -73,6 +73,7 @@ class Plan:
     faults: tuple[PlannedFault, ...]
     expectations: tuple[Expectation, ...]
     placements: tuple[Placement, ...]
+    notes: tuple[str, ...]  # what the user should know before trusting the result
 
     def commands(self) -> list[Command]:
         """Everything that the timeline does to hosts, in order of time."""
@@ -107,6 +108,7 @@ def make_plan(scenario: Scenario, seed: int | None = None, job: str = TargetTemp
         faults=faults,
         expectations=tuple(expectations_of(scenario, roster, faults)),
         placements=tuple(Placement(kind="pod", name=pod.name, host=host) for host, group in groups.items() for pod in group.pods),
+        notes=tuple(without_effect(hosts, [command for fault in faults for command in fault.inject()])),
     )
 
 

@@ -201,3 +201,9 @@ def test_a_scenario_may_leave_out_all_that_has_a_default(tmp_path: Path) -> None
 def test_sizes_may_be_written_with_and_without_the_b(tmp_path: Path) -> None:
     plan = make_plan(load_scenario(write(tmp_path, GOOD.replace("4GiB", "4Gi").replace("2MiB/s", "2Mi/s"))))
     assert plan.hosts[0].memory_bytes == 4 << 30
+
+
+def test_a_setting_that_no_law_reads_is_told_and_not_passed_over(tmp_path: Path) -> None:
+    with_both = GOOD.replace("memory: 4GiB", "memory: 4GiB\n    sysctl: {vm.vfs_cache_pressure: 50, vm.swappiness: 10}")
+    notes = make_plan(load_scenario(write(tmp_path, with_both))).notes
+    assert [note.split()[0] for note in notes] == ["vm.vfs_cache_pressure"]
