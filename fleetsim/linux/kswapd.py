@@ -8,7 +8,7 @@
     NAP    over and no longer balanced              → RUN (high_wmark_hit_quickly)
     NAP    over and still balanced, or hopeless     → SLEEP
 
-It works in slices, one lruvec at one priority each, so that tasks go on between them; the balanced test comes only
+It works in slices, a part of one lruvec or several small ones each, so that tasks go on between them; the balanced test comes only
 between passes, and that overshoot is the saw-tooth seen in MemFree.
 Leaves out: watermark boost, orders above 0, kcompactd's wake-up.
 """
@@ -26,20 +26,22 @@ from fleetsim.linux.mm_types import (
     LRU_ACTIVE_ANON,
     LRU_INACTIVE_ANON,
     MAX_RECLAIM_RETRIES,
-    NS_PER_MS,
     PSI_MEM,
     SWAP_CLUSTER_MAX,
     VM,
 )
 from fleetsim.linux.psi import stall
 from fleetsim.linux.shrink_list import shrink_active_list
-from fleetsim.linux.vmscan import prepare_scan_count, snapshot_refaults, visit
+from fleetsim.linux.vmscan import get_scan_count, may_shrink, prepare_scan_count, shrink_slice, snapshot_refaults
 from fleetsim.linux.vmscan_laws import inactive_is_low
 from fleetsim.linux.zonelist import balanced, nr_high
 
+PGSCAN_KSWAPD = VM["pgscan_kswapd"]
 PAGEOUTRUN, LOW_QUICKLY, HIGH_QUICKLY = VM["pageoutrun"], VM["kswapd_low_wmark_hit_quickly"], VM["kswapd_high_wmark_hit_quickly"]
-NAP_NS = 100 * NS_PER_MS
+NAP_NS = 100_000_000
 NEVER = 1 << 62
+SLICE_MIN = 512  # pages of one slice of work at least …
+SLICE_SHARE = 16  # … and at most this part of what the run wants to reclaim
 
 
 @law
@@ -66,6 +68,7 @@ def begin_run(row):
     kswapd["state"] = KSWAPD_RUN
     kswapd["next_ns"] = row["now_ns"]
     kswapd["cursor"] = -1
+    kswapd["midway"] = 0
     row["vm"][PAGEOUTRUN] += 1
     sc["kind"] = BY_KSWAPD
     sc["target"] = 0
@@ -136,6 +139,29 @@ def age_node(row, sc):
 
 
 @law
+def take_turns(row, sc):
+    """Go through the lruvecs of the pass until a slice of work is done: small ones cost no event of their own.
+
+    Source: mm/vmscan.c shrink_node_memcgs.
+    """
+    kswapd = row["kswapd"]
+    budget = max(SLICE_MIN, sc["wanted"] // SLICE_SHARE)
+    looked = row["vm"][PGSCAN_KSWAPD]
+    while kswapd["cursor"] < row["nr_cgroups"] and row["vm"][PGSCAN_KSWAPD] - looked < budget:
+        cg = kswapd["cursor"]
+        if kswapd["midway"] == 0:
+            if not may_shrink(row, sc, cg):
+                kswapd["cursor"] += 1
+                continue
+            get_scan_count(row, sc, cg)
+            sc["lruvec_reclaimed"] = 0
+        kswapd["midway"] = 0 if shrink_slice(row, sc, cg, budget) else 1
+        if kswapd["midway"] > 0:
+            break
+        kswapd["cursor"] += 1
+
+
+@law
 def run_kswapd(row):
     """One slice of kswapd at the host's clock: the end of a nap, the beginning of a pass, or one lruvec.
 
@@ -160,10 +186,7 @@ def run_kswapd(row):
         prepare_scan_count(row, sc)
         kswapd["cursor"] = 0
         sc["spent_ns"] += row["cost"][SYSCALL]
-    # lruvecs until some time has passed: empty and small ones cost no event of their own
-    while kswapd["cursor"] < row["nr_cgroups"] and sc["spent_ns"] < NS_PER_MS:
-        visit(row, sc, kswapd["cursor"])
-        kswapd["cursor"] += 1
+    take_turns(row, sc)
     begin = row["now_ns"]
     kswapd["next_ns"] = begin + sc["spent_ns"]
     row["cpu_ns"][2] += sc["spent_ns"]

@@ -250,6 +250,7 @@ SCAN_CONTROL = np.dtype(
         ("file_is_tiny", "i8"),
         ("nr", "i8", (4,)),  # pages still to scan, by list
         ("goal", "i8", (4,)),  # … as get_scan_count wanted it
+        ("lruvec_reclaimed", "i8"),  # kswapd: of the lruvec whose turn it is
         ("spent_ns", "i8"),  # processor time of the work done
     ]
 )
@@ -260,6 +261,7 @@ KSWAPD = np.dtype(
         ("state", "i8"),
         ("next_ns", "i8"),  # when its next slice of work, or the end of its nap, is due
         ("cursor", "i8"),  # next lruvec of the pass under way, −1: a new pass begins
+        ("midway", "i8"),  # 1: the lruvec at the cursor has had a part of its turn
         ("pass_reclaimed", "i8"),  # sc.reclaimed when the pass began
         ("failures", "i8"),  # kswapd_failures
     ]

@@ -17,7 +17,6 @@ from fleetsim.law import law
 from fleetsim.linux.memcontrol import calculate_protection, event, in_subtree, swap_room
 from fleetsim.linux.mm_types import (
     BY_DIRECT,
-    BY_KSWAPD,
     BY_MEMCG,
     CG,
     DEF_PRIORITY,
@@ -111,7 +110,7 @@ def shrink_list(row, sc, cg, lru, pages):
 
     Source: mm/vmscan.c shrink_list.
     """
-    if lru == LRU_ACTIVE_ANON or lru == LRU_ACTIVE_FILE:
+    if lru in (LRU_ACTIVE_ANON, LRU_ACTIVE_FILE):
         if sc["may_deactivate"][lru // 2] > 0:
             shrink_active_list(row, sc, cg, lru, pages)
         else:
@@ -144,21 +143,17 @@ def cut_to_proportion(sc):
 
 @law
 def shrink_lruvec(row, sc, cg):
-    """Consume this pass's share of the four lists of one lruvec.
-
-    kswapd's target is the sum of the high watermarks and practically never met, so it takes each list in one helping;
-    everybody else takes 32 pages of each list in turn and stops fairly once the target is met.
+    """Consume this pass's share of the four lists of one lruvec: 32 pages of each in turn, stopping fairly at the target.
 
     Source: mm/vmscan.c shrink_lruvec; kernel-laws §3.5.
     """
     get_scan_count(row, sc, cg)
     nr = sc["nr"]
-    helping = 1 << 40 if sc["kind"] == BY_KSWAPD else SWAP_CLUSTER_MAX
     adjusted = sc["kind"] == BY_DIRECT and sc["priority"] == DEF_PRIORITY
     reclaimed = 0
     while nr[LRU_INACTIVE_ANON] + nr[LRU_ACTIVE_FILE] + nr[LRU_INACTIVE_FILE] > 0:
         for lru in range(4):
-            pages = min(nr[lru], helping)
+            pages = min(nr[lru], SWAP_CLUSTER_MAX)
             if pages > 0:
                 nr[lru] -= pages
                 reclaimed += shrink_list(row, sc, cg, lru, pages)
@@ -168,30 +163,65 @@ def shrink_lruvec(row, sc, cg):
             break
         adjusted = True
     sc["reclaimed"] += reclaimed
+    age_anon(row, sc, cg)
+
+
+@law
+def shrink_slice(row, sc, cg, budget):
+    """kswapd's part of the same: up to `budget` pages of what is left in sc["nr"], every list in proportion.
+
+    Between two slices time passes, so that pages sent out are written meanwhile and freed by the next slice of the same
+    pass; without that a pass over a long list would send out far more than it needs.
+
+    returns  bool  True: this lruvec's share is consumed, or the target is met
+
+    Source: mm/vmscan.c shrink_lruvec, cut into slices of our own.
+    """
+    nr = sc["nr"]
+    total = nr[0] + nr[1] + nr[2] + nr[3]
+    done = sc["lruvec_reclaimed"]
+    for lru in range(4):
+        pages = nr[lru] if total <= budget else min(nr[lru], nr[lru] * budget // total + 1)
+        if pages > 0:
+            nr[lru] -= pages
+            done += shrink_list(row, sc, cg, lru, pages)
+    sc["reclaimed"] += done - sc["lruvec_reclaimed"]
+    sc["lruvec_reclaimed"] = done
+    if nr[LRU_INACTIVE_ANON] + nr[LRU_ACTIVE_FILE] + nr[LRU_INACTIVE_FILE] > 0 and done < sc["wanted"]:
+        return False
+    age_anon(row, sc, cg)
+    return True
+
+
+@law
+def age_anon(row, sc, cg):
+    """At the end of a lruvec's turn: deactivate 32 anonymous pages if its inactive list is low.
+
+    Source: mm/vmscan.c shrink_lruvec (its last lines).
+    """
     lruvec = row["cgroups"][cg]
     if row["swap_total"] > 0 and inactive_is_low(lruvec["tree"][LRU_INACTIVE_ANON], lruvec["tree"][LRU_ACTIVE_ANON]):
         shrink_active_list(row, sc, cg, LRU_ACTIVE_ANON, SWAP_CLUSTER_MAX)
 
 
 @law
-def visit(row, sc, cg):
-    """One lruvec's turn in a pass: skip it if it is not in the subtree or protected, else shrink it.
+def may_shrink(row, sc, cg):
+    """True if a lruvec has its turn in a pass: it is in the subtree, has pages, and is not protected.
 
     Source: mm/vmscan.c shrink_node_memcgs; kernel-laws §3.4, §3.11.
     """
     group = row["cgroups"][cg]
     if group["used"] == 0 or not in_subtree(row, cg, sc["target"]):
-        return
+        return False
     calculate_protection(row, sc["target"], cg)
     if group["emin"] > 0 and group["usage"] <= group["emin"]:
-        return
+        return False
     if group["elow"] > 0 and group["usage"] <= group["elow"]:
         if sc["low_reclaim"] == 0:
             sc["low_skipped"] = 1
-            return
+            return False
         event(row, cg, EV_LOW)
-    if group["size"][0] + group["size"][1] + group["size"][2] + group["size"][3] > 0:
-        shrink_lruvec(row, sc, cg)
+    return group["size"][0] + group["size"][1] + group["size"][2] + group["size"][3] > 0
 
 
 @law
@@ -219,7 +249,8 @@ def sweep(row, sc):
         sc["spent_ns"] += row["cost"][SYSCALL]
         prepare_scan_count(row, sc)
         for cg in range(row["nr_cgroups"]):
-            visit(row, sc, cg)
+            if may_shrink(row, sc, cg):
+                shrink_lruvec(row, sc, cg)
         if sc["reclaimed"] >= sc["wanted"]:
             return
 
