@@ -16,7 +16,7 @@ PARALLEL := -n 2 --dist loadfile
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup prometheus tools demo test test-slow lint format bench clean
+.PHONY: help setup warm prometheus tools demo test test-slow lint format bench clean
 
 help:
 	@sed -n '4,9s/^# \{0,1\}//p' Makefile
@@ -38,11 +38,15 @@ demo: setup prometheus
 	  chaos_scenarios/leak-one-container.yaml \
 	  chaos_scenarios/page-cache-fills-memory.yaml
 
-test: setup tools
+# Two cold workers would compile the same laws twice: once, before they start.
+warm: setup
+	@$(VENV)/bin/python -m fleetsim.host.warm
+
+test: setup tools warm
 	$(PYTEST) $(PARALLEL) -m "not slow" $(ARGS)
 
 # pytest's exit code 5 means that nothing is marked slow (or ARGS selected nothing slow): said, and not a failure.
-test-slow: setup tools
+test-slow: setup tools warm
 	@$(PYTEST) $(PARALLEL) -m slow $(ARGS); code=$$?; \
 	if [ $$code -eq 5 ]; then echo "no test is marked slow: nothing to run"; exit 0; fi; exit $$code
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -186,7 +187,7 @@ def run_fidelity(folders: Sequence[Path], out: Path, *, tick_ns: int = 0, progre
         raise BadInput(f"two folders hold the same experiment {twice[0]!r}: their results would overwrite each other")
     result = Fidelity(tick_ns, [], [], {})
     for folder, experiment in experiments:
-        done = replay(experiment, tick_ns, (lambda share, n=experiment.name: progress(n, share)) if progress else None)
+        done = replay(experiment, tick_ns, partial(progress, experiment.name) if progress else None)
         write_replay(done, out / experiment.name)
         if done.unsupported:
             result.unsupported[experiment.name] = done.unsupported

@@ -82,30 +82,30 @@ def zone_infos(row: Any) -> list[ZoneInfo]:
             continue
         pages = rows["low_zone"][:, z] if z < 2 else rows["nr"] - rows["low_zone"].sum(axis=1)
         lists = [int(pages[rows["list"] == lru].sum(dtype="i8")) for lru in range(mm.NR_LRU_LISTS)]
-        wmark = [int(w) for w in zone["wmark"]]
-        reserve = (0, *(int(zone["reserve"]),) * 4)
-        blocks = tuple((n, "M" if n else "") for n in unfragmented(int(zone["free"])))
+        low_min, low_low, low_high = (int(w) for w in zone["wmark"])
         managed = int(zone["managed"])
         infos.append(
             ZoneInfo(
-                name,
-                int(zone["free"]),
-                0,
-                *wmark,
-                0,
-                lists[1],
-                lists[0],
-                lists[3],
-                lists[2],
-                lists[4],
-                0,
-                managed,
-                managed,
-                0,
-                0,
-                0,
-                reserve,
-                blocks,
+                name=name,
+                free=int(zone["free"]),
+                boost=0,
+                min=low_min,
+                low=low_low,
+                high=low_high,
+                reserved_highatomic=0,
+                active_anon=lists[1],
+                inactive_anon=lists[0],
+                active_file=lists[3],
+                inactive_file=lists[2],
+                unevictable=lists[4],
+                writepending=0,
+                present=managed,
+                managed=managed,
+                mlocked=0,
+                free_pcp=0,
+                local_pcp=0,
+                lowmem_reserve=(0, *(int(zone["reserve"]),) * 4),
+                blocks=tuple((n, "M" if n else "") for n in unfragmented(int(zone["free"]))),
             )
         )
     return infos

@@ -16,7 +16,7 @@ from fleetsim.law import Q, law
 from fleetsim.linux.alloc_slowpath import handle_over_high
 from fleetsim.linux.bags import blend_base, expected, open_bag
 from fleetsim.linux.memcontrol import add_file, charge
-from fleetsim.linux.memory import FRESH, count_faults, get_pages
+from fleetsim.linux.memory import count_faults, get_pages
 from fleetsim.linux.mm_inline import add_pages, list_add, list_move
 from fleetsim.linux.mm_types import (
     LRU_ACTIVE_FILE,

@@ -22,7 +22,7 @@ def rmqueue(row, pages, mark):
     mark     int64  WMARK_MIN, WMARK_LOW or WMARK_HIGH
     returns  int64  pages taken; by zone in row["got"]
 
-    Source: mm/page_alloc.c get_page_from_freelist, __zone_watermark_ok (order 0: free must stay above mark + reserve); kernel-laws §1.5, §2.2.
+    Source: mm/page_alloc.c get_page_from_freelist, __zone_watermark_ok (order 0: free stays above mark + reserve); kernel-laws §1.5, §2.2.
     """
     taken = 0
     for back in range(NR_ZONES):

@@ -113,7 +113,7 @@ def begin_op(row, program, op):
     program["quantum"] = 0
     program["deadline_ns"] = row["now_ns"]
     program["begun_ns"] = row["now_ns"]
-    timed = op["code"] == OP_ACCESS or op["code"] == OP_READ_FILE or op["code"] == OP_SLEEP
+    timed = op["code"] in (OP_ACCESS, OP_READ_FILE, OP_SLEEP)
     program["end_ns"] = row["now_ns"] + op["time_ns"] if timed and op["time_ns"] > 0 else 1 << 62
 
 
@@ -222,9 +222,9 @@ def step(row, th):
     if program["fresh_op"]:
         begin_op(row, program, op)
     code = op["code"]
-    if code == OP_TOUCH or code == OP_ACCESS or code == OP_READ_FILE:
+    if code in (OP_TOUCH, OP_ACCESS, OP_READ_FILE):
         work(row, th, program, op)
-    elif code == OP_SLEEP or code == OP_UNTIL:
+    elif code in (OP_SLEEP, OP_UNTIL):
         wake = program["end_ns"] if code == OP_SLEEP else op["time_ns"]
         if row["now_ns"] >= wake:
             next_op(row, program)

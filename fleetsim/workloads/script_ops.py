@@ -24,7 +24,10 @@ PAGES_PER_MIB = 256
 NS_PER_S = 1_000_000_000
 
 UNSUPPORTED = frozenset(
-    "write_file shm hugetlb mlock madvise fork_hold malloc mfree mtrim stat_missing stat_files mkfiles pipes overcommit_probe sysw unlink".split()
+    (
+        "write_file shm hugetlb mlock madvise fork_hold malloc mfree mtrim "
+        "stat_missing stat_files mkfiles pipes overcommit_probe sysw unlink"
+    ).split()
 )
 """Ops of the recordings' language that the simulated kernel has no law for yet."""
 
