@@ -20,6 +20,7 @@ import typer
 
 from fleetsim import __version__
 from fleetsim.cli import bench, check, doctor, fidelity, listing, run, schema, validate
+from fleetsim.cli.interrupt import deliver_interrupts
 from fleetsim.cli.output import invocation
 from fleetsim.errors import EXIT_BAD_INPUT, EXIT_OK, EXIT_TOOL_FAILED, FleetsimError
 
@@ -103,4 +104,10 @@ def _value_given(options: list[str]) -> str:
 
 
 def main() -> None:
-    sys.exit(execute(sys.argv[1:]))
+    deliver_interrupts()
+    code = execute(sys.argv[1:])
+    if code == EXIT_INTERRUPTED:  # at once: a thread may be compiling for a minute yet, and has nothing to lose
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)

@@ -35,6 +35,7 @@ class LocalEngine:
         self._shards: list[ShardRun] = []
         self._shard_of: dict[str, int] = {}
         self._host_at: dict[str, int] = {}
+        self._busy = False  # in an advance, or left it by an exception
 
     def start(self, plan: Plan) -> None:
         size = shard_size(len(plan.hosts))
@@ -54,16 +55,20 @@ class LocalEngine:
         due: list[list[Command]] = [[] for _ in self._shards]
         for command in commands:
             due[self._shard_of[command.host]].append(command)
+        self._busy = True
         done = self._pool.map(lambda pair: pair[0].advance(until_ns, pair[1]), zip(self._shards, due, strict=True))
-        return in_order([event for events in done for event in events])
+        events = in_order([event for events in done for event in events])
+        self._busy = False
+        return events
 
     def read(self, hosts: Sequence[str]) -> list[bytes]:
         return [self._shards[self._shard_of[host]].record(self._host_at[host]) for host in hosts]
 
     def stop(self) -> None:
-        """Hand on the last samples and let the threads go."""
-        for shard in self._shards:
-            shard.drain()
+        """Hand on the last samples and let the threads go. After a failure nobody waits for them: a law may still be compiling."""
+        if not self._busy:
+            for shard in self._shards:
+                shard.drain()
         if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
+            self._pool.shutdown(wait=not self._busy, cancel_futures=True)
             self._pool = None

@@ -38,7 +38,7 @@ def test_ctrl_c_ends_a_run_with_one_sentence(tmp_path: Path) -> None:
         while not (out / "samples").exists() and process.poll() is None:
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
-        stdout, stderr = process.communicate(timeout=300)
+        stdout, stderr = process.communicate(timeout=120)
     assert (process.returncode, stdout) == (130, "")
     assert "Traceback" not in stderr
     assert "fleetsim: interrupted" in stderr
