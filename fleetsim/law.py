@@ -30,7 +30,7 @@ import numba
 import numpy
 
 PACKAGE = Path(__file__).parent
-COMPILED_FOLDERS = ("hardware", "linux", "allocators", "workloads", "host", "observe", "fleet")
+COMPILED_FOLDERS = ("hardware", "linux", "allocators", "workloads", "host", "observe")
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -99,7 +99,7 @@ def law(function: F) -> F:
     if mode() != "python":
         ask = compiled.get_call_template
         compiled.get_call_template = lambda arguments, keywords: ask(_widened(arguments), keywords)
-    return compiled  # type: ignore[no-any-return]
+    return compiled
 
 
 def inlined(function: F) -> F:

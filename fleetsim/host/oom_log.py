@@ -136,7 +136,8 @@ def oom_report(row: Any, names: Names, victims: list[Any]) -> list[str]:
     """The whole report of one OOM: `victims` are the `oom_kill` events of this instant, the chosen one first."""
     first = victims[0]
     victim, invoker, cg = int(first["subject"]), int(first["arg"][0]), int(first["arg"][1])
-    comm, adj = names.task_name(invoker), int(row["tasks"][invoker]["oom_score_adj"])
+    inside = invoker >= 0  # else somebody outside wrote a limit: a shell
+    comm, adj = (names.task_name(invoker), int(row["tasks"][invoker]["oom_score_adj"])) if inside else ("sh", 0)
     lines = oom_invoked(comm, GFP_MEMCG if cg else GFP_GLOBAL, 0, adj)
     lines += memcg_lines(row, names, cg) if cg else mem_info(node_info(row), zone_infos(row))
     alive = (mm.TASK_RUNNING, mm.TASK_EXITING)

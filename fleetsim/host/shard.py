@@ -24,6 +24,7 @@ from fleetsim.host.state import HOST
 from fleetsim.host.step import check_host, run_host
 from fleetsim.linux import events as ev
 from fleetsim.linux import mm_types as mm
+from fleetsim.linux.alloc_slowpath import enforce_limit
 from fleetsim.linux.check import RULES
 from fleetsim.linux.oom_kill import send_sigkill
 from fleetsim.linux.oom_report import stamp
@@ -147,9 +148,12 @@ class Shard:
 
     def _do_start_thread(self, row: Any, names: Names, args: Any) -> None:
         t = self._task(names, args)
-        th = add_thread(row, names, str(args["task"]), args["ops"])
-        names.threads[(str(args["task"]), str(args["thread"]))] = th
-        row["programs"][th]["once"] = 1
+        key = (str(args["task"]), str(args["thread"]))
+        if key not in names.threads:  # the same thread again (its task was restarted) runs its program anew
+            names.threads[key] = add_thread(row, names, key[0], args["ops"])
+        th = names.threads[key]
+        program = row["programs"][th]
+        program["once"], program["op"], program["fresh_op"], program["quantum"] = 1, 0, 1, 0
         thread = row["threads"][th]
         alive = int(row["tasks"][t]["state"]) == mm.TASK_RUNNING
         thread["used"], thread["task"], thread["ready_ns"] = int(alive), t, row["now_ns"]
@@ -173,7 +177,9 @@ class Shard:
         set_sysctl(row, str(args["name"]), int(args["value"]))
 
     def _do_limit(self, row: Any, names: Names, args: Any) -> None:
-        set_limit(row["cgroups"][names.cgroups[str(args["cgroup"])]], str(args["file"]), int(args["bytes"]))
+        cg = names.cgroups[str(args["cgroup"])]
+        set_limit(row["cgroups"][cg], str(args["file"]), int(args["bytes"]))
+        enforce_limit(row, cg)
 
     def _task(self, names: Names, args: Any) -> int:
         if args["task"] not in names.tasks:

@@ -166,3 +166,20 @@ def handle_over_high(row, th, pages):
                     delay = 0
             bill_reclaim(row, cg, delay)
         at = group["parent"]
+
+
+@law
+def enforce_limit(row, cg):
+    """A limit was just written: reclaim down to it; below memory.max kill if sixteen rounds free nothing, below memory.high never.
+
+    Source: mm/memcontrol.c memory_max_write, memory_high_write; kernel-laws §8.1. Leaves out: the time the writer spends,
+    and further kills at once: a victim's memory comes back over time, what is missing then is the next charge's business.
+    """
+    group = row["cgroups"][cg]
+    for limit in (group["max"], group["high"]):
+        retries = MAX_RECLAIM_RETRIES
+        while group["usage"] > limit and retries > 0:
+            if do_try_to_free_pages(row, cg, group["usage"] - limit, BY_MEMCG) == 0:
+                retries -= 1
+    if group["usage"] > group["max"]:
+        out_of_memory(row, cg, -1)

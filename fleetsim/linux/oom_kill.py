@@ -130,7 +130,7 @@ def out_of_memory(row, cg, invoker):
     """Choose and kill (the host is out of memory if `cg` is 0, else that cgroup).
 
     cg       int64  cgroup row
-    invoker  int64  task whose allocation failed
+    invoker  int64  task whose allocation failed, −1 for somebody outside who lowered a limit
     returns  bool   False: nobody can be killed
 
     Source: mm/oom_kill.c out_of_memory; kernel-laws §7.3.
