@@ -34,6 +34,8 @@ BANDS = {
     "firing": "rgba(120,60,180,.22)",
 }
 
+GIB = 1 << 30
+LABELS = {"fault": "bottom left", "harm": "bottom right", "pending": "top left", "firing": "top left"}  # beside, not upon each other
 STYLE = """
 :root { color-scheme: light dark; --line: #8885; --good: #1a7f37; --bad: #cf222e; --odd: #9a6700; }
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1200px; margin: 2rem auto; padding: 0 1rem; }
@@ -51,7 +53,7 @@ def write_html(path: Path, evidence: Evidence, verdicts: Verdicts) -> None:
         f"fleetsim {verdicts.version} · history {verdicts.history_hash[:16]}"
     )
     key = "".join(f'<span style="background:{colour}">{name}</span>' for name, colour in BANDS.items())
-    plots = "".join(_plot(evidence, e) for e in _once(verdicts.expectations))
+    plots = "".join(_plot(evidence, expectations) for expectations in _by_rule(verdicts.expectations))
     body = f"""<h1>{escape(verdicts.scenario)}</h1><p>{escape(str(evidence.run.scenario.get("summary", "")))}</p><p>{escape(facts)}</p>
 <h2>Expectations</h2>{_expectations(verdicts.expectations)}
 <h2>What the rules saw</h2><p class="key">{key}</p>{plots}
@@ -62,9 +64,10 @@ def write_html(path: Path, evidence: Evidence, verdicts: Verdicts) -> None:
     path.write_text(f'<!doctype html><html lang="en"><head>{head}{script}</head><body>{body}</body></html>\n', encoding="utf-8")
 
 
-def _once(expectations: Sequence[ExpectationVerdict]) -> list[ExpectationVerdict]:
-    """One plot per rule."""
-    return list({e.name: e for e in expectations if e.kind != "impact"}.values())
+def _by_rule(expectations: Sequence[ExpectationVerdict]) -> list[list[ExpectationVerdict]]:
+    """One plot per rule, whatever is expected of it and where."""
+    rules = dict.fromkeys(e.name for e in expectations if e.kind != "impact")
+    return [[e for e in expectations if e.kind != "impact" and e.name == name] for name in rules]
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -104,17 +107,24 @@ def _rules(rules: Sequence[RuleScore]) -> str:
     return _table(head, map(row, sorted(rules, key=lambda r: (-r.firings, r.status != "evaluated", r.alert))))
 
 
-def _plot(evidence: Evidence, expectation: ExpectationVerdict) -> str:
-    hosts = _hosts(evidence, expectation)
-    figure = go.Figure(data=_lines(evidence, expectation.name, hosts))
-    for kind, label, start_ns, end_ns in _bands(evidence, expectation.name, hosts):
+def _plot(evidence: Evidence, expectations: Sequence[ExpectationVerdict]) -> str:
+    name = expectations[0].name
+    hosts = _hosts(evidence, expectations[0])
+    lines = _lines(evidence, name, hosts)
+    in_gib = bool(lines) and all(line.name.split()[0].endswith("_bytes") for line in lines)
+    for line in lines if in_gib else []:
+        line.y = [value / GIB for value in line.y]
+    figure = go.Figure(data=lines)
+    for kind, label, start_ns, end_ns in _bands(evidence, name, hosts):
         figure.add_vrect(
             x0=start_ns / NS / 60, x1=end_ns / NS / 60, fillcolor=BANDS[kind], line_width=0, layer="below",
-            annotation_text=label, annotation_position="top left", annotation_font_size=10,
+            annotation_text=label, annotation_position=LABELS[kind], annotation_font_size=10,
         )  # fmt: skip
+    verdicts = ", ".join(dict.fromkeys(e.verdict for e in expectations))
     figure.update_layout(
-        title=f"{expectation.name}: {expectation.verdict}", template="plotly_white", height=420, hovermode="x unified",
-        xaxis_title="minutes of virtual time", legend={"font": {"size": 10}}, margin={"t": 60, "b": 50},
+        title=f"{name}: {verdicts}", template="plotly_white", height=420, hovermode="x unified",
+        xaxis_title="minutes of virtual time", yaxis_title="GiB" if in_gib else "", yaxis_rangemode="tozero", legend={"font": {"size": 10}},
+        margin={"t": 60, "b": 50},
     )  # fmt: skip
     return str(figure.to_html(full_html=False, include_plotlyjs=False))
 
@@ -160,4 +170,16 @@ def _bands(evidence: Evidence, alert: str, hosts: Sequence[str]) -> list[tuple[s
             start_ns = evidence.t_ns(firing.span.start_ms)
             bands += [("pending", "", start_ns, firing.at_ns)] if start_ns < firing.at_ns else []
             bands.append(("firing", f"fires ({span(firing.end_ns - firing.at_ns)})", firing.at_ns, firing.end_ns))
-    return bands[:60]
+    return _merged(bands)[:60]
+
+
+def _merged(bands: list[tuple[str, str, int, int]]) -> list[tuple[str, str, int, int]]:
+    """Bands of one kind that overlap (the same thing on several hosts) are one band, or their colours would add up."""
+    merged: list[tuple[str, str, int, int]] = []
+    for kind, label, start_ns, end_ns in sorted(bands, key=lambda band: (band[0], band[2])):
+        last = merged[-1] if merged else None
+        if last and last[0] == kind and start_ns <= last[3]:
+            merged[-1] = (kind, last[1], last[2], max(last[3], end_ns))
+        else:
+            merged.append((kind, label, start_ns, end_ns))
+    return merged
