@@ -100,9 +100,9 @@ def read_experiment(folder: Path) -> Experiment:
             tasks=tasks,
             measured=measured,
         )
+        return Experiment(given["name"], spec, given["duration_s"], given["sample_s"], tuple(c.name for c in cgroups), tasks)
     except (KeyError, TypeError, AttributeError) as e:
         raise BadInput(f"is not an experiment: {type(e).__name__} {e}", file=folder / "experiment.json") from None
-    return Experiment(given["name"], spec, given["duration_s"], given["sample_s"], tuple(c.name for c in cgroups), tasks)
 
 
 def write_trace(path: Path, rows: Sequence[Mapping[str, object]]) -> None:

@@ -39,7 +39,7 @@ def expected(group, pages, share_q):
     """
     exact = pages * share_q + group["carry"]
     whole = min(pages, exact >> Q)
-    group["carry"] = exact - (whole << Q) if whole < pages else 0
+    group["carry"] = exact - (whole << Q)
     return whole
 
 
