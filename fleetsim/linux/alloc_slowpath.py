@@ -20,6 +20,7 @@ from fleetsim.linux.mm_types import (
     EV,
     MAX_RECLAIM_RETRIES,
     MEMCG_CHARGE_BATCH,
+    NR_WRITEBACK,
     NR_ZONES,
     PSI_MEM,
     SWAP_CLUSTER_MAX,
@@ -48,6 +49,18 @@ def bill_reclaim(row, cg, wait_ns):
     row["wait_ns"] += wait_ns
     row["cpu_ns"][2] += spent
     stall(row, cg, PSI_MEM, begin, begin + spent + wait_ns)
+
+
+@law
+def until_written(row):
+    """Time until the pages that reclaim sent out last are written, ns; 0 if it sent none.
+
+    Source: mm/vmscan.c reclaim_throttle(VMSCAN_THROTTLE_WRITEBACK), by what it waits for.
+    """
+    if row["scan"][1]["sent"] == 0 or row["wb_count"] == 0:
+        return 0
+    last = row["writeback"][(row["wb_head"] + row["wb_count"] - 1) % NR_WRITEBACK]
+    return max(0, last["done_ns"] - row["now_ns"])
 
 
 @law
@@ -92,10 +105,10 @@ def alloc_pages(row, th, pages):
         return got
     task = row["tasks"][thread["task"]]
     reclaimed = do_try_to_free_pages(row, 0, SWAP_CLUSTER_MAX, BY_DIRECT)
-    if reclaimed > 0:
+    if reclaimed + row["scan"][1]["sent"] > 0:
         thread["no_progress"] = 0
         row["kswapd"]["failures"] = 0
-        bill_reclaim(row, task["cg"], 0)
+        bill_reclaim(row, task["cg"], until_written(row))
         got = rmqueue(row, min(pages, SWAP_CLUSTER_MAX), WMARK_MIN)
         return got
     bill_reclaim(row, task["cg"], row["cost"][TICK])  # reclaim_throttle(NOPROGRESS)
@@ -126,14 +139,14 @@ def try_charge(row, th, pages):
         return min(pages, room)
     event(row, level, EV_MAX)
     reclaimed = do_try_to_free_pages(row, level, SWAP_CLUSTER_MAX, BY_MEMCG)
-    bill_reclaim(row, cg, 0)
+    bill_reclaim(row, cg, until_written(row))
     room, _ = margin(row, cg)
     if room > 0:
         return min(pages, room)
-    if reclaimed > 0:
+    if reclaimed + row["scan"][1]["sent"] > 0:
         return 0
     thread["charge_retries"] += 1
-    if swap_room(row, level) > 0:  # writes are under way: the round waits for them
+    if swap_room(row, level) > 0:  # earlier writes may still be under way: the round waits for them
         row["wait_ns"] += row["cost"][TICK]
     if thread["charge_retries"] >= MAX_RECLAIM_RETRIES + 2:  # first try, one after draining the stocks, sixteen retries
         thread["charge_retries"] = 0
@@ -159,12 +172,12 @@ def handle_over_high(row, th, pages):
             event(row, at, EV_HIGH)
             reclaimed = do_try_to_free_pages(row, at, max(pages, SWAP_CLUSTER_MAX), BY_MEMCG)
             delay = 0
-            if reclaimed == 0 and group["usage"] > group["high"]:
+            if reclaimed + row["scan"][1]["sent"] == 0 and group["usage"] > group["high"]:
                 charged = max(pages, MEMCG_CHARGE_BATCH)
                 delay = high_delay_ns(group["usage"], group["high"], charged, HZ)
                 if delay <= 10_000_000:  # too short to be worth a sleep
                     delay = 0
-            bill_reclaim(row, cg, delay)
+            bill_reclaim(row, cg, delay + until_written(row))
         at = group["parent"]
 
 
@@ -181,5 +194,7 @@ def enforce_limit(row, cg):
         while group["usage"] > limit and retries > 0:
             if do_try_to_free_pages(row, cg, group["usage"] - limit, BY_MEMCG) == 0:
                 retries -= 1
+            if row["scan"][1]["sent"] > 0:  # on its way to swap: freed by later scans
+                return
     if group["usage"] > group["max"]:
         out_of_memory(row, cg, -1)

@@ -241,6 +241,7 @@ SCAN_CONTROL = np.dtype(
         ("wanted", "i8"),  # nr_to_reclaim
         ("scanned", "i8"),  # at this priority
         ("reclaimed", "i8"),
+        ("sent", "i8"),  # pages whose write-out this reclaim started: as good as reclaimed once they are written
         ("may_deactivate", "i8", (2,)),  # anon, file: decided once per pass
         ("force_deactivate", "i8"),
         ("skipped_deactivate", "i8"),

@@ -91,6 +91,7 @@ def send_out(row, sc, i, pages):
         return 0
     swap_out(row, i, n)
     sc["spent_ns"] += n * row["cost"][SWAP_OUT]
+    sc["sent"] += n
     return n
 
 

@@ -145,10 +145,14 @@ def cut_to_proportion(sc):
 def shrink_lruvec(row, sc, cg):
     """Consume this pass's share of the four lists of one lruvec: 32 pages of each in turn, stopping fairly at the target.
 
+    Pages sent to swap count towards the target: in life they are written, and freed from the tail, while the pass goes on;
+    here no time passes inside it, and without this a direct reclaimer would send out everything it can reach.
+
     Source: mm/vmscan.c shrink_lruvec; kernel-laws §3.5.
     """
     get_scan_count(row, sc, cg)
     nr = sc["nr"]
+    sent_before = sc["sent"]
     adjusted = sc["kind"] == BY_DIRECT and sc["priority"] == DEF_PRIORITY
     reclaimed = 0
     while nr[LRU_INACTIVE_ANON] + nr[LRU_ACTIVE_FILE] + nr[LRU_INACTIVE_FILE] > 0:
@@ -157,7 +161,7 @@ def shrink_lruvec(row, sc, cg):
             if pages > 0:
                 nr[lru] -= pages
                 reclaimed += shrink_list(row, sc, cg, lru, pages)
-        if reclaimed < sc["wanted"] or adjusted:
+        if reclaimed + sc["sent"] - sent_before < sc["wanted"] or adjusted:
             continue
         if not cut_to_proportion(sc):
             break
@@ -251,7 +255,7 @@ def sweep(row, sc):
         for cg in range(row["nr_cgroups"]):
             if may_shrink(row, sc, cg):
                 shrink_lruvec(row, sc, cg)
-        if sc["reclaimed"] >= sc["wanted"]:
+        if sc["reclaimed"] + sc["sent"] >= sc["wanted"]:
             return
 
 
@@ -262,7 +266,7 @@ def do_try_to_free_pages(row, target, wanted, kind):
     target   int64  cgroup row, 0 for the host
     wanted   int64  pages
     kind     int64  BY_DIRECT or BY_MEMCG
-    returns  int64  pages reclaimed; the processor time it took is row["scan"][1]["spent_ns"]
+    returns  int64  pages reclaimed; row["scan"][1] also says how many were sent to swap and the processor time it took
 
     Source: mm/vmscan.c do_try_to_free_pages, try_to_free_pages, try_to_free_mem_cgroup_pages; kernel-laws §3.3.
     Leaves out: the time that passes inside (the caller waits for it afterwards).
@@ -272,6 +276,7 @@ def do_try_to_free_pages(row, target, wanted, kind):
     sc["target"] = target
     sc["wanted"] = wanted
     sc["reclaimed"] = 0
+    sc["sent"] = 0
     sc["force_deactivate"] = 0
     sc["low_reclaim"] = 0
     sc["spent_ns"] = 0
@@ -280,7 +285,7 @@ def do_try_to_free_pages(row, target, wanted, kind):
             row["vm"][ALLOCSTALL] += 1
         sweep(row, sc)
         snapshot_refaults(row, target)
-        if sc["reclaimed"] > 0:
+        if sc["reclaimed"] + sc["sent"] > 0:
             break
         if sc["skipped_deactivate"] > 0 and sc["force_deactivate"] == 0:
             sc["force_deactivate"] = 1
