@@ -24,7 +24,7 @@ REPO = Path(__file__).resolve().parent.parent
 FILES = repository.files_of(REPO)
 PYTHON = [name for name in FILES if name.endswith(".py")]
 PACKAGE = [name for name in PYTHON if name.startswith("fleetsim/")]
-ENTRY_POINTS = ("fleetsim.cli.main",)
+ENTRY_POINTS = ("fleetsim.cli.main", "fleetsim.__main__", "fleetsim.host.warm")
 FILE_BYTES_MAX = 512 * 1024
 REACHED_FROM_TESTS_ONLY = {
     "fleetsim.observe.exposition": "the page a live Prometheus scrapes; compared with the real exporter's until a game day serves it",

@@ -9,6 +9,7 @@ Leaves out: tables (the verbs make their own).
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 import time
@@ -86,7 +87,8 @@ def console() -> Console:
     """Where tables go; wide when nobody's terminal limits it."""
     from rich.console import Console as RichConsole
 
-    return RichConsole(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False)
+    width = None if sys.stdout.isatty() else int(os.environ.get("COLUMNS") or PIPE_WIDTH)
+    return RichConsole(width=width, highlight=False)
 
 
 def say(text: str) -> None:

@@ -145,7 +145,7 @@ def run_bench(progress: Progress) -> BenchResult:
         progress("compiling every law from cold", 0.0)
         cold = run_python(["-c", COMPILE], cache)
         warm = run_python(["-c", COMPILE], cache)
-    shown = run_python(["-m", "fleetsim.cli.main", "--help"], None)
+    shown = run_python(["-m", "fleetsim", "--help"], None)
     calm, _ = measure_hosts(pressure=False, progress=progress, part=0.1)
     pressure, stolen = measure_hosts(pressure=True, progress=progress, part=0.5)
     return BenchResult(calm, pressure, stolen, HOST.itemsize, cold, warm, shown, simpy_step_us(), TICK_NS // 1_000_000)

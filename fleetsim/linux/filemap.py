@@ -30,6 +30,7 @@ from fleetsim.linux.mm_types import (
     WORKINGSET,
 )
 from fleetsim.linux.psi import stall
+from fleetsim.linux.readahead import init_window
 from fleetsim.linux.shrink_list import count_activated
 from fleetsim.linux.workingset_clock import workingset_refault
 
@@ -44,18 +45,19 @@ def read_disk(row, th, pages, hot):
 
     returns  int64  requests made
 
-    Source: mm/readahead.c page_cache_ra_order (window 32 pages once sequential); kernel-laws §4.1. First-time misses are
+    Source: mm/readahead.c page_cache_ra_order (initial window of a read() of this size); kernel-laws §4.1. First-time misses are
     IO pressure; waiting for pages that had Workingset is memory pressure too (§9).
     """
     task = row["tasks"][row["threads"][th]["task"]]
     disk = row["disk"][0]
-    requests = (pages + RA_PAGES - 1) // RA_PAGES
+    window = init_window(min(pages, RA_PAGES), RA_PAGES)
+    requests = (pages + window - 1) // window
     begin = row["now_ns"] + row["spent_ns"] + row["wait_ns"]
     wait = 0
     left = pages
     for _ in range(requests):
-        wait = submit(disk, begin + wait, min(RA_PAGES, left)) - begin
-        left -= RA_PAGES
+        wait = submit(disk, begin + wait, min(window, left)) - begin
+        left -= window
     disk["reads"] += requests
     row["wait_ns"] += wait
     task["blkio_ns"] += wait

@@ -33,6 +33,7 @@ from fleetsim.linux.mm_types import (
     WORKINGSET,
 )
 from fleetsim.linux.psi import stall
+from fleetsim.linux.readahead import swapin_nr_pages
 from fleetsim.linux.swap import release_slots
 from fleetsim.linux.workingset_clock import workingset_refault
 from fleetsim.linux.zonelist import pin_got, rmqueue
@@ -270,8 +271,8 @@ def access_ordered(row, th, g, at, pages):
         n = get_pages(row, th, min(n, cohort["swapped"]))
         if n == 0:
             return 0
-        window = 1 << row["sysctl"]["page_cluster"]
-        swap_in(row, th, i, n, window, LRU_INACTIVE_ANON)
+        most = 1 << row["sysctl"]["page_cluster"]
+        swap_in(row, th, i, n, swapin_nr_pages(most, True, most, most), LRU_INACTIVE_ANON)  # a sweep hits all it reads ahead
         if row["tasks"][group["task"]]["cg"] > 0:
             handle_over_high(row, th, n)
     elif cohort["wb"] > 0:
@@ -310,7 +311,7 @@ def fault_uniform(row, th, g, pages):
     activate = workingset_refault(row, source, task["cg"], False, n)
     target = open_bag(row, g, task["cg"], LRU_ACTIVE_ANON if activate else LRU_INACTIVE_ANON, 0)
     blend_base(row["cohorts"][target], n, group["touches"] - FRESH * group["pages"])
-    swap_in(row, th, source, n, 1, LRU_INACTIVE_ANON)
+    swap_in(row, th, source, n, swapin_nr_pages(0, False, 0, 1 << row["sysctl"]["page_cluster"]), LRU_INACTIVE_ANON)
     add_pages(row, target, n)
     return n
 

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Puts what the program really prints into README.md: `.venv/bin/python scripts/update-readme.py [RECORDINGS_DIR]`.
+
+Every block between `<!-- output:NAME -->` (or `scenario:NAME`) and `<!-- end -->` is replaced by a fresh run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+FLEETSIM = [sys.executable, "-m", "fleetsim"]
+WIDTH = "118"
+
+
+def printed(*arguments: str) -> str:
+    environment = {**os.environ, "COLUMNS": WIDTH, "NO_COLOR": "1", "TERM": "dumb"}
+    done = subprocess.run([*FLEETSIM, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def demo() -> str:
+    rules = [w for name in ("free-memory", "available-memory") for w in ("--rules", f"chaos_scenarios/rules/{name}.yml")]
+    scenarios = [f"chaos_scenarios/{name}.yaml" for name in ("leak-one-container", "page-cache-fills-memory")]
+    lines = [line.rstrip() for line in printed("check", *rules, *scenarios).strip().splitlines()]
+    return "```text\n" + "\n".join(lines) + "\n```"
+
+
+def scenario(name: str) -> str:
+    text = (ROOT / "chaos_scenarios" / f"{name}.yaml").read_text()
+    return "```yaml\n" + "\n".join(line for line in text.strip().splitlines() if "SPDX" not in line) + "\n```"
+
+
+def fidelity(recordings: Path) -> str:
+    folders = sorted(str(p) for p in recordings.glob("e*") if p.is_dir())
+    result = json.loads(printed("fidelity", "--json", *folders))
+    rows = ["| experiment | series | median error | within 15 % | victims | kills: recorded → simulated | not simulated yet |"]
+    rows.append("|---|---|---|---|---|---|---|")
+    for e in result["experiments"]:
+        shown = "right" if e["victims_right"] else "**wrong**"
+        recorded = ", ".join(f"{name} {t:.2f} s" for t, name in e["kills"]["recorded"]) or "none"
+        simulated = ", ".join(f"{name} {t:.2f} s" for t, name in e["kills"]["simulated"]) or "none"
+        kills = "" if recorded == simulated == "none" else f"{recorded} → {simulated}"
+        median, share = f"{e['median']:.1%}", f"{e['within_15']:.0%}"
+        rows.append(f"| {e['experiment']} | {len(e['series'])} | {median} | {share} | {shown} | {kills} | {', '.join(e['skipped_ops'])} |")
+    s = result["summary"]
+    right = f"{s['victims_right']} of {len(result['experiments'])}"
+    rows.append(f"| **all** | {s['series']} | **{s['median']:.1%}** | **{s['within_15']:.0%}** | {right} | | |")
+    return "\n".join(rows)
+
+
+def main(arguments: list[str]) -> None:
+    recordings = Path(arguments[0]) if arguments else ROOT.parent / "shared" / "recordings"
+    readme = ROOT / "README.md"
+
+    def fresh(match: re.Match[str]) -> str:
+        kind, name = match[1], match[2]
+        if kind == "scenario":
+            body = scenario(name)
+        else:
+            body = demo() if name == "demo" else fidelity(recordings)
+        return f"<!-- {kind}:{name} -->\n{body}\n<!-- end -->"
+
+    pattern = re.compile(r"<!-- (output|scenario):([\w-]+) -->\n(?:.*?<!-- end -->)?", re.DOTALL)
+    readme.write_text(pattern.sub(fresh, readme.read_text()))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
