@@ -79,7 +79,9 @@ def test_the_simple_incidents_are_met_within_five_per_cent_with_the_right_victim
     assert scores[name].victims_right
 
 
-@pytest.mark.parametrize(("name", "victims", "within_s"), [("e02_oom_noswap", ["hog"], 1), ("e03_oom_swap", ["hog"], 3), ("e06_memcg_oom", ["hog"], 1)])
+@pytest.mark.parametrize(
+    ("name", "victims", "within_s"), [("e02_oom_noswap", ["hog"], 1), ("e03_oom_swap", ["hog"], 3), ("e06_memcg_oom", ["hog"], 1)]
+)
 def test_who_dies_and_when(name: str, victims: list[str], within_s: float, scores: dict[str, Score]) -> None:
     """The recordings' own yardstick: kill time ±1 s without swap, ±3 s with it."""
     assert [victim for _, victim in scores[name].simulated_kills] == victims

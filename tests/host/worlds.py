@@ -44,8 +44,8 @@ def cgroup_spec(path: str, limits: Mapping[str, int]) -> CgroupSpec:
 
 def task_spec(name: str, ops: str, **more: Any) -> TaskSpec:
     """`box/app` and `op | op | op`."""
-    cgroup, _, comm = name.rpartition("/")
-    return TaskSpec(comm, tuple(op.strip() for op in ops.split("|")), cgroup=cgroup, **more)
+    path, _, comm = name.rpartition("/")
+    return TaskSpec(comm, tuple(op.strip() for op in ops.split("|")), cgroup=path.rpartition("/")[2], **more)
 
 
 @dataclass
@@ -59,7 +59,8 @@ class World:
 
     def at(self, seconds: float) -> World:
         self.shard.advance(0, round(seconds * mm.NS_PER_S))
-        assert violations(self.row) == []
+        found = violations(self.row)
+        assert not found, found
         return self
 
     def task(self, name: str) -> Any:
@@ -122,9 +123,7 @@ def host_spec(
 
     more = {"cpus": 1, "thp": "never", "cpu_profile": "lab", "disk": FAST_DISK, **more}
     specs = tuple(
-        task_spec(
-            name, ops, oom_score_adj=named(adj, name, 0), start_s=named(start_s, name, 0.0), restart_s=named(restart_s, name, None)
-        )
+        task_spec(name, ops, oom_score_adj=named(adj, name, 0), start_s=named(start_s, name, 0.0), restart_s=named(restart_s, name, None))
         for name, ops in (tasks or {}).items()
     )
     return HostSpec(

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -85,7 +84,6 @@ def uniform(pages: int) -> tuple[World, Any]:
     return w, w.row["groups"][0]
 
 
-@pytest.mark.xfail(strict=True, reason="bags.expected forgets what is left over whenever it grants all the pages of a call")
 @given(st.lists(st.tuples(st.integers(1, 5000), st.integers(0, ONE_Q)), min_size=1, max_size=50))
 @example([(1, ONE_Q * 9 // 10)] * 10)  # ten calls for nine tenths of a page are nine pages, not five
 def test_expected_values_are_never_off_by_a_page_however_they_are_asked_for(steps: list[tuple[int, int]]) -> None:

