@@ -29,7 +29,7 @@ from fleetsim.linux.check import RULES
 from fleetsim.linux.oom_kill import send_sigkill
 from fleetsim.linux.oom_report import stamp
 
-TICK_NS = 100_000_000
+TICK_NS = 200_000_000
 """A fleet's default tick: the longest at which replaying the recordings keeps its score (docs/benchmarks.md)."""
 
 
