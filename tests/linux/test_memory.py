@@ -101,3 +101,18 @@ def test_a_task_that_touches_what_it_could_not_map_goes_on_without() -> None:
     w = world(tasks={"a": "mmap_anon A 900 | touch A 10 100 | sleep 0.5 | exit 3"}).at(2)
     (end,) = w.events("task_exit")
     assert (end.data["exit_code"], w.progress_mib("a")) == (3, 0)
+
+
+def test_memory_that_is_used_at_random_stays_and_memory_that_is_not_goes() -> None:
+    """Accessed bits: of two areas touched alike, the one accessed since is kept when both come to the tail (kernel-laws §3.1)."""
+    w = world(
+        swap_mib=200,
+        swap_disk=FAST_DISK,
+        tasks={
+            "idle": "mmap_anon A 70 | touch A 70 100 | sleep 100",
+            "busy": "mmap_anon A 70 | touch A 70 100 | rewrite A 0 200 random",
+            "grow": "sleep 2 | mmap_anon A 80 | touch A 80 20 | sleep 100",
+        },
+    ).at(7)
+    assert int(w.task("idle")["swapents"]) > 30 * PAGES
+    assert int(w.task("busy")["swapents"]) < 5 * PAGES
