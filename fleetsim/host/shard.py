@@ -28,6 +28,7 @@ from fleetsim.linux.alloc_slowpath import enforce_limit
 from fleetsim.linux.check import RULES
 from fleetsim.linux.oom_kill import send_sigkill
 from fleetsim.linux.oom_report import stamp
+from fleetsim.workloads.script import begin_program
 
 TICK_NS = 200_000_000
 """A fleet's default tick: the longest at which replaying the recordings keeps its score (docs/benchmarks.md)."""
@@ -46,6 +47,7 @@ class Shard:
         self._pending: list[list[Command]] = [[] for _ in specs]
         self._events: list[Event] = []
         self._seq = [0] * len(specs)
+        self._killed: set[tuple[int, str]] = set()  # (host, task) whose impact "killed" is open
         self.dmesg: list[list[str]] = [[] for _ in specs]  # kernel log lines of each host
         for i in range(len(specs)):
             self._emit(i, 0, "boot", self.names[i], {"memory_pages": int(self.records[i]["totalram"])})
@@ -129,12 +131,14 @@ class Shard:
             data = {"impact": IMPACT_NAMES[arg[0]]}
         elif kind in (ev.REFUSED, ev.TABLE_FULL):
             data = {"pages": arg[0]}
-        again = kind == ev.TASK_START and int(self.records[i]["tasks"][int(e["subject"])]["exits"]) > 0
+        again = kind == ev.TASK_START and arg[2] > 0
         self._emit(i, t_ns, "restart" if again else ev.KINDS[kind], name, data)
         killed = {"impact": IMPACT_NAMES[IMPACT_KILLED]}
-        if kind == ev.OOM_KILL:
+        if kind == ev.OOM_KILL and (i, name) not in self._killed:
+            self._killed.add((i, name))
             self._emit(i, t_ns, "impact_start", name, killed)
-        elif again:
+        elif again and (i, name) in self._killed:
+            self._killed.remove((i, name))
             self._emit(i, t_ns, "impact_end", name, killed)
 
     def _carry_out(self, i: int, command: Command) -> None:
@@ -152,11 +156,11 @@ class Shard:
         if key not in names.threads:  # the same thread again (its task was restarted) runs its program anew
             names.threads[key] = add_thread(row, names, key[0], args["ops"])
         th = names.threads[key]
-        program = row["programs"][th]
-        program["once"], program["op"], program["fresh_op"], program["quantum"] = 1, 0, 1, 0
+        row["programs"][th]["once"] = 1
+        begin_program(row, th)
         thread = row["threads"][th]
         alive = int(row["tasks"][t]["state"]) == mm.TASK_RUNNING
-        thread["used"], thread["task"], thread["ready_ns"] = int(alive), t, row["now_ns"]
+        thread["used"], thread["task"], thread["ready_ns"], thread["since_ns"] = int(alive), t, row["now_ns"], row["now_ns"]
 
     def _do_stop_thread(self, row: Any, names: Names, args: Any) -> None:
         th = names.threads.get((str(args["task"]), str(args["thread"])))

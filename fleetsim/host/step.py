@@ -15,9 +15,10 @@ from fleetsim.law import law
 from fleetsim.linux.check import validate_fast
 from fleetsim.linux.exit import exit_mmap, start_task
 from fleetsim.linux.kswapd import run_kswapd
-from fleetsim.linux.mm_types import NS_PER_S, PSI_CPU, TASK_EXITING, TASK_RUNNING, TASK_WAITING
+from fleetsim.linux.mm_types import NS_PER_S, PSI_CPU, PSI_IO, PSI_MEM, TASK_EXITING, TASK_RUNNING, TASK_WAITING
 from fleetsim.linux.psi import productive, stall, update
 from fleetsim.linux.psi_laws import LOAD_EXP_1, LOAD_EXP_5, LOAD_EXP_15, calc_load
+from fleetsim.workloads.script import begin_program
 from fleetsim.workloads.script import step as script_step
 
 LOAD_PERIOD_NS = 5 * NS_PER_S
@@ -45,7 +46,9 @@ def next_due(row, until_ns):
             what, which, when = DUE_TASK, t, due
     for th in range(row["nr_threads"]):
         thread = row["threads"][th]
-        if thread["used"] and thread["ready_ns"] < when and row["tasks"][thread["task"]]["state"] == TASK_RUNNING:
+        if thread["used"] == 0 or thread["ready_ns"] > when or row["tasks"][thread["task"]]["state"] != TASK_RUNNING:
+            continue
+        if thread["ready_ns"] < when or (what == DUE_THREAD and thread["since_ns"] < row["threads"][which]["since_ns"]):
             what, which, when = DUE_THREAD, th, thread["ready_ns"]
     return what, which, max(when, row["now_ns"])
 
@@ -85,18 +88,15 @@ def run_task(row, t):
         return
     start_task(row, t)
     th = task["main_thread"]
-    thread, program = row["threads"][th], row["programs"][th]
+    thread = row["threads"][th]
     thread["used"] = 1
     thread["task"] = t
     thread["ready_ns"] = row["now_ns"] + row["cost"][START]
+    thread["since_ns"] = thread["ready_ns"]
     thread["busy_until_ns"] = 0
     thread["charge_retries"] = 0
     thread["no_progress"] = 0
-    program["op"] = 0
-    program["fresh_op"] = 1
-    program["quantum"] = 0
-    program["progress"] = 0
-    program["due"] = 0
+    begin_program(row, th)
 
 
 @law
@@ -117,6 +117,7 @@ def run_thread(row, th):
         return
     row["spent_ns"] = 0
     row["wait_ns"] = 0
+    row["stall_ns"][:] = 0
     reclaim_before = row["cpu_ns"][2]
     script_step(row, th)
     reclaiming = row["cpu_ns"][2] - reclaim_before
@@ -124,8 +125,12 @@ def run_thread(row, th):
     row["cpu_ns"][0] += useful
     begin = row["now_ns"]
     productive(row, cg, begin, begin + useful)
+    for kind in (PSI_IO, PSI_MEM):  # as if all useful work of the chunk came first: a task cannot work and wait at once
+        if row["stall_ns"][kind] > 0:
+            stall(row, cg, kind, begin + useful, begin + useful + row["stall_ns"][kind])
     row["cpu_free_ns"][cpu] = begin + row["spent_ns"]
     thread["busy_until_ns"] = begin + row["spent_ns"] + row["wait_ns"]
+    thread["since_ns"] = thread["ready_ns"]
     if row["spent_ns"] + row["wait_ns"] == 0 and thread["used"] and thread["ready_ns"] <= begin:
         thread["ready_ns"] = begin + 1  # nothing is free of charge: an op without cost still lets time pass
 

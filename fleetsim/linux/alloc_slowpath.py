@@ -29,7 +29,6 @@ from fleetsim.linux.mm_types import (
     WMARK_MIN,
 )
 from fleetsim.linux.oom_kill import out_of_memory
-from fleetsim.linux.psi import stall
 from fleetsim.linux.vmscan import do_try_to_free_pages
 from fleetsim.linux.zonelist import nr_free, rmqueue
 
@@ -38,17 +37,16 @@ HZ = 250
 
 
 @law
-def bill_reclaim(row, cg, wait_ns):
+def bill_reclaim(row, wait_ns):
     """Put the processor time of the reclaim just done, and a throttle's sleep, on the caller's bill, as memory stall.
 
     Source: kernel/sched/psi.c psi_memstall_enter around direct and memcg reclaim; kernel-laws §2.4, §9.
     """
     spent = row["scan"][1]["spent_ns"]
-    begin = row["now_ns"] + row["spent_ns"] + row["wait_ns"]
     row["spent_ns"] += spent
     row["wait_ns"] += wait_ns
     row["cpu_ns"][2] += spent
-    stall(row, cg, PSI_MEM, begin, begin + spent + wait_ns)
+    row["stall_ns"][PSI_MEM] += spent + wait_ns
 
 
 @law
@@ -103,15 +101,14 @@ def alloc_pages(row, th, pages):
     if got > 0:
         thread["no_progress"] = 0
         return got
-    task = row["tasks"][thread["task"]]
     reclaimed = do_try_to_free_pages(row, 0, SWAP_CLUSTER_MAX, BY_DIRECT)
     if reclaimed + row["scan"][1]["sent"] > 0:
         thread["no_progress"] = 0
         row["kswapd"]["failures"] = 0
-        bill_reclaim(row, task["cg"], until_written(row))
+        bill_reclaim(row, until_written(row))
         got = rmqueue(row, min(pages, SWAP_CLUSTER_MAX), WMARK_MIN)
         return got
-    bill_reclaim(row, task["cg"], row["cost"][TICK])  # reclaim_throttle(NOPROGRESS)
+    bill_reclaim(row, row["cost"][TICK])  # reclaim_throttle(NOPROGRESS)
     thread["no_progress"] += 1
     if thread["no_progress"] <= MAX_RECLAIM_RETRIES and should_reclaim_retry(row):
         return 0
@@ -139,7 +136,7 @@ def try_charge(row, th, pages):
         return min(pages, room)
     event(row, level, EV_MAX)
     reclaimed = do_try_to_free_pages(row, level, SWAP_CLUSTER_MAX, BY_MEMCG)
-    bill_reclaim(row, cg, until_written(row))
+    bill_reclaim(row, until_written(row))
     room, _ = margin(row, cg)
     if room > 0:
         return min(pages, room)
@@ -177,7 +174,7 @@ def handle_over_high(row, th, pages):
                 delay = high_delay_ns(group["usage"], group["high"], charged, HZ)
                 if delay <= 10_000_000:  # too short to be worth a sleep
                     delay = 0
-            bill_reclaim(row, cg, delay + until_written(row))
+            bill_reclaim(row, delay + until_written(row))
         at = group["parent"]
 
 

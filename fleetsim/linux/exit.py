@@ -92,7 +92,7 @@ def start_task(row, t):
     task["pid"] = row["next_pid"]
     row["next_pid"] += 1
     row["committed"] += IMAGE_DATA
-    record(row, TASK_START, t, task["pid"], task["cg"], 0, 0, 0, 0, 0, 0)
+    record(row, TASK_START, t, task["pid"], task["cg"], task["exits"], 0, 0, 0, 0, 0)
 
 
 @law

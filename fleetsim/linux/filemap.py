@@ -29,7 +29,6 @@ from fleetsim.linux.mm_types import (
     VM,
     WORKINGSET,
 )
-from fleetsim.linux.psi import stall
 from fleetsim.linux.readahead import init_window
 from fleetsim.linux.shrink_list import count_activated
 from fleetsim.linux.workingset_clock import workingset_refault
@@ -61,9 +60,9 @@ def read_disk(row, th, pages, hot):
     disk["reads"] += requests
     row["wait_ns"] += wait
     task["blkio_ns"] += wait
-    stall(row, task["cg"], PSI_IO, begin, begin + wait)
+    row["stall_ns"][PSI_IO] += wait
     if hot:
-        stall(row, task["cg"], PSI_MEM, begin, begin + wait)
+        row["stall_ns"][PSI_MEM] += wait
     row["vm"][PGPGIN] += 4 * pages
     return requests
 
@@ -85,8 +84,6 @@ def cache_new(row, th, i, pages):
 @law
 def enter_slice(row, th, i, length):
     """The reader's cursor enters a slice: if most of it is missing, the pages that come will stand at a list's head.
-
-    returns  bool  the pages coming back were hot (their shadow had Workingset)
 
     Source: mm/workingset.c workingset_refault for the slice; fleetsim's representation for the rest.
     """
@@ -199,6 +196,34 @@ def load_uniform(row, th, g, pages):
     cache_new(row, th, target, n)
     read_disk(row, th, n, hot)
     return n
+
+
+@law
+def read_random(row, th, g, pages):
+    """read() of `pages` pages in calls of 128 KiB at random places of a file.
+
+        missing pages met = pages · missing / size
+
+    returns  bool  False: come back
+
+    Source: mm/filemap.c filemap_read; expected values (kernel-laws §20.2). Leaves out: activation by the second read (the
+    bags' accessed share keeps such pages when reclaim looks at them).
+    """
+    group = row["groups"][g]
+    task = row["tasks"][row["threads"][th]["task"]]
+    missing = group["pages"] - group["resident"]
+    if missing > 0:
+        wanted = min(missing, expected(group, pages, (missing << Q) // group["pages"]))
+        if wanted > 0:
+            loaded = load_uniform(row, th, g, wanted)
+            if loaded < wanted:
+                group["carry"] += (wanted - loaded) << Q
+            if loaded == 0:
+                return False
+    group["touches"] += pages
+    row["spent_ns"] += pages * row["cost"][READ_CACHED]
+    task["stime_ns"] += pages * row["cost"][READ_CACHED]
+    return True
 
 
 @law

@@ -32,7 +32,6 @@ from fleetsim.linux.mm_types import (
     WMARK_MIN,
     WORKINGSET,
 )
-from fleetsim.linux.psi import stall
 from fleetsim.linux.readahead import swapin_nr_pages
 from fleetsim.linux.swap import release_slots
 from fleetsim.linux.workingset_clock import workingset_refault
@@ -172,9 +171,9 @@ def read_swap(row, th, pages, window, hot):
     disk["reads"] += requests
     row["wait_ns"] += wait
     task["blkio_ns"] += wait
-    stall(row, task["cg"], PSI_IO, begin, begin + wait)
+    row["stall_ns"][PSI_IO] += wait
     if hot:
-        stall(row, task["cg"], PSI_MEM, begin, begin + wait)
+        row["stall_ns"][PSI_MEM] += wait
     row["vm"][PSWPIN] += pages
     row["vm"][PGPGIN] += 4 * pages
     row["vm"][SWAP_RA] += pages - requests

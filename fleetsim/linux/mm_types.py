@@ -23,7 +23,7 @@ NR_TASKS = 64
 NR_THREADS = 80
 NR_AREAS = 128
 NR_GROUPS = 160
-NR_COHORTS = 1664
+NR_COHORTS = 1640
 NR_FILES = 48
 NR_WRITEBACK = 128
 NR_EVENTS = 128
@@ -126,6 +126,7 @@ CGROUP = np.dtype(
         ("events", "i8", (len(CGROUP_EVENTS),)),  # with children
         ("psi_total_ns", "i8", (3, 2)),
         ("psi_until_ns", "i8", (3, 2)),
+        ("psi_full_to_ns", "i8", (3,)),
         ("psi_seen_us", "i8", (3, 2)),
         ("psi_avg", "i8", (3, 2, 3)),
     ]
@@ -168,6 +169,7 @@ THREAD = np.dtype(
         ("used", "i8"),
         ("task", "i8"),
         ("ready_ns", "i8"),  # when it can go on
+        ("since_ns", "i8"),  # since when it could, had it had a CPU: of two that are ready the longer waiting goes first
         ("charge_retries", "i8"),  # fruitless rounds of the memcg charge in progress
         ("no_progress", "i8"),  # fruitless rounds of the page allocation in progress
         ("busy_until_ns", "i8"),  # until then it is running or waiting for something (load average)
@@ -325,10 +327,11 @@ KERNEL_FIELDS = [
     # what the syscall in progress cost its caller, see linux/syscalls.py
     ("spent_ns", "i8"),  # CPU time
     ("wait_ns", "i8"),  # asleep
-    ("wait_kind", "i8"),  # PSI_IO or PSI_MEM
+    ("stall_ns", "i8", (3,)),  # time lost to IO and to memory, of both; by kind
     # PSI
     ("psi_total_ns", "i8", (3, 2)),
     ("psi_until_ns", "i8", (3, 2)),
+    ("psi_full_to_ns", "i8", (3,)),  # a stall under way lasts until then; it is full as far as nobody works meanwhile
     ("psi_total_us", "i8", (3, 2)),
     ("psi_seen_us", "i8", (3, 2)),
     ("psi_avg", "i8", (3, 2, 3)),

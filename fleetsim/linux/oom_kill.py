@@ -109,6 +109,21 @@ def oom_kill_task(row, t, cg, invoker):
 
 
 @law
+def panic(row, invoker, cg):
+    """The kernel panics: nothing runs on this host any more.
+
+    Source: mm/oom_kill.c check_panic_on_oom, out_of_memory ("System is deadlocked on memory"); kernel-laws §7.3.
+    Leaves out: the reboot that vm.panic may ask for.
+    """
+    record(row, OOM_PANIC, invoker, 0, cg, 0, 0, 0, 0, 0, 0)
+    for t in range(NR_TASKS):
+        task = row["tasks"][t]
+        if task["state"] == TASK_RUNNING:
+            task["restart_ns"] = -1
+            send_sigkill(row, t)
+
+
+@law
 def oom_group_of(row, victim_cg, cg):
     """Highest ancestor of the victim inside the OOM domain with memory.oom.group set, or −1.
 
@@ -139,10 +154,7 @@ def out_of_memory(row, cg, invoker):
     if cg > 0:
         event(row, cg, EV_OOM)
     if sysctl["panic_on_oom"] == 2 or (sysctl["panic_on_oom"] == 1 and cg == 0):
-        record(row, OOM_PANIC, invoker, 0, cg, 0, 0, 0, 0, 0, 0)
-        for t in range(NR_TASKS):
-            if row["tasks"][t]["state"] == TASK_RUNNING:
-                send_sigkill(row, t)
+        panic(row, invoker, cg)
         return True
     if sysctl["oom_kill_allocating_task"] > 0 and cg == 0 and row["tasks"][invoker]["oom_score_adj"] > -1000:
         victim = invoker
@@ -151,11 +163,15 @@ def out_of_memory(row, cg, invoker):
     if victim == -2:
         return True
     if victim < 0:
+        if cg == 0:  # "System is deadlocked on memory": nobody left to kill is the end of the host
+            panic(row, invoker, cg)
         return False
     group = oom_group_of(row, row["tasks"][victim]["cg"], cg)
     oom_kill_task(row, victim, cg, invoker)
     if group > 0:
         event(row, group, EV_OOM_GROUP)
+        event(row, row["tasks"][victim]["cg"], EV_OOM_KILL)  # the walk over the group meets the victim again and counts it twice
+        row["vm"][VM_OOM_KILL] += 1
         for t in range(NR_TASKS):
             task = row["tasks"][t]
             if task["state"] == TASK_RUNNING and task["oom_score_adj"] > -1000 and in_subtree(row, task["cg"], group):

@@ -18,47 +18,79 @@ PERIOD_NS = 2 * NS_PER_S
 
 
 @law
-def cover(group, kind, level, begin_ns, end_ns):
-    """Count the part of [begin, end) that the union does not cover yet.
+def cover(group, kind, begin_ns, end_ns):
+    """`some`: count the part of [begin, end) that the union does not cover yet.
 
     Source: kernel/sched/psi.c psi_group_change, as a union of intervals; kernel-laws §9.
     """
-    begin = max(begin_ns, group["psi_until_ns"][kind][level])
+    begin = max(begin_ns, group["psi_until_ns"][kind][PSI_SOME])
     if end_ns > begin:
-        group["psi_total_ns"][kind][level] += end_ns - begin
-        group["psi_until_ns"][kind][level] = end_ns
+        group["psi_total_ns"][kind][PSI_SOME] += end_ns - begin
+        group["psi_until_ns"][kind][PSI_SOME] = end_ns
+
+
+@law
+def settle(group, kind, until_ns):
+    """`full`: what has passed of the stall under way, and saw nobody work, counts now.
+
+    Source: kernel/sched/psi.c test_state PSI_MEM_FULL, PSI_IO_FULL; kernel-laws §9.
+    """
+    begin = group["psi_until_ns"][kind][PSI_FULL]
+    end = min(until_ns, group["psi_full_to_ns"][kind])
+    if end > begin:
+        group["psi_total_ns"][kind][PSI_FULL] += end - begin
+        group["psi_until_ns"][kind][PSI_FULL] = end
+
+
+@law
+def stall_of(group, kind, begin_ns, end_ns):
+    """A stall [begin, end) in one group: `some` at once, `full` as time passes (`settle`).
+
+    Source: kernel/sched/psi.c psi_group_change; kernel-laws §9.
+    """
+    cover(group, kind, begin_ns, end_ns)
+    settle(group, kind, begin_ns)
+    if group["psi_full_to_ns"][kind] <= begin_ns:
+        group["psi_until_ns"][kind][PSI_FULL] = max(group["psi_until_ns"][kind][PSI_FULL], begin_ns)
+    group["psi_full_to_ns"][kind] = max(group["psi_full_to_ns"][kind], end_ns)
 
 
 @law
 def stall(row, cg, kind, begin_ns, end_ns):
     """A task of cgroup `cg` (−1: a kernel thread) could not go on during [begin, end).
 
-    Source: kernel/sched/psi.c psi_memstall_enter … leave; kernel-laws §9. `full` leaves out the time in which some
-    task of the group was productive (`productive`); system-wide CPU `full` is zero by definition.
+    Source: kernel/sched/psi.c psi_memstall_enter … leave; kernel-laws §9. System-wide CPU `full` is zero by definition.
     """
-    cover(row, kind, PSI_SOME, begin_ns, end_ns)
-    if kind != PSI_CPU:
-        cover(row, kind, PSI_FULL, begin_ns, end_ns)
+    if kind == PSI_CPU:
+        cover(row, kind, begin_ns, end_ns)
+    else:
+        stall_of(row, kind, begin_ns, end_ns)
     while cg > 0:
-        group = row["cgroups"][cg]
-        cover(group, kind, PSI_SOME, begin_ns, end_ns)
-        cover(group, kind, PSI_FULL, begin_ns, end_ns)
-        cg = group["parent"]
+        stall_of(row["cgroups"][cg], kind, begin_ns, end_ns)
+        cg = row["cgroups"][cg]["parent"]
+
+
+@law
+def work_of(group, begin_ns, end_ns):
+    """Productive time [begin, end) in one group: it is not `full`, whoever else waits.
+
+    Source: kernel/sched/psi.c test_state (some task runnable and not stalled); kernel-laws §9.
+    """
+    for kind in (PSI_IO, PSI_MEM):
+        settle(group, kind, begin_ns)
+        group["psi_until_ns"][kind][PSI_FULL] = max(group["psi_until_ns"][kind][PSI_FULL], end_ns)
 
 
 @law
 def productive(row, cg, begin_ns, end_ns):
-    """A task of cgroup `cg` did useful work during [begin, end): that time is not `full`, whoever else waits.
+    """A task of cgroup `cg` did useful work during [begin, end).
 
-    Source: kernel/sched/psi.c test_state PSI_MEM_FULL, PSI_IO_FULL (some task runnable and not stalled); kernel-laws §9.
+    Source: kernel/sched/psi.c; kernel-laws §9.
     """
-    for kind in (PSI_IO, PSI_MEM):
-        row["psi_until_ns"][kind][PSI_FULL] = max(row["psi_until_ns"][kind][PSI_FULL], end_ns)
+    work_of(row, begin_ns, end_ns)
     while cg > 0:
-        group = row["cgroups"][cg]
-        for kind in (PSI_IO, PSI_MEM):
-            group["psi_until_ns"][kind][PSI_FULL] = max(group["psi_until_ns"][kind][PSI_FULL], end_ns)
-        cg = group["parent"]
+        work_of(row["cgroups"][cg], begin_ns, end_ns)
+        cg = row["cgroups"][cg]["parent"]
 
 
 @law
@@ -89,10 +121,17 @@ def update(row):
     Source: kernel/sched/psi.c psi_avgs_work (every 2 s).
     """
     while row["psi_next_ns"] <= row["now_ns"]:
+        for kind in range(3):
+            settle(row, kind, row["psi_next_ns"])
+            for cg in range(1, row["nr_cgroups"]):
+                settle(row["cgroups"][cg], kind, row["psi_next_ns"])
         averages(row)
         for cg in range(1, row["nr_cgroups"]):
             averages(row["cgroups"][cg])
         row["psi_next_ns"] += PERIOD_NS
     for kind in range(3):
+        settle(row, kind, row["now_ns"])
+        for cg in range(1, row["nr_cgroups"]):
+            settle(row["cgroups"][cg], kind, row["now_ns"])
         for level in range(2):
             row["psi_total_us"][kind][level] = row["psi_total_ns"][kind][level] // 1000

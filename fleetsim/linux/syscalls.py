@@ -12,7 +12,7 @@ from fleetsim.hardware.cpu import EXIT, SYSCALL
 from fleetsim.law import Q, law
 from fleetsim.linux.events import REFUSED, record
 from fleetsim.linux.exit import begin_exit, unmap_file
-from fleetsim.linux.filemap import access_mapped, read_ordered
+from fleetsim.linux.filemap import access_mapped, read_ordered, read_random
 from fleetsim.linux.memory import access_ordered, access_uniform, touch_new
 from fleetsim.linux.mm_types import AREA_FILE, AREA_FREE, NR_AREAS, ORDERED, UNIFORM
 from fleetsim.linux.vma import mmap_anon, open_file, zap_area, zap_group
@@ -113,14 +113,16 @@ def access(row, th, a, at, pages, hot_q):
 
 
 @law
-def read_file(row, th, f, at, pages, fresh):
-    """read() of up to `pages` pages of a file from page `at`.
+def read_file(row, th, f, at, pages, fresh, kind):
+    """read() of up to `pages` pages of a file from page `at`, or anywhere if it is a file read at random.
+
+    kind     int64  ORDERED or UNIFORM: how the file is read, decided by whoever opens it first
 
     returns  (int64 pages done, int64 of them from disk); (0, 0): come back
 
     Source: mm/filemap.c filemap_read.
     """
-    if not open_file(row, f, ORDERED, 0):
+    if not open_file(row, f, kind, 0):
         return pages, 0
     file = row["files"][f]
     g = file["group"]
@@ -128,9 +130,7 @@ def read_file(row, th, f, at, pages, fresh):
         return read_ordered(row, th, g, at, pages, fresh)
     if file["groups"] == 2 and at >= row["groups"][g]["pages"]:
         g += 1
-    if row["groups"][g]["task"] < 0:
-        row["groups"][g]["task"] = row["threads"][th]["task"]
-    return (pages if access_mapped(row, th, g, pages) else 0), 0
+    return (pages if read_random(row, th, g, pages) else 0), 0
 
 
 @law

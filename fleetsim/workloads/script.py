@@ -101,6 +101,24 @@ def next_op(row, program):
 
 
 @law
+def begin_program(row, th):
+    """A thread starts at its first op; areas that its ops mapped in a former life are gone.
+
+    Source: the recordings' driver.
+    """
+    program = row["programs"][th]
+    program["op"] = 0
+    program["fresh_op"] = 1
+    program["quantum"] = 0
+    program["progress"] = 0
+    program["due"] = 0
+    for i in range(program["first"], program["first"] + program["ops"]):
+        op = row["ops"][i]
+        if op["code"] in (OP_MMAP_ANON, OP_MMAP_FILE):
+            row["handles"][op["handle"]] = -1
+
+
+@law
 def begin_op(row, program, op):
     """Start an op: its cursor, its pace and its end begin now.
 
@@ -159,7 +177,7 @@ def do_pages(row, th, program, op, pages):
     if op["code"] == OP_READ_FILE:
         size = row["files"][op["file"]]["pages"]
         at = program["at"] % size
-        done, missed = read_file(row, th, op["file"], at, min(pages, size - at), program["fresh"])
+        done, missed = read_file(row, th, op["file"], at, min(pages, size - at), program["fresh"], op["pattern"])
         program["fresh"] += missed
         group = row["groups"][row["files"][op["file"]]["group"]]
         program["at"] = at + done

@@ -12,6 +12,7 @@ know yet are kept as `OP_NOTHING` and named in `unsupported`, so that nobody tak
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -63,6 +64,8 @@ def number(text: str, op: str, what: str) -> float:
         value = float(text)
     except ValueError:
         raise BadInput(f"op {op!r}: {what} must be a number, not {text!r}") from None
+    if not math.isfinite(value):
+        raise BadInput(f"op {op!r}: {what} must be a finite number, not {text!r}")
     if value < 0:
         raise BadInput(f"op {op!r}: {what} must not be negative, not {text}")
     return value
