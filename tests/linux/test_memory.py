@@ -116,3 +116,5 @@ def test_memory_that_is_used_at_random_stays_and_memory_that_is_not_goes() -> No
     ).at(7)
     assert int(w.task("idle")["swapents"]) > 30 * PAGES
     assert int(w.task("busy")["swapents"]) < 5 * PAGES
+    assert w.vm("pgactivate") > 20 * PAGES, "seen in use twice, it is moved out of reach"
+    assert w.vm("pswpin") < 40 * PAGES, "blind reclaim reads three times as much in again"

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import pytest
 
-from fleetsim.linux.mm_types import BY_DIRECT, BY_MEMCG, DEF_PRIORITY, LRU_ACTIVE_FILE, LRU_INACTIVE_ANON, LRU_INACTIVE_FILE
-from fleetsim.linux.vmscan import cut_to_proportion, get_scan_count
+from fleetsim.linux.mm_types import BY_DIRECT, BY_MEMCG, CG, DEF_PRIORITY, LRU_ACTIVE_FILE, LRU_INACTIVE_ANON, LRU_INACTIVE_FILE
+from fleetsim.linux.vmscan import cut_to_proportion, do_try_to_free_pages, get_scan_count
 from tests.host.worlds import FAST_DISK, PAGES, World, world
 
 
@@ -152,3 +152,14 @@ def test_direct_reclaim_of_a_cgroup_counts_as_its_own_and_not_as_the_hosts() -> 
     assert w.vm("pgscan_direct") == w.vm("pgscan_kswapd") == 0
     assert w.row["scan"][1]["kind"] == BY_MEMCG
     assert 0 <= w.row["scan"][1]["priority"] <= DEF_PRIORITY
+
+
+def test_refaults_permit_deactivation_once_and_are_remembered_when_reclaim_ends() -> None:
+    """mm/vmscan.c snapshot_refaults: only what was activated since the last reclaim counts as a sign of need."""
+    w = world(files={"/f": 20}, cgroups={"box": {}}, tasks={"box/r": "read_file /f 40 200 | sleep 100"}).at(1)
+    box, refaulted = w.cg("box"), CG["workingset_activate_file"]
+    assert int(box["tree"][LRU_ACTIVE_FILE]) == 20 * PAGES
+    box["stat"][refaulted] = 7
+    do_try_to_free_pages(w.row, 1, 32, BY_MEMCG)
+    assert box["refaults"].tolist() == [0, 7]
+    assert w.row["scan"][1]["may_deactivate"][1] == 1
