@@ -18,7 +18,6 @@ PATTERNS = ("seq", "random", "hot:0.2:0.8")
 SIZES = st.sampled_from([1, 7, 30, 60, 120])
 RATES = st.sampled_from([5, 40, 200, 900])
 CGROUPS = ("box", "box/inner", "other")
-RESTARTS = False  # until tests/linux/test_exit.py::test_a_restarted_task_has_no_areas_of_its_former_life passes: it breaks conservation
 
 
 @st.composite
@@ -100,6 +99,6 @@ def worlds(draw: st.DrawFn) -> Drawn:
         "cgroups": {path: draw(LIMITS) for path in CGROUPS},
         "tasks": {placed[name]: " | ".join(draw(st.lists(ops(), min_size=1, max_size=7))) for name in names},
         "adj": {name: draw(st.sampled_from([0, 0, 500, -500, -1000])) for name in names},
-        "restart_s": {name: draw(st.sampled_from([None, None, 0.5])) for name in names} if RESTARTS else {},
+        "restart_s": {name: draw(st.sampled_from([None, None, 0.5])) for name in names},
     }
     return Drawn(host, draw(st.lists(commands(names), max_size=4)))

@@ -75,7 +75,6 @@ def test_a_task_that_restarts_begins_anew_with_a_new_pid_and_its_counters_at_zer
     assert int(w.task("a")["state"]) == TASK_RUNNING
 
 
-@pytest.mark.xfail(strict=True, reason="a dead task's handles keep pointing at areas that are free, or somebody else's by then")
 def test_a_restarted_task_has_no_areas_of_its_former_life() -> None:
     """The first op of its second life frees an area that it has not mapped yet: nothing happens, least of all to a neighbour."""
     w = world(tasks={"a": "free B munmap | mmap_anon B 60 | sleep 0.1"}, restart_s={"a": 0.2})
@@ -84,15 +83,11 @@ def test_a_restarted_task_has_no_areas_of_its_former_life() -> None:
     assert not w.events("enomem", "table_full")
 
 
-@pytest.mark.xfail(
-    strict=True, reason="whether a start is a restart is judged by what the record says when the event is read, not when it happened"
-)
 def test_the_first_start_is_a_start_however_soon_the_task_ends() -> None:
     w = world(tasks={"a": "exit 0"}).at(1)
     assert [event.kind for event in w.events()] == ["boot", "task_start", "task_exit"]
 
 
-@pytest.mark.xfail(strict=True, reason="every restart ends an impact `killed`, also one that never began")
 def test_a_task_that_ended_by_itself_and_restarts_had_no_impact() -> None:
     w = world(tasks={"a": "sleep 0.2 | exit 0"}, restart_s={"a": 0.2})
     for step in range(1, 20):

@@ -162,12 +162,10 @@ def test_the_highest_group_inside_the_domain_is_the_one_that_dies() -> None:
     assert grouped(**{"memory.oom.group": 1}).kills() == ["hog", "mate", "other"]
 
 
-@pytest.mark.xfail(strict=True, reason="the real kernel's memory.events counts the first victim of a group twice (recordings README, 16)")
 def test_oom_group_counts_its_first_victim_twice_as_the_kernel_does() -> None:
     assert grouped().events_of("box")["oom_kill"] == 3
 
 
-@pytest.mark.xfail(strict=True, reason="with nobody left to kill the kernel panics; this host goes on, stalled for ever and without a word")
 def test_when_nobody_may_be_killed_the_host_is_deadlocked_on_memory_and_says_so() -> None:
     """mm/oom_kill.c out_of_memory: `panic("System is deadlocked on memory")`."""
     w = world(tasks={"hog": "mmap_anon A 200 | touch A 200 100 | sleep 100"}, adj={"hog": -1000}).at(5)

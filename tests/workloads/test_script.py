@@ -53,7 +53,6 @@ def test_an_unpaced_op_goes_as_fast_as_the_machine() -> None:
     assert end.t_ns / 1e9 - begun - teardown == pytest.approx(500 * 256 * 3.4e-6, rel=0.02)
 
 
-@pytest.mark.xfail(strict=True, reason="of threads ready at the same instant the first in the table always wins: the second starves")
 def test_two_tasks_share_one_processor_evenly() -> None:
     w = world(1024, cpus=1, tasks=dict.fromkeys(("a", "b"), "mmap_anon A 300 | touch A 300 0 | sleep 100")).at(0.3)
     assert w.progress_mib("a") + w.progress_mib("b") == pytest.approx(0.3 / 3.4e-6 / 256, rel=0.05)
