@@ -204,7 +204,7 @@ def read_random(row, th, g, pages):
 
         missing pages met = pages · missing / size
 
-    returns  bool  False: come back
+    returns  int64  pages done; fewer if memory could not be had at once, 0: come back
 
     Source: mm/filemap.c filemap_read; expected values (kernel-laws §20.2). Leaves out: activation by the second read (the
     bags' accessed share keeps such pages when reclaim looks at them).
@@ -215,15 +215,11 @@ def read_random(row, th, g, pages):
     if missing > 0:
         wanted = min(missing, expected(group, pages, (missing << Q) // group["pages"]))
         if wanted > 0:
-            loaded = load_uniform(row, th, g, wanted)
-            if loaded < wanted:
-                group["carry"] += (wanted - loaded) << Q
-            if loaded == 0:
-                return False
+            pages = pages * load_uniform(row, th, g, wanted) // wanted
     group["touches"] += pages
     row["spent_ns"] += pages * row["cost"][READ_CACHED]
     task["stime_ns"] += pages * row["cost"][READ_CACHED]
-    return True
+    return pages
 
 
 @law
@@ -247,7 +243,7 @@ def access_mapped(row, th, g, accesses):
         major = accesses · missing / pages            each reads around: 32 pages, of which the missing ones cost IO
         minor = accesses · (resident − mapped) / pages    each maps up to 16 pages around
 
-    returns  bool  False: come back
+    returns  int64  accesses done; fewer if memory could not be had at once, 0: come back
 
     Source: mm/filemap.c do_sync_mmap_readahead, mm/memory.c do_fault_around; kernel-laws §4.1, §10.1.
     Leaves out: mmap_miss turning read-around off (it stays on while hits outnumber misses).
@@ -260,9 +256,10 @@ def access_mapped(row, th, g, accesses):
         if major > 0:
             around = max(major, min(missing, major * RA_PAGES * missing // group["pages"]))
             loaded = load_uniform(row, th, g, around)
-            if loaded == 0:
-                group["carry"] += major << Q
-                return False
+            accesses = accesses * loaded // around
+            major = min(major, loaded)
+            if accesses == 0:
+                return 0
             count_faults(row, task, 0, major)
             map_file(row, task, group, min(loaded, major * FAULT_AROUND))
     unmapped = group["resident"] - group["mapped"]
@@ -275,4 +272,4 @@ def access_mapped(row, th, g, accesses):
     group["touches"] += accesses
     row["spent_ns"] += accesses * row["cost"][ACCESS]
     task["utime_ns"] += accesses * row["cost"][ACCESS]
-    return True
+    return accesses

@@ -319,21 +319,17 @@ def fault_uniform(row, th, g, pages):
 def access_uniform(row, th, g, accesses):
     """`accesses` accesses to equally likely pages of a uniform anonymous group.
 
-    returns  bool  False: pages are still owed, come back
+    returns  int64  accesses done; fewer if pages could not be had at once, 0: come back
 
     Source: mm/memory.c handle_pte_fault; expected values (kernel-laws §20.2).
     """
     group = row["groups"][g]
+    done = accesses
     if group["swapped"] > 0:
-        owed = expected(group, accesses, (group["swapped"] << Q) // group["pages"])
-        owed = min(owed, group["swapped"])
+        owed = min(group["swapped"], expected(group, accesses, (group["swapped"] << Q) // group["pages"]))
         if owed > 0:
-            done = fault_uniform(row, th, g, owed)
-            if done < owed:
-                group["carry"] += (owed - done) << Q
-                if done == 0:
-                    return False
-    group["touches"] += accesses
-    row["spent_ns"] += accesses * row["cost"][ACCESS]
-    row["tasks"][group["task"]]["utime_ns"] += accesses * row["cost"][ACCESS]
-    return True
+            done = accesses * fault_uniform(row, th, g, owed) // owed
+    group["touches"] += done
+    row["spent_ns"] += done * row["cost"][ACCESS]
+    row["tasks"][group["task"]]["utime_ns"] += done * row["cost"][ACCESS]
+    return done

@@ -82,6 +82,19 @@ def touch(row, th, a, pages):
 
 
 @law
+def access_part(row, th, area, g, accesses):
+    """Random accesses to one uniform group of an area.
+
+    Source: mm/memory.c handle_mm_fault, mm/filemap.c filemap_fault.
+    """
+    if accesses == 0:
+        return 0
+    if area["kind"] == AREA_FILE:
+        return access_mapped(row, th, g, accesses)
+    return access_uniform(row, th, g, accesses)
+
+
+@law
 def access(row, th, a, at, pages, hot_q):
     """Access `pages` pages of an area: from position `at` on if it is swept, anywhere if it is used at random.
 
@@ -103,13 +116,11 @@ def access(row, th, a, at, pages, hot_q):
         exact = pages * hot_q + group["carry_split"]
         hot = min(pages, exact >> Q)
         group["carry_split"] = exact - (hot << Q)
-    ok = True
-    if hot > 0:
-        ok = access_mapped(row, th, g, hot) if area["kind"] == AREA_FILE else access_uniform(row, th, g, hot)
-    if ok and hot < pages:
-        rest = pages - hot
-        ok = access_mapped(row, th, g + 1, rest) if area["kind"] == AREA_FILE else access_uniform(row, th, g + 1, rest)
-    return pages if ok else 0
+    done = access_part(row, th, area, g, hot)
+    if hot == pages or (hot > 0 and done == 0):
+        return done
+    rest = pages - hot if hot == 0 else (pages - hot) * done // hot  # the cold part goes as far as the hot one did
+    return done + access_part(row, th, area, g + 1, rest)
 
 
 @law
@@ -130,7 +141,7 @@ def read_file(row, th, f, at, pages, fresh, kind):
         return read_ordered(row, th, g, at, pages, fresh)
     if file["groups"] == 2 and at >= row["groups"][g]["pages"]:
         g += 1
-    return (pages if read_random(row, th, g, pages) else 0), 0
+    return read_random(row, th, g, pages), 0
 
 
 @law

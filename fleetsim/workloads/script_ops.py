@@ -145,7 +145,7 @@ def pages_of(text: str, op: str) -> int:
 
 
 def parse_script(lines: Sequence[str]) -> Script:
-    """All ops of a thread, with each area's access pattern settled where it is mapped."""
+    """All ops of a thread, with each area's access pattern settled where it is mapped, and each file's for all its reads."""
     script = Script()
     for text in lines:
         op = parse_op(text)
@@ -157,6 +157,10 @@ def parse_script(lines: Sequence[str]) -> Script:
         if op.code == vm.OP_ACCESS and op.area in mapped and op.pattern == UNIFORM:
             owner = mapped[op.area]
             owner.pattern, owner.hot_share = UNIFORM, max(owner.hot_share, op.hot_share)
+    at_random = {op.path for op in script.ops if op.code == vm.OP_READ_FILE and op.pattern == UNIFORM}
+    for op in script.ops:
+        if op.code == vm.OP_READ_FILE and op.path in at_random:
+            op.pattern = UNIFORM
     return script
 
 

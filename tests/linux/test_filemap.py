@@ -115,7 +115,6 @@ def test_hot_mapped_pages_survive_a_stream_better_than_cold_ones() -> None:
     assert w.vm("workingset_refault_file") > 0
 
 
-@pytest.mark.xfail(strict=True, reason="read_file … rand is parsed, and then read in order all the same")
 def test_reading_a_file_at_random_hits_as_often_as_it_is_cached() -> None:
     """About half of a 360 MiB file is in memory: random reads hit about half the time, where a sweep never does."""
     w = world(files={"/f": 360}, tasks={"r": "read_file /f 360 300 | sleep 1 | read_file /f 400 200 rand | sleep 100"}).at(2)
