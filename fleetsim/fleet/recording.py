@@ -100,6 +100,8 @@ def read_experiment(folder: Path) -> Experiment:
             tasks=tasks,
             measured=measured,
         )
+        if given["duration_s"] <= 0 or given["sample_s"] <= 0:
+            raise BadInput("duration_s and sample_s must be above 0", file=folder / "experiment.json")
         return Experiment(given["name"], spec, given["duration_s"], given["sample_s"], tuple(c.name for c in cgroups), tasks)
     except (KeyError, TypeError, AttributeError) as e:
         raise BadInput(f"is not an experiment: {type(e).__name__} {e}", file=folder / "experiment.json") from None

@@ -70,7 +70,7 @@ def add_thread(row: Any, names: Names, task: str, lines: Sequence[str]) -> int:
     th = find_rows([int(p["ops"]) > 0 or int(p["first"]) < 0 for p in row["programs"]], 1)
     if th < 0:
         raise BadInput(f"host {names.host}: more than {mm.NR_THREADS} threads")
-    script = parse_script(lines)
+    script = parse_script(lines or ("sleep 0",))  # a program without ops still is one
     if script.unsupported:
         names.unsupported.setdefault(task, []).extend(script.unsupported)
     first = find_rows(row["ops"]["used"], max(1, len(script.ops)))

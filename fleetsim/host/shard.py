@@ -33,6 +33,8 @@ from fleetsim.workloads.script import begin_program
 TICK_NS = 200_000_000
 """A fleet's default tick: the longest at which replaying the recordings keeps its score (docs/benchmarks.md)."""
 
+SETTLE_NS = 10_000_000
+
 
 class Shard:
     """Hosts booted from `specs`; `first_index` is the first one's number in the whole fleet and keys its luck with `seed`."""
@@ -112,6 +114,7 @@ class Shard:
         lost = int(row["event_seq"]) - len(rows)
         if lost:
             self._emit(i, int(row["now_ns"]), "table_full", self.names[i], {"table": "events", "lost": lost})
+        row["events"][: len(rows)] = 0  # told: the record's bytes must not depend on how often somebody looks
         row["nr_events"] = 0
         row["event_seq"] = 0
 
@@ -147,6 +150,9 @@ class Shard:
         if done is None:
             raise BadInput(f"unknown command {command.kind!r} for host {command.host}")
         done(row, names, args)
+        self._collect(i)  # a kill that a command caused is told at its own instant
+        if command.kind == "settle_limit":
+            return
         shown = {k: list(v) if isinstance(v, tuple) else v for k, v in args.items() if isinstance(v, (str, int, tuple))}
         self._emit(i, int(row["now_ns"]), "command", command.kind, {"author": command.author, **shown})
 
@@ -181,9 +187,15 @@ class Shard:
         set_sysctl(row, str(args["name"]), int(args["value"]))
 
     def _do_limit(self, row: Any, names: Names, args: Any) -> None:
-        cg = names.cgroups[str(args["cgroup"])]
-        set_limit(row["cgroups"][cg], str(args["file"]), int(args["bytes"]))
-        enforce_limit(row, cg)
+        if not args["cgroup"]:
+            raise BadInput(f"host {names.host}: the root cgroup has no limits")
+        set_limit(row["cgroups"][names.cgroups[str(args["cgroup"])]], str(args["file"]), int(args["bytes"]))
+        self._do_settle_limit(row, names, args)
+
+    def _do_settle_limit(self, row: Any, names: Names, args: Any) -> None:
+        """Go on reclaiming down to a lowered limit: what was sent to swap is freed once it is written."""
+        if enforce_limit(row, names.cgroups[str(args["cgroup"])]):
+            self.command(Command(int(row["now_ns"]) + SETTLE_NS, names.host, "settle_limit", args, "kernel"))
 
     def _task(self, names: Names, args: Any) -> int:
         if args["task"] not in names.tasks:

@@ -161,7 +161,8 @@ def run_until(row, until_ns):
             return False
     row["now_ns"] = until_ns
     update(row)
-    row["cpu_ns"][3] = until_ns * row["cpus"] - row["cpu_ns"][0] - row["cpu_ns"][2]
+    idle = until_ns * row["cpus"] - row["cpu_ns"][0] - row["cpu_ns"][2]
+    row["cpu_ns"][3] = max(row["cpu_ns"][3], idle)  # work is booked when it begins: a counter must not run back for that
     return True
 
 

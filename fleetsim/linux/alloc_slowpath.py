@@ -20,6 +20,7 @@ from fleetsim.linux.mm_types import (
     EV,
     MAX_RECLAIM_RETRIES,
     MEMCG_CHARGE_BATCH,
+    NO_LIMIT,
     NR_WRITEBACK,
     NR_ZONES,
     PSI_MEM,
@@ -130,6 +131,12 @@ def try_charge(row, th, pages):
     cg = row["tasks"][thread["task"]]["cg"]
     if cg == 0:
         return pages
+    at = cg
+    while at > 0:  # above memory.high every 64 pages end in a return to user mode and its brake
+        group = row["cgroups"][at]
+        if group["high"] < NO_LIMIT:
+            pages = min(pages, max(MEMCG_CHARGE_BATCH, group["high"] - group["usage"]))
+        at = group["parent"]
     room, level = margin(row, cg)
     if room > 0:
         thread["charge_retries"] = 0
@@ -182,6 +189,8 @@ def handle_over_high(row, th, pages):
 def enforce_limit(row, cg):
     """A limit was just written: reclaim down to it; below memory.max kill if sixteen rounds free nothing, below memory.high never.
 
+    returns  bool  True: pages are on their way to swap, call again when they are written
+
     Source: mm/memcontrol.c memory_max_write, memory_high_write; kernel-laws §8.1. Leaves out: the time the writer spends,
     and further kills at once: a victim's memory comes back over time, what is missing then is the next charge's business.
     """
@@ -189,9 +198,17 @@ def enforce_limit(row, cg):
     for limit in (group["max"], group["high"]):
         retries = MAX_RECLAIM_RETRIES
         while group["usage"] > limit and retries > 0:
-            if do_try_to_free_pages(row, cg, group["usage"] - limit, BY_MEMCG) == 0:
+            in_flight = 0
+            for k in range(row["wb_count"]):
+                in_flight += row["writeback"][(row["wb_head"] + k) % NR_WRITEBACK]["pages"]
+            wanted = max(SWAP_CLUSTER_MAX, group["usage"] - limit - in_flight)
+            if do_try_to_free_pages(row, cg, wanted, BY_MEMCG) == 0:
                 retries -= 1
-            if row["scan"][1]["sent"] > 0:  # on its way to swap: freed by later scans
-                return
+            if row["scan"][1]["sent"] > 0:  # on its way to swap: freed by the next call's scan
+                return True
     if group["usage"] > group["max"]:
+        last = row["writeback"][(row["wb_head"] + row["wb_count"] - 1) % NR_WRITEBACK]
+        if row["wb_count"] > 0 and last["done_ns"] > row["now_ns"]:  # earlier writes are still under way
+            return True
         out_of_memory(row, cg, -1)
+    return False

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What happens on a host that a log or a history would tell: kills, exits, full tables, impacts.
 
-A compiled host writes rows of `EVENT`; `host/shard.py` turns them into text between two epochs. When the table is full
-the row is dropped and `event_seq` still counts it, so that the reader sees and reports the gap: never silently.
+A compiled host writes rows of `EVENT`; `host/shard.py` turns them into text. When the table is nearly full the host stops
+where it is and asks for attention, so that nothing is lost however long an epoch is; should one instant bring more than
+the rest of the table holds, `event_seq` still counts them and the reader reports the gap: never silently.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ KINDS = (
 )
 
 
+SPARE = 32  # rows kept for what one instant may still bring
+
+
 @law
 def record(row, kind, subject, a, b, c, d, e, f, g, h):
     """Append one event at the host's clock: `subject` is a task row, a…h what the kind needs.
@@ -39,6 +43,8 @@ def record(row, kind, subject, a, b, c, d, e, f, g, h):
         return
     entry = row["events"][row["nr_events"]]
     row["nr_events"] += 1
+    if row["nr_events"] >= NR_EVENTS - SPARE:
+        row["attention"] = 1
     entry["t_ns"] = row["now_ns"]
     entry["seq"] = row["event_seq"]
     entry["kind"] = kind

@@ -9,7 +9,7 @@ from __future__ import annotations
 from fleetsim.law import law
 from fleetsim.linux.events import OOM_KILL, OOM_PANIC, record
 from fleetsim.linux.memcontrol import event, in_subtree
-from fleetsim.linux.mm_types import EV, NR_TASKS, TASK_EXITING, TASK_RUNNING, VM
+from fleetsim.linux.mm_types import EV, NR_TASKS, TASK_DEAD, TASK_EXITING, TASK_RUNNING, TASK_WAITING, VM
 from fleetsim.linux.oom_badness import OOM_INELIGIBLE, oom_badness
 
 VM_OOM_KILL = VM["oom_kill"]
@@ -121,6 +121,8 @@ def panic(row, invoker, cg):
         if task["state"] == TASK_RUNNING:
             task["restart_ns"] = -1
             send_sigkill(row, t)
+        elif task["state"] == TASK_WAITING:
+            task["state"] = TASK_DEAD
 
 
 @law

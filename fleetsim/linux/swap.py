@@ -21,11 +21,42 @@ JOIN_NS = 2_000_000  # write-outs of one cohort this close to each other are tra
 
 
 @law
+def compact_writeback(row):
+    """Make room in a full table: forget entries of which nothing is left, wherever they stand, and join finished ones of a cohort.
+
+    Without it a finished entry that its idle cgroup never rescans would block all that came after it.
+
+    Source: fleetsim's own table.
+    """
+    ring, head, kept = row["writeback"], row["wb_head"], 0
+    for k in range(row["wb_count"]):
+        entry = ring[(head + k) % NR_WRITEBACK]
+        if entry["pages"] == 0:
+            continue
+        joined = False
+        for m in range(kept):
+            other = ring[(head + m) % NR_WRITEBACK]
+            if other["cohort"] == entry["cohort"] and max(other["done_ns"], entry["done_ns"]) <= row["now_ns"]:
+                other["pages"] += entry["pages"]
+                joined = True
+                break
+        if not joined:
+            place = ring[(head + kept) % NR_WRITEBACK]
+            place["cohort"] = entry["cohort"]
+            place["pages"] = entry["pages"]
+            place["done_ns"] = entry["done_ns"]
+            kept += 1
+    row["wb_count"] = kept
+
+
+@law
 def wb_room(row, i):
     """True if another write-out of cohort `i` can be tracked.
 
     Source: fleetsim's own table size; a full table acts like a congested device.
     """
+    if row["wb_count"] == NR_WRITEBACK:
+        compact_writeback(row)
     if row["wb_count"] < NR_WRITEBACK:
         return True
     last = row["writeback"][(row["wb_head"] + row["wb_count"] - 1) % NR_WRITEBACK]

@@ -129,12 +129,12 @@ def read_file(row, th, f, at, pages, fresh, kind):
 
     kind     int64  ORDERED or UNIFORM: how the file is read, decided by whoever opens it first
 
-    returns  (int64 pages done, int64 of them from disk); (0, 0): come back
+    returns  (int64 pages done, int64 of them from disk); (0, 0): come back; −1: it cannot be read
 
     Source: mm/filemap.c filemap_read.
     """
     if not open_file(row, f, kind, 0):
-        return pages, 0
+        return -1, 0
     file = row["files"][f]
     g = file["group"]
     if row["groups"][g]["kind"] == ORDERED:

@@ -59,7 +59,7 @@ PROGRAM = np.dtype(
         ("fresh_op", "i8"),  # 1: the op has not begun yet
         ("done", "i8"),  # pages done in this op
         ("at", "i8"),  # cursor, pages
-        ("fresh", "i8"),  # pages of the current slice that came from disk
+        ("fresh", "i8"),  # read: pages of the current slice that came from disk; access: 1 if nothing of the area was touched yet
         ("quantum", "i8"),  # pages left of the quantum under way
         ("deadline_ns", "i8"),
         ("end_ns", "i8"),  # for=
@@ -131,6 +131,8 @@ def begin_op(row, program, op):
     program["done"] = 0
     program["at"] = 0
     program["fresh"] = 0
+    if op["code"] == OP_ACCESS and row["handles"][op["handle"]] >= 0:
+        program["fresh"] = 1 if row["areas"][row["handles"][op["handle"]]]["touched"] == 0 else 0
     program["quantum"] = 0
     paced = op["code"] in (OP_TOUCH, OP_ACCESS, OP_READ_FILE)
     late = op["ns_per_quantum"] * (quantum_pages(row, op) // QUANTUM_PAGES - 1) // 2 if paced else 0
@@ -178,6 +180,8 @@ def do_pages(row, th, program, op, pages):
         size = row["files"][op["file"]]["pages"]
         at = program["at"] % size
         done, missed = read_file(row, th, op["file"], at, min(pages, size - at), program["fresh"], op["pattern"])
+        if done < 0:
+            return -1
         program["fresh"] += missed
         group = row["groups"][row["files"][op["file"]]["group"]]
         program["at"] = at + done
@@ -189,7 +193,10 @@ def do_pages(row, th, program, op, pages):
         return -1
     if op["code"] == OP_TOUCH:
         return touch(row, th, a, pages)
-    size = row["areas"][a]["pages"]
+    area = row["areas"][a]
+    if program["fresh"] and area["touched"] < area["pages"]:
+        return touch(row, th, a, pages)  # nothing was touched before: the first round over it is made of faults
+    size = area["touched"]
     at = program["at"] % size
     done = access(row, th, a, at, min(pages, size - at), op["hot_q"])
     program["at"] = at + done

@@ -117,6 +117,8 @@ def parse_op(text: str) -> ParsedOp:
         raise BadInput(f"op {text!r}: {verb} takes at least {least} arguments")
     if verb == "mmap_anon":
         op.code, op.area, op.pages = vm.OP_MMAP_ANON, args[0], pages_of(args[1], text)
+        if op.pages == 0:
+            raise BadInput(f"op {text!r}: an area must have at least one page, 0.00390625 MiB")
         parse_tail(args[2:], op)
     elif verb in ("touch", "rewrite", "read"):
         op.code = vm.OP_TOUCH if verb == "touch" else vm.OP_ACCESS
