@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stories that once ended wrongly. Each was found by reading, proved by a run, and told here as it should go."""
+
+from __future__ import annotations
+
+from fleetsim.host.spec import Command
+from tests.host.worlds import world
+
+S = 1_000_000_000
+
+
+def test_an_idle_neighbours_finished_writes_do_not_keep_a_cgroup_from_swapping() -> None:
+    """a swaps a little and sleeps; b then needs 500 MiB of swap through 32 MiB of memory: there is room, so nobody dies."""
+    w = world(
+        swap_mib=1024,
+        cgroups={"a": {"memory.max": 32}, "b": {"memory.max": 32}},
+        tasks={"a/idle": "mmap_anon A 50 | touch A 50 0 | sleep 200", "b/busy": "mmap_anon B 500 | touch B 500 20 | sleep 100"},
+        start_s={"busy": 2},
+    ).at(40)
+    assert w.kills() == []
+    assert w.progress_mib("busy") == 500
+
+
+def test_the_brake_of_memory_high_is_the_same_at_every_tick() -> None:
+    """100 MiB/s against memory.high of 40 MiB without swap: a crawl of some MiB in half a minute, however long a tick is."""
+    usage = []
+    for tick_ms in (10, 200):
+        w = world(cgroups={"g": {"memory.high": 40}}, tasks={"g/t": "mmap_anon A 200 | touch A 200 100 | sleep 99"}, tick_ms=tick_ms).at(30)
+        usage.append(int(w.cg("g")["usage"]) // 256)
+    assert 40 < usage[0] < 50
+    assert abs(usage[0] - usage[1]) <= 1
+
+
+def test_a_limit_lowered_below_an_idle_task_is_reached_with_swap_and_kills_nobody() -> None:
+    w = world(swap_mib=512, cgroups={"g": {}}, tasks={"g/t": "mmap_anon A 150 | touch A 150 0 | sleep 99"}).at(2)
+    w.shard.command(Command(3 * S, w.shard.names[0], "limit", {"cgroup": "g", "file": "memory.max", "bytes": 50 << 20}))
+    w.at(20)
+    assert int(w.cg("g")["usage"]) <= 50 * 256
+    assert w.kills() == []
+
+
+def test_memory_written_before_it_was_touched_is_faulted_in() -> None:
+    """The first round over an area is made of faults, swept or at random; after that it is resident."""
+    for pattern in ("seq", "random"):
+        w = world(tasks={"t": f"mmap_anon A 40 | rewrite A 200 0 {pattern} | sleep 99"}).at(5)
+        assert int(w.task("t")["rss_anon"]) // 256 == 40, pattern
+        assert w.progress_mib("t") == 200
+
+
+def test_a_kill_by_a_lowered_limit_is_logged_at_its_own_instant_with_the_victim_still_in_the_table() -> None:
+    w = world(cgroups={"g": {}}, tasks={"g/victim": "mmap_anon A 100 | touch A 100 0 | sleep 99"}).at(2)
+    w.shard.command(Command(2 * S + S // 2, w.shard.names[0], "limit", {"cgroup": "g", "file": "memory.max", "bytes": 20 << 20}))
+    w.at(3)
+    log = w.shard.dmesg[0]
+    assert all("[    2.500000]" in line for line in log)
+    assert any(line.split()[-1] == "victim" for line in log), "its row of the task table"
+    assert any("total-vm:" in line and "total-vm:0kB" not in line for line in log)
