@@ -8,12 +8,16 @@ Leaves out: what only the run can show (a fork bomb fills the task table: the ke
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from fleetsim.containers.ops import areas_mapped
 from fleetsim.host.spec import Command, HostSpec, TaskSpec
-from fleetsim.linux.mm_types import NR_AREAS, NR_CGROUPS, NR_FILES, NR_TASKS, NR_THREADS, SYSCTL_NAMES
-from fleetsim.workloads.script import NR_OPS
+from fleetsim.linux.mm_types import NR_AREAS, NR_CGROUPS, NR_COHORTS, NR_FILES, NR_GROUPS, NR_TASKS, NR_THREADS, SYSCTL_NAMES, UNIFORM
+from fleetsim.linux.vma import cohorts_for
+from fleetsim.workloads.script import NR_OPS, OP_MMAP_ANON, OP_MMAP_FILE, OP_READ_FILE
+from fleetsim.workloads.script_ops import parse_script
+
+PAGE = 4096
 
 
 def too_much(spec: HostSpec, commands: Iterable[Command]) -> str | None:
@@ -28,7 +32,10 @@ def too_much(spec: HostSpec, commands: Iterable[Command]) -> str | None:
             threads.append(tuple(str(op) for op in ops) if isinstance(ops, tuple) else ())
     tasks = [*spec.tasks, *started]
     scripts = [*(task.ops for task in tasks), *threads]
+    groups, cohorts = page_groups(spec, scripts)
     wanted = (
+        ("page groups", groups, NR_GROUPS),
+        ("cohorts of pages (memory areas and files, large ones count more)", cohorts, NR_COHORTS),
         ("cgroups", len(spec.cgroups) + 1, NR_CGROUPS),  # and the root
         ("processes", len(tasks), NR_TASKS),
         ("threads", len(scripts), NR_THREADS),
@@ -40,6 +47,24 @@ def too_much(spec: HostSpec, commands: Iterable[Command]) -> str | None:
         if count > capacity:
             return f"a host of this group needs {count} {what}, faults included; a simulated host holds {capacity}, write fewer"
     return None
+
+
+def page_groups(spec: HostSpec, scripts: Iterable[Sequence[str]]) -> tuple[int, int]:
+    """Groups and cohorts that all areas and files of a host take together, were they all there at once."""
+    total = spec.memory_bytes // PAGE
+    wanted: dict[object, tuple[int, int, float]] = {}  # area or file → pages, kind, hot share
+    for number, ops in enumerate(scripts):
+        for place, op in enumerate(parse_script(ops).ops):
+            if op.code == OP_MMAP_ANON:
+                wanted[number, place] = (op.pages, op.pattern, op.hot_share)
+            elif op.code in (OP_READ_FILE, OP_MMAP_FILE) and op.path in spec.files:
+                wanted[op.path] = (max(1, spec.files[op.path] // PAGE), op.pattern, op.hot_share)
+    groups = cohorts = 0
+    for pages, kind, hot_share in wanted.values():
+        parts = 2 if kind == UNIFORM and 0 < int(pages * hot_share) < pages else 1
+        groups += parts
+        cohorts += parts * cohorts_for(total, pages, kind)
+    return groups, cohorts
 
 
 def without_effect(hosts: Iterable[HostSpec], commands: Iterable[Command]) -> list[str]:

@@ -59,14 +59,14 @@ def find_groups(row, wanted):
 
 
 @law
-def cohorts_for(row, pages, kind):
+def cohorts_for(totalram, pages, kind):
     """How many cohorts a group of `pages` pages gets: 64 for one that matters (1/32 of RAM and more), fewer for small ones.
 
     Source: design §3.2: K = 64 cohorts of ≥ 64 pages are enough; 16 to 32 for small groups.
     """
     if kind == UNIFORM:
         return BAGS
-    most = COHORTS_MAX if pages * 32 >= row["totalram"] else COHORTS_MAX // 4
+    most = COHORTS_MAX if pages * 32 >= totalram else COHORTS_MAX // 4
     return max(1, min(most, pages // COHORT_PAGES_MIN))
 
 
@@ -78,7 +78,7 @@ def make_group(row, g, kind, is_file, task, pages):
 
     Source: fleetsim's own representation (design §3.2).
     """
-    wanted = cohorts_for(row, pages, kind)
+    wanted = cohorts_for(row["totalram"], pages, kind)
     first = find_cohorts(row, wanted)
     if first < 0:
         return False

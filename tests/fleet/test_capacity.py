@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What does not fit into a host's record is refused before the run, with the number that would."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fleetsim.fleet.bench import reference_host
+from fleetsim.fleet.capacity import page_groups, too_much
+from fleetsim.host.boot import boot
+from fleetsim.host.spec import HostSpec, TaskSpec
+from fleetsim.host.state import HOST
+from fleetsim.host.step import run_host
+
+
+def test_the_reference_host_of_the_benchmark_fits() -> None:
+    assert too_much(reference_host("h", pressure=True), []) is None
+
+
+def test_more_areas_than_cohorts_are_refused_with_both_numbers() -> None:
+    ops = ("mmap_anon a 40", "mmap_anon b 40", "touch a 40 0")
+    spec = HostSpec("h", 1 << 30, tasks=tuple(TaskSpec(f"t{i}", ops) for i in range(14)))
+    assert "1792 cohorts of pages" in str(too_much(spec, []))
+    assert "holds 1640" in str(too_much(spec, []))
+
+
+def test_the_count_is_what_a_host_really_takes() -> None:
+    """Two swept areas, a random one with a hot part and a file: counted beforehand, then counted on the host that ran them."""
+    tasks = (
+        TaskSpec("a", ("mmap_anon big 300", "mmap_anon small 8", "sleep 9")),
+        TaskSpec("b", ("mmap_anon rnd 50", "touch rnd 1 0", "rewrite rnd 0 1 hot:0.2:0.9")),
+        TaskSpec("c", ("read_file /f 1 0", "sleep 9")),
+    )
+    spec = HostSpec("h", 1 << 30, files={"/f": 100 << 20}, tasks=tasks)
+    records = np.zeros(1, HOST)
+    boot(spec, records[0], 1, 0)
+    run_host(records, 0, 1_000_000_000)
+    taken = int((records[0]["cohorts"]["group"] >= 0).sum())
+    assert page_groups(spec, [t.ops for t in tasks]) == (int(records[0]["groups"]["used"].sum()), taken)
