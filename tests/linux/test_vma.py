@@ -14,18 +14,18 @@ from tests.host.worlds import world
 @given(st.integers(1, 40_000))
 def test_cohorts_cover_a_group_exactly_and_are_not_too_small(pages: int) -> None:
     row = world(256).row
-    n = cohorts_for(row, pages, ORDERED)
+    n = cohorts_for(int(row["totalram"]), pages, ORDERED)
     size = (pages + n - 1) // n
     assert 1 <= n <= COHORTS_MAX
     assert n * size >= pages
     assert n == 1 or pages // n >= COHORT_PAGES_MIN
-    assert cohorts_for(row, pages, UNIFORM) == BAGS
+    assert cohorts_for(int(row["totalram"]), pages, UNIFORM) == BAGS
 
 
 def test_a_group_that_matters_gets_64_cohorts_and_a_small_one_16() -> None:
     row = world(256).row
-    assert cohorts_for(row, int(row["totalram"]) // 4, ORDERED) == 64
-    assert cohorts_for(row, int(row["totalram"]) // 33, ORDERED) == 16
+    assert cohorts_for(int(row["totalram"]), int(row["totalram"]) // 4, ORDERED) == 64
+    assert cohorts_for(int(row["totalram"]), int(row["totalram"]) // 33, ORDERED) == 16
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(64, 9000), st.integers(0, 9)), max_size=40))
