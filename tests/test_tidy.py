@@ -226,7 +226,8 @@ def test_banned_words_are_found_and_their_look_alikes_are_not() -> None:
     bad = ["# TO" + "DO later", "see /wo" + "rk/main/x", "from /ro" + "ot/.cache", "https://py" + "pi.org/simple", "x = 1  # no" + "qa"]
     for line in bad:
         assert list(repository.banned_words("a.py", line)), line
-    for line in ("the to-do list", "a network/work/load path", "~/.cache/fleetsim", "https://prometheus.io/docs", "x = 1  # noqa: E501"):
+    good = ("the to-do list", "a network/wo" + "rk/load path", "~/.cache/fleetsim", "https://prometheus.io/docs", "x = 1  # noqa: E501")
+    for line in good:
         assert not list(repository.banned_words("a.py", line)), line
 
 

@@ -1,10 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """CPU profiles: what one operation costs, in nanoseconds. No law contains a nanosecond of its own.
 
-`lab` is the emulated machine of the recordings (one instruction = 1 ns); its figures are the unpaced costs measured by
-the calibration experiment e00_calib. `server` is bare metal of about 2020 (kernel-laws §10.5, rows tagged [D] and [M]).
-`lab-tcg` is `lab` times one factor: the same emulator with a real clock. The factor is the ratio of kswapd's own time
-per reclaimed page in the repeats of e02 recorded both ways (15 against 2.1 µs).
+`lab` is the emulated machine of the recordings (one instruction = 1 ns). Where its figures are from:
+- measured unpaced by the calibration experiment e00_calib: anonymous fault, access, copy-on-write, cached read, exit
+  (MADV_DONTNEED per page); the missing page is its cold read less the cached one less the disk's wait;
+- from the memory pressure that kswapd alone makes in e04 (181 ms for 86,360 clean pages, 2.1 µs each): looking at a page
+  and dropping it *together*; how the sum is split between the two is an assumption;
+- from the recordings' event times (a process's first op begins 1.8 ms after its start): starting a program;
+- estimates, not measured by themselves: swap-out, swap-in, a fault that only maps, a system call.
+`server` is bare metal of about 2020: kernel-laws §10.5, rows tagged [D] and [M] where there is one, else an estimate.
+`lab-tcg` is `lab` times one factor, for recordings made with a real clock: the median, over the six repeats of e02, e03 and
+e05 recorded both ways, of the ratio of total memory pressure (4.9, 5.1, 5.8, 7.9, 11.0, 17.8; median 6.9).
 """
 
 from __future__ import annotations
