@@ -18,15 +18,15 @@ from fleetsim.linux.vmstat_names import VMSTAT_FIELDS
 
 # --- capacities (one size class; a full table answers as the kernel would: ENOMEM, EAGAIN, and an event) -------------
 NR_ZONES = 3
-NR_CGROUPS = 96
+NR_CGROUPS = 88
 NR_TASKS = 64
 NR_THREADS = 80
 NR_AREAS = 128
 NR_GROUPS = 160
-NR_COHORTS = 1640
+NR_COHORTS = 1376
 NR_FILES = 48
 NR_WRITEBACK = 128
-NR_EVENTS = 128
+NR_EVENTS = 96
 assert NR_COHORTS < 1 << 15 and NR_GROUPS < 1 << 15 and NR_CGROUPS < 1 << 15  # int16 links
 
 # --- zones, in the order of physical addresses (include/linux/mmzone.h) ----------------------------------------------
@@ -128,7 +128,7 @@ CGROUP = np.dtype(
         ("psi_until_ns", "i8", (3, 2)),
         ("psi_full_to_ns", "i8", (3,)),
         ("psi_seen_us", "i8", (3, 2)),
-        ("psi_avg", "i8", (3, 2, 3)),
+        ("psi_avg", "i4", (3, 2, 3)),
     ]
 )
 

@@ -46,7 +46,7 @@ OP = np.dtype(
         ("pages", "i8"),  # how much; 0 is endless
         ("ns_per_quantum", "i8"),  # 0: unpaced
         ("time_ns", "i8"),  # duration (sleep, for=), instant (until), or exit code
-        ("hot_pages", "i8"),
+        ("hot_pages", "i4"),
         ("hot_q", "i8"),
     ]
 )
