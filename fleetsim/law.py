@@ -29,6 +29,8 @@ from typing import Any, TypeVar
 import numba
 import numpy
 
+from fleetsim.law_compiler import compile_law
+
 PACKAGE = Path(__file__).parent
 COMPILED_FOLDERS = ("hardware", "linux", "allocators", "workloads", "host", "observe")
 
@@ -46,7 +48,7 @@ def source_hash() -> str:
     """SHA-256 (16 hex digits) over everything a compiled law can depend on."""
     digest = hashlib.sha256()
     digest.update(f"{numba.__version__} {numpy.__version__} {sys.version}".encode())
-    files = [PACKAGE / "law.py"]
+    files = [PACKAGE / "law.py", PACKAGE / "law_compiler.py"]
     for folder in COMPILED_FOLDERS:
         files += sorted((PACKAGE / folder).glob("*.py"))
     for path in files:
@@ -95,10 +97,9 @@ def law(function: F) -> F:
     Tables keep small numbers in narrow fields, and Numba would compile a law anew for every mixture of int8, int16 and
     int32 it is called with from other laws: twice the compile time, measured. So callers are offered one signature.
     """
-    compiled: Any = numba.njit(**_OPTIONS)(function)
-    if mode() != "python":
-        ask = compiled.get_call_template
-        compiled.get_call_template = lambda arguments, keywords: ask(_widened(arguments), keywords)
+    if mode() == "python":
+        return numba.njit(**_OPTIONS)(function)
+    compiled: F = compile_law(function, _OPTIONS, _widened)
     return compiled
 
 

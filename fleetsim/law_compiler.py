@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How Numba is made to compile three hundred laws that call each other in half a minute instead of minutes.
+
+Numba compiles every function to machine code of its own, with a copy of everything it calls: a law at the bottom of a
+deep call tree is optimised and emitted again for each of its callers, and theirs (measured: two thirds of the compile
+time). Here a law called by another law stays LLVM code (a *part*); only what Python calls (an *entry*) is linked with all
+its parts, optimised, emitted and cached, once.
+
+Rules: nothing here changes what is computed, only when it is compiled. It leans on Numba's internals (the library
+classes and the lowering pass), so the version is pinned in the constraints file and `tests/test_law.py` watches it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+from numba.core import compiler_lock
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import CompilerBase, DefaultPassBuilder
+from numba.core.compiler_machinery import register_pass
+from numba.core.typed_passes import NativeLowering
+
+
+class PartLibrary(JITCodeLibrary):  # type: ignore[misc]
+    """The LLVM code of one law, optimised by itself, never emitted. What it calls is linked by the entry that uses it."""
+
+    def finalize(self) -> None:
+        for function in self._final_module.functions:
+            if not function.is_declaration and function.linkage.name == "external":
+                function.linkage = "linkonce_odr"
+        self._shared_module = self._final_module
+        self._finalized = True
+
+
+class EntryLibrary(JITCodeLibrary):  # type: ignore[misc]
+    """A law that Python calls, with every part it needs, directly or not."""
+
+    def finalize(self) -> None:
+        found: dict[Any, None] = {}  # in order, each once
+        waiting: list[Any] = list(self._linking_libraries)
+        while waiting:
+            library = waiting.pop(0)
+            if library not in found:
+                found[library] = None
+                if isinstance(library, PartLibrary):
+                    waiting.extend(library._linking_libraries)
+        self._linking_libraries: list[Any] = list(found)
+        super().finalize()
+
+
+@register_pass(mutates_CFG=True, analysis_only=False)
+class LowerPart(NativeLowering):  # type: ignore[misc]
+    """Lowering to LLVM code that callers can use, without machine code of its own."""
+
+    _name = "law_part_lowering"
+
+    def run_pass(self, state: Any) -> bool:
+        state.flags.no_compile = True
+        super().run_pass(state)
+        key = f"law part {state.func_id.unique_name}"  # stands where Numba keeps the address of the compiled function
+        state.targetctx.insert_user_function(key, state["cr"].fndesc, [state.library])
+        state["cr"] = state["cr"]._replace(cfunc=key)
+        return True
+
+
+def _pipeline(state: Any, library: type[JITCodeLibrary], lowering: type[NativeLowering]) -> list[Any]:
+    manager = DefaultPassBuilder.define_nopython_pipeline(state)
+    manager.passes = [(lowering if step is NativeLowering else step, name) for step, name in manager.passes]
+    manager.finalize()
+    state.library = library(state.targetctx.codegen(), state.func_id.func_qualname)
+    state.library.enable_object_caching()
+    return [manager]
+
+
+class PartCompiler(CompilerBase):  # type: ignore[misc]
+    """Numba's pipeline for a law that other laws call."""
+
+    def define_pipelines(self) -> list[Any]:
+        return _pipeline(self.state, PartLibrary, LowerPart)
+
+
+class EntryCompiler(CompilerBase):  # type: ignore[misc]
+    """Numba's pipeline for a law that Python calls."""
+
+    def define_pipelines(self) -> list[Any]:
+        return _pipeline(self.state, EntryLibrary, NativeLowering)
+
+
+def _as_part(function: Callable[..., Any], options: dict[str, Any]) -> Any:
+    """The law as other laws see it: compiled on first use in this process, to LLVM code only."""
+    part: Any = numba.njit(pipeline_class=PartCompiler, no_cpython_wrapper=True, **(options | {"cache": False}))(function)
+
+    def compile_part(signature: Any) -> Any:
+        arguments = tuple(signature)
+        if arguments not in part.overloads:
+            with compiler_lock.global_compiler_lock:
+                part.overloads[arguments] = part._compiler.compile(arguments, None)
+        return part.overloads[arguments].entry_point
+
+    part.compile = compile_part  # without the timers that Numba nests, one more per level of calls
+    return part
+
+
+def compile_law(function: Callable[..., Any], options: dict[str, Any], widened: Callable[[tuple[Any, ...]], tuple[Any, ...]]) -> Any:
+    """A compiled function: an entry for Python, a part for laws.
+
+    options   Numba's options for both
+    widened   the argument types that laws are offered for those they ask for
+    """
+    entry: Any = numba.njit(pipeline_class=EntryCompiler, **options)(function)
+    part = _as_part(function, options)
+    entry.get_call_template = lambda arguments, keywords: part.get_call_template(widened(arguments), keywords)
+    entry.get_overload = part.get_overload
+    return entry

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Laws are compiled once, cached truthfully, and compute the same whoever calls them (law.py, law_compiler.py)."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numba
+import numpy as np
+import pytest
+
+from fleetsim import law as law_module
+from fleetsim.law import law
+
+PROJECT = Path(__file__).parents[1]
+
+
+@law
+def leaf(x):
+    if x >= 1000:
+        raise ValueError("a leaf takes less than a thousand")
+    return 3 * x + 1
+
+
+@law
+def branch(x):
+    return leaf(x) + leaf(x + 1) // 2
+
+
+@law
+def root(row, x):
+    row[0] += branch(x)
+    return branch(x) * leaf(row[0])
+
+
+def plain(row, x):
+    def leaf_(y):
+        return 3 * y + 1
+
+    def branch_(y):
+        return leaf_(y) + leaf_(y + 1) // 2
+
+    row[0] += branch_(x)
+    return branch_(x) * leaf_(row[0])
+
+
+@pytest.mark.parametrize("x", [0, 1, 7, 100])
+def test_a_law_that_calls_laws_computes_what_plain_python_computes(x: int) -> None:
+    a, b = np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64)
+    assert root(a, x) == plain(b, x)
+    assert a[0] == b[0]
+    assert branch(x) == 3 * x + 1 + (3 * (x + 1) + 1) // 2  # the same law, called from Python as well
+
+
+def test_an_error_deep_inside_reaches_whoever_called_the_outermost_law() -> None:
+    with pytest.raises(ValueError, match="a leaf takes less than a thousand"):
+        branch(1000)
+
+
+@pytest.mark.skipif(law_module.mode() == "python", reason="nothing is compiled here")
+def test_what_only_laws_call_is_never_made_into_machine_code() -> None:
+    @law
+    def inner(x):
+        return x * 2
+
+    @law
+    def outer(x):
+        return inner(x) + 1
+
+    assert outer(4) == 9
+    assert outer.signatures and not inner.signatures  # inner has no compiled version of its own
+    assert inner(4) == 8 and inner.signatures  # until Python asks for one
+
+
+SCRIPT = """
+import numpy as np
+from fleetsim.linux.math64 import int_sqrt
+from fleetsim.linux.vmscan_laws import inactive_is_low
+print(inactive_is_low(1 << 20, 1 << 22), sum(inactive_is_low.stats.cache_hits.values()), sum(inactive_is_low.stats.cache_misses.values()))
+"""
+
+
+@pytest.mark.skipif(law_module.mode() == "python", reason="nothing is compiled here")
+def test_a_second_process_finds_the_law_in_the_cache(tmp_path: Path) -> None:
+    environment = os.environ | {"FLEETSIM_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(PROJECT)}
+    command = [sys.executable, "-c", SCRIPT]
+    outputs = [
+        subprocess.run(command, env=environment, cwd=PROJECT, capture_output=True, text=True, check=True).stdout.split() for _ in range(2)
+    ]
+    assert outputs[0] == [outputs[1][0], "0", "1"]
+    assert outputs[1][1:] == ["1", "0"]
+
+
+def test_numba_is_pinned_because_the_compiler_leans_on_its_internals() -> None:
+    pinned = re.search(r"^numba==(.+)$", (PROJECT / "constraints.txt").read_text(), re.MULTILINE)
+    assert pinned and pinned[1] == numba.__version__
