@@ -40,9 +40,9 @@ TCG_FACTOR = 7
 
 
 def costs(profile: str) -> list[int]:
-    """The 16 entries of row["cost"] for a profile name (KeyError for an unknown one)."""
+    """The 32 entries of row["cost"] for a profile name (KeyError for an unknown one)."""
     column, factor = {"lab": (1, 1), "server": (2, 1), "lab-tcg": (1, TCG_FACTOR)}[profile]
-    row = [0] * 16
+    row = [0] * 32
     for entry in OPERATIONS.values():
         row[entry[0]] = entry[column] * (1 if entry[0] == TICK else factor)
     return row

@@ -153,6 +153,34 @@ def touch_new(row, th, a, pages):
 
 
 @law
+def read_zero(row, th, a, at, pages):
+    """Read `pages` pages of a private anonymous area none of which was ever written to: they map the shared zero page.
+
+    A page read for the first time is one minor fault and costs no memory but its page table.
+    at       int64  position of the reader's cursor (every page below `zero` was read before), −1: at random
+    returns  int64  pages done
+
+    Source: mm/memory.c do_anonymous_page (read fault); kernel-laws §10.1. Leaves out: the huge zero page.
+    """
+    area = row["areas"][a]
+    task = row["tasks"][area["task"]]
+    unread = area["pages"] - area["zero"]
+    faults = 0
+    if at < 0 and unread > 0:
+        faults = min(unread, expected(row["groups"][area["group"]], pages, (unread << Q) // area["pages"]))
+        add_tables(row, task, area, area["pages"])  # random places: soon one page of every 2 MiB
+    elif at >= 0:
+        faults = max(0, at + pages - max(at, area["zero"]))
+        add_tables(row, task, area, area["zero"] + faults)
+    area["zero"] += faults
+    count_faults(row, task, faults, 0)
+    row["spent_ns"] += faults * row["cost"][FAULT_MINOR] + pages * row["cost"][ACCESS]
+    task["stime_ns"] += faults * row["cost"][FAULT_MINOR]
+    task["utime_ns"] += pages * row["cost"][ACCESS]
+    return pages
+
+
+@law
 def read_swap(row, th, pages, window, hot):
     """Wait for `pages` pages to be read from swap, `window` pages per request.
 
@@ -251,9 +279,10 @@ def enter_slice(row, th, i):
 
 
 @law
-def access_ordered(row, th, g, at, pages):
-    """Write to up to `pages` pages of an ordered group from position `at`; never beyond the slice.
+def access_ordered(row, th, g, at, pages, write):
+    """Access up to `pages` pages of an ordered group from position `at`; never beyond the slice.
 
+    write    int64  1: the pages are written to, 0: only read
     returns  int64  pages done (0: come back)
 
     Source: mm/memory.c handle_pte_fault; see the module for the cursor's rules.
@@ -316,9 +345,10 @@ def fault_uniform(row, th, g, pages):
 
 
 @law
-def access_uniform(row, th, g, accesses):
+def access_uniform(row, th, g, accesses, write):
     """`accesses` accesses to equally likely pages of a uniform anonymous group.
 
+    write    int64  1: the pages are written to, 0: only read
     returns  int64  accesses done; fewer if pages could not be had at once, 0: come back
 
     Source: mm/memory.c handle_pte_fault; expected values (kernel-laws §20.2).

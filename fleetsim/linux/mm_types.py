@@ -186,6 +186,7 @@ AREA = np.dtype(
         ("accounted", "i2"),  # 1 if counted in Committed_AS
         ("pages", "i8"),
         ("touched", "i8"),  # pages written for the first time, in order
+        ("zero", "i8"),  # private anonymous: pages never written that were read, so that they map the zero page
         ("tables", "i8"),  # page-table pages it needed so far
     ]
 )
@@ -311,7 +312,7 @@ KERNEL_FIELDS = [
     ("vm", "i8", (len(VMSTAT_FIELDS),)),
     ("sysctl", SYSCTL),
     # machinery
-    ("cost", "i8", (16,)),  # the CPU profile, see hardware/cpu.py
+    ("cost", "i8", (32,)),  # the CPU profile, see hardware/cpu.py
     ("cpus", "i8"),
     ("cpu_free_ns", "i8", (32,)),  # when each CPU has done what it was given
     ("cpu_ns", "i8", (8,)),

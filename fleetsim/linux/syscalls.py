@@ -13,11 +13,23 @@ from fleetsim.law import Q, law
 from fleetsim.linux.events import REFUSED, record
 from fleetsim.linux.exit import begin_exit, unmap_file
 from fleetsim.linux.filemap import access_mapped, read_ordered, read_random
-from fleetsim.linux.memory import access_ordered, access_uniform, touch_new
+from fleetsim.linux.memory import access_ordered, access_uniform, read_zero, touch_new
 from fleetsim.linux.mm_types import AREA_FILE, AREA_FREE, NR_AREAS, ORDERED, UNIFORM
 from fleetsim.linux.vma import mmap_anon, open_file, zap_area, zap_group
 
-__all__ = ["ORDERED", "UNIFORM", "access", "exit_group", "map_anonymous", "map_file", "munmap", "read_file", "touch", "zap_pages"]
+__all__ = [
+    "ORDERED",
+    "UNIFORM",
+    "access",
+    "exit_group",
+    "map_anonymous",
+    "map_file",
+    "munmap",
+    "read_file",
+    "read_untouched",
+    "touch",
+    "zap_pages",
+]
 
 
 @law
@@ -58,6 +70,7 @@ def map_file(row, th, f, kind, hot_pages):
             area["accounted"] = 0
             area["pages"] = file["pages"]
             area["touched"] = file["pages"]
+            area["zero"] = 0
             area["tables"] = 0
             for k in range(file["groups"]):
                 row["groups"][file["group"] + k]["task"] = t
@@ -82,7 +95,19 @@ def touch(row, th, a, pages):
 
 
 @law
-def access_part(row, th, area, g, accesses):
+def read_untouched(row, th, a, at, pages):
+    """Read `pages` pages of an area that was never written to: private anonymous memory is all zero then.
+
+    at       int64  position of the reader's cursor, −1: at random
+    returns  int64  pages done
+
+    Source: mm/memory.c do_anonymous_page (read fault).
+    """
+    return read_zero(row, th, a, at, min(pages, row["areas"][a]["pages"]))
+
+
+@law
+def access_part(row, th, area, g, accesses, write):
     """Random accesses to one uniform group of an area.
 
     Source: mm/memory.c handle_mm_fault, mm/filemap.c filemap_fault.
@@ -91,14 +116,15 @@ def access_part(row, th, area, g, accesses):
         return 0
     if area["kind"] == AREA_FILE:
         return access_mapped(row, th, g, accesses)
-    return access_uniform(row, th, g, accesses)
+    return access_uniform(row, th, g, accesses, write)
 
 
 @law
-def access(row, th, a, at, pages, hot_q):
+def access(row, th, a, at, pages, hot_q, write):
     """Access `pages` pages of an area: from position `at` on if it is swept, anywhere if it is used at random.
 
     hot_q    int64  share of random accesses that go to the hot part, 2^20ths
+    write    int64  1: the pages are written to, 0: only read
     returns  int64  pages done
 
     Source: mm/memory.c handle_mm_fault, mm/filemap.c filemap_fault.
@@ -110,17 +136,17 @@ def access(row, th, a, at, pages, hot_q):
         if area["kind"] == AREA_FILE:
             done, _ = read_ordered(row, th, g, at, pages, 0)
             return done
-        return access_ordered(row, th, g, at, pages)
+        return access_ordered(row, th, g, at, pages, write)
     hot = pages
     if area["groups"] == 2:
         exact = pages * hot_q + group["carry_split"]
         hot = min(pages, exact >> Q)
         group["carry_split"] = exact - (hot << Q)
-    done = access_part(row, th, area, g, hot)
+    done = access_part(row, th, area, g, hot, write)
     if hot == pages or (hot > 0 and done == 0):
         return done
     rest = pages - hot if hot == 0 else (pages - hot) * done // hot  # the cold part goes as far as the hot one did
-    return done + access_part(row, th, area, g + 1, rest)
+    return done + access_part(row, th, area, g + 1, rest, write)
 
 
 @law
@@ -175,6 +201,7 @@ def zap_pages(row, th, a):
     if left == 0:
         return False
     area["touched"] = 0
+    area["zero"] = 0
     return True
 
 

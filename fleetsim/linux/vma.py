@@ -195,6 +195,7 @@ def mmap_anon(row, t, pages, kind, hot_pages, accounted):
     area["accounted"] = 1 if accounted > 0 or mode == 2 else 0
     area["pages"] = pages
     area["touched"] = 0
+    area["zero"] = 0
     area["tables"] = 0
     if area["accounted"]:
         row["committed"] += pages

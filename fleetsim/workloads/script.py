@@ -14,7 +14,18 @@ from __future__ import annotations
 import numpy as np
 
 from fleetsim.law import law
-from fleetsim.linux.syscalls import access, exit_group, map_anonymous, map_file, munmap, read_file, touch, zap_pages
+from fleetsim.linux.syscalls import (
+    UNIFORM,
+    access,
+    exit_group,
+    map_anonymous,
+    map_file,
+    munmap,
+    read_file,
+    read_untouched,
+    touch,
+    zap_pages,
+)
 
 NR_OPS = 320
 NR_HANDLES = 128
@@ -41,6 +52,7 @@ OP = np.dtype(
         ("code", "i1"),
         ("pattern", "i1"),  # ORDERED or UNIFORM
         ("accounted", "i1"),
+        ("write", "i1"),  # access: 1 for rewrite, 0 for read
         ("handle", "i2"),  # which of the task's areas
         ("file", "i2"),
         ("pages", "i8"),  # how much; 0 is endless
@@ -194,11 +206,16 @@ def do_pages(row, th, program, op, pages):
     if op["code"] == OP_TOUCH:
         return touch(row, th, a, pages)
     area = row["areas"][a]
-    if program["fresh"] and area["touched"] < area["pages"]:
-        return touch(row, th, a, pages)  # nothing was touched before: the first round over it is made of faults
+    if program["fresh"] and area["touched"] < area["pages"]:  # nothing was touched before: the first round over it is made of faults
+        if op["write"]:
+            return touch(row, th, a, pages)
+        at = program["at"] % area["pages"]
+        done = read_untouched(row, th, a, -1 if op["pattern"] == UNIFORM else at, min(pages, area["pages"] - at))
+        program["at"] = at + done
+        return done
     size = area["touched"]
     at = program["at"] % size
-    done = access(row, th, a, at, min(pages, size - at), op["hot_q"])
+    done = access(row, th, a, at, min(pages, size - at), op["hot_q"], op["write"])
     program["at"] = at + done
     return done
 

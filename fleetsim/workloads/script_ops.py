@@ -44,6 +44,7 @@ class ParsedOp:
     pages: int = 0
     rate: float = 0.0
     pattern: int = ORDERED
+    write: bool = False
     hot_share: float = 0.0
     hot_probability: float = 0.0
     time_ns: int = 0
@@ -122,6 +123,7 @@ def parse_op(text: str) -> ParsedOp:
         parse_tail(args[2:], op)
     elif verb in ("touch", "rewrite", "read"):
         op.code = vm.OP_TOUCH if verb == "touch" else vm.OP_ACCESS
+        op.write = verb == "rewrite"
         op.area, op.pages, op.rate = args[0], pages_of(args[1], text), number(args[2], text, "the rate")
         parse_tail(args[3:], op)
     elif verb == "read_file":

@@ -118,3 +118,18 @@ def test_memory_that_is_used_at_random_stays_and_memory_that_is_not_goes() -> No
     assert int(w.task("busy")["swapents"]) < 5 * PAGES
     assert w.vm("pgactivate") > 20 * PAGES, "seen in use twice, it is moved out of reach"
     assert w.vm("pswpin") < 40 * PAGES, "blind reclaim reads three times as much in again"
+
+
+@pytest.mark.parametrize("pattern", ["seq", "random"])
+def test_reading_what_was_never_written_takes_page_tables_but_no_memory(pattern: str) -> None:
+    """kernel-laws §10.1: a read of untouched private anonymous memory maps the zero page, which is in nobody's RSS."""
+    w = world(tasks={"a": f"mmap_anon A 40 | sleep 0.5 | read A 400 1000 {pattern} | sleep 1 | rewrite A 40 1000 seq | sleep 9"}).at(0.4)
+    free, task = w.meminfo("MemFree"), w.task("a")
+    w.at(1.4)
+    assert int(task["rss_anon"] - task["base_anon"]) == 0
+    assert free - w.meminfo("MemFree") == 20 / PAGES, "one page table per 2 MiB"
+    assert int(task["minflt"]) == (40 * PAGES if pattern == "seq" else pytest.approx(40 * PAGES, rel=0.01)), "each page faults once"
+    faults = int(task["minflt"])
+    w.at(4)
+    assert int(task["rss_anon"] - task["base_anon"]) == 40 * PAGES
+    assert int(task["minflt"]) == faults + 40 * PAGES, "the first write to a page faults again"
