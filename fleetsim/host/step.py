@@ -15,7 +15,7 @@ from fleetsim.law import law
 from fleetsim.linux.check import validate_fast
 from fleetsim.linux.exit import exit_mmap, start_task
 from fleetsim.linux.kswapd import run_kswapd
-from fleetsim.linux.mm_types import NS_PER_S, PSI_CPU, PSI_IO, PSI_MEM, TASK_EXITING, TASK_RUNNING, TASK_WAITING
+from fleetsim.linux.mm_types import NEVER, NS_PER_S, PSI_CPU, PSI_IO, PSI_MEM, TASK_EXITING, TASK_RUNNING, TASK_WAITING
 from fleetsim.linux.psi import productive, stall, update
 from fleetsim.linux.psi_laws import LOAD_EXP_1, LOAD_EXP_5, LOAD_EXP_15, calc_load
 from fleetsim.workloads.script import begin_program
@@ -23,6 +23,45 @@ from fleetsim.workloads.script import step as script_step
 
 LOAD_PERIOD_NS = 5 * NS_PER_S
 DUE_NOTHING, DUE_CLOCK, DUE_KSWAPD, DUE_TASK, DUE_THREAD = range(5)
+
+
+@law
+def is_due_ns(task):
+    """When a task starts or goes on exiting; NEVER if it does neither.
+
+    Source: fleetsim's own event order.
+    """
+    if task["state"] == TASK_WAITING:
+        return task["started_ns"]
+    return task["exit_ready_ns"] if task["state"] == TASK_EXITING else NEVER
+
+
+@law
+def task_due(row):
+    """The first of the tasks that are due earliest.
+
+    Source: fleetsim's own event order.
+    """
+    for t in range(row["nr_tasks"]):
+        if is_due_ns(row["tasks"][t]) == row["task_due_ns"]:
+            return t
+    return -1
+
+
+@law
+def reschedule(row):
+    """Note anew when every thread and task is due: some task's state changed.
+
+    Source: fleetsim's own event order.
+    """
+    row["reschedule"] = 0
+    row["task_due_ns"] = NEVER
+    for t in range(row["nr_tasks"]):
+        row["task_due_ns"] = min(row["task_due_ns"], is_due_ns(row["tasks"][t]))
+    for th in range(row["nr_threads"]):
+        thread = row["threads"][th]
+        alive = thread["used"] > 0 and row["tasks"][thread["task"]]["state"] == TASK_RUNNING
+        row["due_ns"][th] = thread["ready_ns"] if alive else NEVER
 
 
 @law
@@ -39,17 +78,19 @@ def next_due(row, until_ns):
         what, when = DUE_CLOCK, clock
     if row["kswapd"]["next_ns"] < when:
         what, when = DUE_KSWAPD, row["kswapd"]["next_ns"]
-    for t in range(row["nr_tasks"]):
-        task = row["tasks"][t]
-        due = task["started_ns"] if task["state"] == TASK_WAITING else task["exit_ready_ns"]
-        if (task["state"] == TASK_WAITING or task["state"] == TASK_EXITING) and due < when:
-            what, which, when = DUE_TASK, t, due
+    if row["task_due_ns"] < when:
+        what, when = DUE_TASK, row["task_due_ns"]
+    due = row["due_ns"]
+    earliest = when
     for th in range(row["nr_threads"]):
-        thread = row["threads"][th]
-        if thread["used"] == 0 or thread["ready_ns"] > when or row["tasks"][thread["task"]]["state"] != TASK_RUNNING:
-            continue
-        if thread["ready_ns"] < when or (what == DUE_THREAD and thread["since_ns"] < row["threads"][which]["since_ns"]):
-            what, which, when = DUE_THREAD, th, thread["ready_ns"]
+        earliest = min(earliest, due[th])
+    if earliest < when:
+        what, when = DUE_THREAD, earliest
+        for th in range(row["nr_threads"]):
+            if due[th] == earliest and (which < 0 or row["threads"][th]["since_ns"] < row["threads"][which]["since_ns"]):
+                which = th
+    elif what == DUE_TASK:
+        which = task_due(row)
     return what, which, max(when, row["now_ns"])
 
 
@@ -144,7 +185,10 @@ def run_until(row, until_ns):
     Source: fleetsim's own main loop (design §4).
     """
     row["attention"] = 0
+    row["reschedule"] = 1  # a command may have changed anything
     while True:
+        if row["reschedule"] > 0:
+            reschedule(row)
         what, which, when = next_due(row, until_ns)
         if what == DUE_NOTHING:
             break
@@ -155,8 +199,10 @@ def run_until(row, until_ns):
             run_kswapd(row)
         elif what == DUE_TASK:
             run_task(row, which)
+            row["reschedule"] = 1
         else:
             run_thread(row, which)
+            row["due_ns"][which] = row["threads"][which]["ready_ns"] if row["threads"][which]["used"] > 0 else NEVER
         if row["attention"] > 0:
             return False
     row["now_ns"] = until_ns

@@ -79,6 +79,7 @@ def start_task(row, t):
                 row["slab_unreclaimable"] += got
                 task["base_slab"] = got
     task["state"] = TASK_RUNNING
+    row["reschedule"] = 1
     task["rss_file"] = IMAGE_FILE
     task["rss_shmem"] = 0
     task["swapents"] = 0
@@ -164,6 +165,7 @@ def finish_exit(row, t):
     task["total_vm"] = 0
     task["data_vm"] = 0
     task["exits"] += 1
+    row["reschedule"] = 1
     for th in range(NR_THREADS):
         if row["threads"][th]["used"] > 0 and row["threads"][th]["task"] == t:
             row["threads"][th]["used"] = 0
@@ -184,5 +186,6 @@ def begin_exit(row, t, code):
     task = row["tasks"][t]
     if task["state"] == TASK_RUNNING:
         task["state"] = TASK_EXITING
+        row["reschedule"] = 1
         task["exit_code"] = code
         task["exit_ready_ns"] = row["now_ns"]

@@ -26,6 +26,7 @@ from fleetsim.linux.mm_types import (
     LRU_ACTIVE_ANON,
     LRU_INACTIVE_ANON,
     MAX_RECLAIM_RETRIES,
+    NEVER,
     PSI_MEM,
     SWAP_CLUSTER_MAX,
     VM,
@@ -39,7 +40,6 @@ from fleetsim.linux.zonelist import balanced, nr_high
 PGSCAN_KSWAPD = VM["pgscan_kswapd"]
 PAGEOUTRUN, LOW_QUICKLY, HIGH_QUICKLY = VM["pageoutrun"], VM["kswapd_low_wmark_hit_quickly"], VM["kswapd_high_wmark_hit_quickly"]
 NAP_NS = 100_000_000
-NEVER = 1 << 62
 SLICE_MIN = 512  # pages of one slice of work at least …
 SLICE_SHARE = 16  # … and at most this part of what the run wants to reclaim
 

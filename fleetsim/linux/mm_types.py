@@ -45,6 +45,7 @@ MEMCG_CHARGE_BATCH = 64  # pages charged ahead (include/linux/memcontrol.h)
 PAGE_SHIFT = 12
 NS_PER_MS = 1_000_000
 NS_PER_S = 1_000_000_000
+NEVER = 1 << 62  # an instant that does not come
 NO_LIMIT = 1 << 50  # pages: "max" in a cgroup file
 
 WMARK_MIN, WMARK_LOW, WMARK_HIGH = 0, 1, 2
@@ -345,6 +346,9 @@ KERNEL_FIELDS = [
     ("nr_tasks", "i8"),  # rows in use so far
     ("nr_threads", "i8"),
     ("threads", THREAD, (NR_THREADS,)),
+    ("due_ns", "i8", (NR_THREADS,)),  # when each thread can go on, NEVER if it cannot: what the main loop looks through
+    ("task_due_ns", "i8"),  # when the next start or slice of an exit is due
+    ("reschedule", "i8"),  # 1: a task's state changed, so both must be made anew
     ("areas", AREA, (NR_AREAS,)),
     ("groups", GROUP, (NR_GROUPS,)),
     ("cohorts", COHORT, (NR_COHORTS,)),

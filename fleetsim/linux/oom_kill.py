@@ -77,6 +77,7 @@ def send_sigkill(row, t):
     """
     task = row["tasks"][t]
     task["state"] = TASK_EXITING
+    row["reschedule"] = 1
     task["exit_code"] = 137
     task["exit_ready_ns"] = row["now_ns"]
 
@@ -123,6 +124,7 @@ def panic(row, invoker, cg):
             send_sigkill(row, t)
         elif task["state"] == TASK_WAITING:
             task["state"] = TASK_DEAD
+            row["reschedule"] = 1
 
 
 @law
