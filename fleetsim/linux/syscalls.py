@@ -14,13 +14,14 @@ from fleetsim.linux.events import REFUSED, record
 from fleetsim.linux.exit import begin_exit, unmap_file
 from fleetsim.linux.filemap import access_mapped, read_ordered, read_random
 from fleetsim.linux.memory import access_ordered, access_uniform, read_zero, touch_new
-from fleetsim.linux.mm_types import AREA_FILE, AREA_FREE, NR_AREAS, ORDERED, UNIFORM
+from fleetsim.linux.mm_types import AREA_FILE, AREA_FREE, KSWAPD_SLEEP, NR_AREAS, ORDERED, UNIFORM
 from fleetsim.linux.vma import mmap_anon, open_file, zap_area, zap_group
 
 __all__ = [
     "ORDERED",
     "UNIFORM",
     "access",
+    "at_rest",
     "exit_group",
     "map_anonymous",
     "map_file",
@@ -147,6 +148,20 @@ def access(row, th, a, at, pages, hot_q, write):
         return done
     rest = pages - hot if hot == 0 else (pages - hot) * done // hot  # the cold part goes as far as the hot one did
     return done + access_part(row, th, area, g + 1, rest, write)
+
+
+@law
+def at_rest(row, g, groups):
+    """True if every page of some groups is resident and nobody reclaims: accesses to them change nothing but accessed bits.
+
+    Source: fleetsim's own representation (design §3.2: quiet groups are not visited).
+    """
+    if row["kswapd"]["state"] != KSWAPD_SLEEP:
+        return False
+    for k in range(groups):
+        if row["groups"][g + k]["resident"] < row["groups"][g + k]["pages"]:
+            return False
+    return True
 
 
 @law
