@@ -158,10 +158,10 @@ def at_rest(row, g, groups):
     """
     if row["kswapd"]["state"] != KSWAPD_SLEEP:
         return False
+    missing = 0
     for k in range(groups):
-        if row["groups"][g + k]["resident"] < row["groups"][g + k]["pages"]:
-            return False
-    return True
+        missing += row["groups"][g + k]["pages"] - row["groups"][g + k]["resident"]
+    return missing == 0
 
 
 @law
