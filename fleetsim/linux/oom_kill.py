@@ -174,10 +174,9 @@ def out_of_memory(row, cg, invoker):
     oom_kill_task(row, victim, cg, invoker)
     if group > 0:
         event(row, group, EV_OOM_GROUP)
-        event(row, row["tasks"][victim]["cg"], EV_OOM_KILL)  # the walk over the group meets the victim again and counts it twice
-        row["vm"][VM_OOM_KILL] += 1
         for t in range(NR_TASKS):
             task = row["tasks"][t]
-            if task["state"] == TASK_RUNNING and task["oom_score_adj"] > -1000 and in_subtree(row, task["cg"], group):
+            mortal = task["state"] == TASK_RUNNING and task["oom_score_adj"] > -1000
+            if (mortal or t == victim) and in_subtree(row, task["cg"], group):  # the walk meets the victim too: told and counted twice
                 oom_kill_task(row, t, cg, invoker)
     return True
