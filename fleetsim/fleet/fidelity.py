@@ -19,7 +19,6 @@ import numpy as np
 from fleetsim.errors import BadInput
 from fleetsim.fleet.fidelity_score import Score, score
 from fleetsim.fleet.recording import Experiment, read_experiment, write_trace
-from fleetsim.host.oom_log import unfragmented
 from fleetsim.host.shard import Shard
 from fleetsim.linux import mm_types as mm
 from fleetsim.linux.oom_badness import OOM_INELIGIBLE, proc_oom_score
@@ -71,7 +70,7 @@ def host_columns(row: Any) -> dict[str, object]:
         zone = row["zones"][z]
         if not zone["managed"]:
             continue
-        for order, blocks in enumerate(unfragmented(int(zone["free"]))):
+        for order, blocks in enumerate(zone["free_area"].sum(axis=0).tolist()):
             columns[f"buddy.{name}.{order}"] = blocks
         columns |= {f"zone.{name}.free": int(zone["free"]), f"zone.{name}.managed": int(zone["managed"])}
         columns |= {f"zone.{name}.{mark}": int(zone["wmark"][i]) for i, mark in enumerate(("min", "low", "high"))}

@@ -85,6 +85,7 @@ def read_experiment(folder: Path) -> Experiment:
         sysctl = {k: int(v) for k, v in start["sysctl_vm"].items() if re.fullmatch(r"-?\d+", v)}
         sysctl |= {k.removeprefix("vm."): int(v) for k, v in machine.get("sysctl", {}).items() if re.fullmatch(r"-?\d+", str(v))}
         measured = {"MemTotal_kB": start["MemTotal_kB"], "zones": start["zones"], "meminfo": meminfo_kb(start["meminfo_before_t0"])}
+        measured["pagetypeinfo"] = start.get("pagetypeinfo_start", "")
         spec = HostSpec(
             name=given["name"],
             memory_bytes=machine["ram_MiB"] * MIB,

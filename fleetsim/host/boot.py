@@ -14,6 +14,7 @@ from fleetsim.hardware.cpu import costs
 from fleetsim.host.programs import Names, add_task
 from fleetsim.host.spec import DiskSpec, HostSpec
 from fleetsim.linux import mm_types as mm
+from fleetsim.linux.free_area import put_merged, take_blocks
 from fleetsim.linux.page_alloc import (
     calculate_min_free_kbytes,
     lowmem_reserve,
@@ -21,12 +22,16 @@ from fleetsim.linux.page_alloc import (
     totalreserve_of_zone,
     wmark_gap,
     wmark_min,
+    zone_batchsize,
+    zone_pcp_high,
 )
+from fleetsim.linux.per_cpu_pages import OTHERS
 
 PAGE = 4096
 DMA_PAGES = 3840  # 16 MiB less what the firmware keeps (kernel-laws §1.1)
 DMA32_END = 3 * (1 << 30) // PAGE  # 4 GiB less the PCI hole
 MEMMAP_PER_MILLE = 16  # 64 B of struct page per 4 KiB page
+BOOT_PCP_PAGES = 1_750  # a CPU's lists after boot: 1,450 to 2,070 pages in six recordings (what came back when kswapd first ran)
 KERNEL_IMAGE_PAGES = 6_000  # text, data and early allocations of a distribution kernel
 NEVER = 1 << 62
 LIMITS = {
@@ -59,6 +64,7 @@ def boot(spec: HostSpec, row: Any, host_key: int, tick_ns: int) -> Names:
         default_pools(row, spec)
     set_sysctls(row, spec)
     set_watermarks(row)
+    fill_free_lists(row, spec.measured)
     disks(row, spec)
     cgroups(row, spec, names)
     for path, size in spec.files.items():
@@ -76,6 +82,8 @@ def boot(spec: HostSpec, row: Any, host_key: int, tick_ns: int) -> Names:
 def clear_tables(row: Any) -> None:
     row["cohorts"]["group"] = -1
     row["cohorts"]["list"] = mm.LRU_NONE
+    row["cohorts"]["home"] = -1
+    row["zones"]["region"] = -1
     row["files"]["group"] = -1
     row["handles"] = -1
     row["kswapd"]["next_ns"] = NEVER
@@ -206,8 +214,53 @@ def set_watermarks(row: Any) -> None:
         zone["wmark"] = (share, share + gap, share + 2 * gap)
         upper = sum(int(u["managed"]) for u in zones[z + 1 :])
         zone["reserve"] = lowmem_reserve(upper, LOWMEM_RATIO[z]) if upper else 0
+        above = [sum(int(u["managed"]) for u in zones[z + 1 : j + 1]) for j in range(5)]
+        zone["protection"] = [lowmem_reserve(pages, LOWMEM_RATIO[z]) if pages else 0 for pages in above]
+        zone["pcp_batch"] = zone_batchsize(managed)
+        zone["pcp_high"] = zone_pcp_high(share + gap, int(row["cpus"]), int(zone["pcp_batch"]))
         reserve_sum += totalreserve_of_zone(managed, int(zone["reserve"]), share + 2 * gap)
     row["totalreserve"] = reserve_sum
+
+
+def fill_free_lists(row: Any, measured: Any) -> None:
+    """Free blocks at boot: as recorded, else whole but for the remainder; and what boot left on the per-cpu lists."""
+    recorded = pagetypeinfo(measured.get("pagetypeinfo", "")) if measured else {}
+    for z, name in enumerate(mm.ZONE_NAMES):
+        zone = row["zones"][z]
+        if not zone["managed"]:
+            continue
+        lists, blocks = recorded.get(name, ([], []))
+        zone["pageblocks"] = blocks or (0, (int(zone["managed"]) + 511) >> mm.PAGEBLOCK_ORDER, 0)
+        for mt, counts in enumerate(lists):
+            zone["free_area"][mt] = counts
+            zone["listed"] += sum(n << order for order, n in enumerate(counts))
+        missing = int(zone["free"]) - int(zone["listed"])
+        if missing > 0:
+            put_merged(zone, mm.MIGRATE_MOVABLE, missing)
+        elif missing < 0:
+            take_blocks(zone, mm.MIGRATE_MOVABLE, -missing)
+    top = max(z for z in range(mm.NR_ZONES) if row["zones"][z]["managed"])
+    zone = row["zones"][top]
+    left = min(BOOT_PCP_PAGES, int(zone["pcp_high"]) // 2, int(row["other_kernel"]) // 2, int(zone["pinned"]) // 2)
+    zone["pcp"][OTHERS] = left
+    zone["pinned"] -= left
+    zone["boot_pinned"] -= left
+    row["other_kernel"] -= left
+
+
+def pagetypeinfo(text: str) -> dict[str, tuple[list[list[int]], list[int]]]:
+    """/proc/pagetypeinfo → zone → (free blocks of the three types by order, pageblocks of the three types)."""
+    lists: dict[str, list[list[int]]] = {}
+    blocks: dict[str, list[int]] = {}
+    for line in text.splitlines():
+        words = line.replace(",", " ").replace(">", " ").split()
+        if words[:1] != ["Node"]:
+            continue
+        if "type" in words:
+            lists.setdefault(words[3], []).append([int(n) for n in words[6 : 6 + mm.NR_ORDERS]])
+        else:
+            blocks[words[3]] = [int(n) for n in words[4 : 4 + mm.NR_MIGRATETYPES]]
+    return {name: (rows[: mm.NR_MIGRATETYPES], blocks.get(name, [])) for name, rows in lists.items()}
 
 
 def disks(row: Any, spec: HostSpec) -> None:

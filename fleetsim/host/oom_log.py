@@ -12,6 +12,7 @@ from fleetsim.host.programs import Names
 from fleetsim.linux import mm_types as mm
 from fleetsim.linux.memcontrol import in_subtree
 from fleetsim.linux.oom_report import NodeInfo, OomTask, ZoneInfo, mem_info, memcg_info, oom_invoked, oom_kill, oom_killed, task_dump
+from fleetsim.linux.per_cpu_pages import nr_pcp
 from fleetsim.linux.zonelist import nr_free
 
 GFP_GLOBAL, GFP_MEMCG = 0x140CCA, 0xCC0  # GFP_HIGHUSER_MOVABLE|__GFP_COMP; GFP_KERNEL, what a charge passes
@@ -19,12 +20,10 @@ PAGE = 4096
 STAT_FIELDS = ("workingset_refault_anon", "workingset_refault_file", "pgfault", "pgmajfault")
 
 
-def unfragmented(free: int) -> list[int]:
-    """Free blocks per order 0..10 of a zone whose free pages lie together: as many 4 MiB blocks as fit, and the rest in binary.
-
-    A fragmented zone looks different; fragmentation is not simulated yet.
-    """
-    return [(free >> order) & 1 for order in range(10)] + [free >> 10]
+def free_blocks(zone: Any) -> tuple[tuple[int, str], ...]:
+    """(free blocks, letters of the types that have some) for every order 0..10."""
+    lists = zone["free_area"].tolist()
+    return tuple((sum(counts), "".join(c for c, n in zip("UME", counts, strict=True) if n)) for counts in zip(*lists, strict=True))
 
 
 def oom_task(row: Any, names: Names, t: int) -> OomTask:
@@ -61,7 +60,7 @@ def node_info(row: Any) -> NodeInfo:
         pagetables=int(row["page_tables"]),
         kernel_stack_kb=int(row["kernel_stack"]) * 4,
         free=int(nr_free(row)),
-        free_pcp=0,
+        free_pcp=int(nr_pcp(row)),
         anon_thp=0,
         all_unreclaimable=bool(row["kswapd"]["failures"] >= mm.MAX_RECLAIM_RETRIES),
         file_pages=int(row["nr_file_lru"] + row["unlisted_file"] + row["swap_cache"]),
@@ -102,10 +101,10 @@ def zone_infos(row: Any) -> list[ZoneInfo]:
                 present=managed,
                 managed=managed,
                 mlocked=0,
-                free_pcp=0,
-                local_pcp=0,
-                lowmem_reserve=(0, *(int(zone["reserve"]),) * 4),
-                blocks=tuple((n, "M" if n else "") for n in unfragmented(int(zone["free"]))),
+                free_pcp=int(zone["pcp"].sum()),
+                local_pcp=int(zone["pcp"].sum()),
+                lowmem_reserve=tuple(int(pages) for pages in zone["protection"]),
+                blocks=free_blocks(zone),
             )
         )
     return infos

@@ -30,6 +30,7 @@ from fleetsim.linux.mm_types import (
     WMARK_MIN,
 )
 from fleetsim.linux.oom_kill import out_of_memory
+from fleetsim.linux.per_cpu_pages import drain_all_pages
 from fleetsim.linux.vmscan import do_try_to_free_pages
 from fleetsim.linux.zonelist import nr_free, rmqueue
 
@@ -108,6 +109,9 @@ def alloc_pages(row, th, pages):
         row["kswapd"]["failures"] = 0
         bill_reclaim(row, until_written(row))
         got = rmqueue(row, min(pages, SWAP_CLUSTER_MAX), WMARK_MIN)
+        if got == 0:
+            drain_all_pages(row)
+            got = rmqueue(row, min(pages, SWAP_CLUSTER_MAX), WMARK_MIN)
         return got
     bill_reclaim(row, row["cost"][TICK])  # reclaim_throttle(NOPROGRESS)
     thread["no_progress"] += 1

@@ -12,6 +12,7 @@ from typing import Any
 
 from fleetsim.law import law
 from fleetsim.linux.mm_types import LRU_NONE, NR_COHORTS, NR_GROUPS, NR_LRU_LISTS, NR_TASKS, NR_ZONES, TASK_EXITING, TASK_RUNNING
+from fleetsim.linux.per_cpu_pages import nr_pcp
 
 
 @law
@@ -24,6 +25,7 @@ def accounted_pages(row):
     total += row["hugetlb"] + row["unlisted_anon"] + row["unlisted_file"] + row["other_kernel"]
     for z in range(NR_ZONES):
         total += row["zones"][z]["free"]
+    total += nr_pcp(row)
     for lru in range(NR_LRU_LISTS):
         total += row["cgroups"][0]["tree"][lru]
     return total
@@ -134,7 +136,13 @@ def zone_violations(row: Any) -> list[str]:
     listed = [*low, int(rows["nr"].sum(dtype="i8")) - sum(low)]
     for z in range(NR_ZONES):
         zone = row["zones"][z]
-        have = int(zone["free"]) + int(zone["pinned"]) + listed[z]
+        have = int(zone["free"]) + int(zone["pcp"].sum()) + int(zone["pinned"]) + listed[z]
         if have != int(zone["managed"]):
             found.append(f"zone {z} manages {int(zone['managed'])} pages but {have} are accounted for")
+        blocks = sum(int(n) << order for lists in zone["free_area"].tolist() for order, n in enumerate(lists))
+        if not blocks == int(zone["listed"]) == int(zone["free"]) or zone["free_area"].min() < 0 or zone["pcp"].min() < 0:
+            found.append(f"zone {z} has {int(zone['free'])} pages free, {blocks} of them in free blocks: {zone['free_area'].tolist()}")
+        loose = sum(int(r["pages"] - r["used"]) for r in row["regions"] if r["pages"] and r["zone"] == z)
+        if loose != int(zone["loose"]):
+            found.append(f"zone {z} says that {int(zone['loose'])} pages are free in its regions, they say {loose}")
     return found

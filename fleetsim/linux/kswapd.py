@@ -31,6 +31,7 @@ from fleetsim.linux.mm_types import (
     SWAP_CLUSTER_MAX,
     VM,
 )
+from fleetsim.linux.per_cpu_pages import trim
 from fleetsim.linux.psi import stall
 from fleetsim.linux.shrink_list import shrink_active_list
 from fleetsim.linux.vmscan import get_scan_count, may_shrink, prepare_scan_count, shrink_slice, snapshot_refaults
@@ -182,6 +183,7 @@ def run_kswapd(row):
             return
         sc["scanned"] = 0
         kswapd["pass_reclaimed"] = sc["reclaimed"]
+        trim(row)
         age_node(row, sc)
         prepare_scan_count(row, sc)
         kswapd["cursor"] = 0

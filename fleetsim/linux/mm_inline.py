@@ -9,6 +9,7 @@ cgroup's own sizes and its subtree's never disagree with the lists (checked by `
 from __future__ import annotations
 
 from fleetsim.law import law
+from fleetsim.linux.holes import take_for_cohort
 from fleetsim.linux.mm_types import LRU_NONE
 
 
@@ -94,6 +95,7 @@ def add_pages(row, i, pages):
     cohort["low_zone"][0] += row["got"][0]
     cohort["low_zone"][1] += row["got"][1]
     row["groups"][cohort["group"]]["resident"] += pages
+    take_for_cohort(row, cohort)
     if cohort["list"] != LRU_NONE:
         account(row, cohort["cg"], cohort["list"], pages)
 

@@ -32,6 +32,11 @@ assert NR_COHORTS < 1 << 15 and NR_GROUPS < 1 << 15 and NR_CGROUPS < 1 << 15  # 
 # --- zones, in the order of physical addresses (include/linux/mmzone.h) ----------------------------------------------
 ZONE_DMA, ZONE_DMA32, ZONE_NORMAL = 0, 1, 2
 ZONE_NAMES = ("DMA", "DMA32", "Normal")
+NR_ORDERS = 11  # free blocks of 2^0 .. 2^10 pages (MAX_ORDER of 6.1)
+PAGEBLOCK_ORDER = 9  # 2 MiB: a huge page, and the unit of migratetypes
+MIGRATE_UNMOVABLE, MIGRATE_MOVABLE, MIGRATE_RECLAIMABLE = 0, 1, 2
+NR_MIGRATETYPES = 3
+NR_REGIONS = 48  # stretches of physical memory whose fragmentation is told apart, see holes.py
 
 # --- LRU lists (include/linux/mmzone.h, enum lru_list) ---------------------------------------------------------------
 LRU_INACTIVE_ANON, LRU_ACTIVE_ANON, LRU_INACTIVE_FILE, LRU_ACTIVE_FILE, LRU_UNEVICTABLE = 0, 1, 2, 3, 4
@@ -81,6 +86,16 @@ ZONE = np.dtype(
         ("free", "i8"),  # NR_FREE_PAGES
         ("wmark", "i8", (3,)),  # min, low, high
         ("reserve", "i8"),  # lowmem_reserve against a request for the highest zone
+        ("protection", "i8", (5,)),  # lowmem_reserve[] against a request for each zone, as /proc/zoneinfo shows it
+        ("free_area", "i4", (NR_MIGRATETYPES, NR_ORDERS)),  # free blocks
+        ("listed", "i8"),  # pages in them; lags behind `free` only inside one allocation or one giving back
+        ("pageblocks", "i4", (NR_MIGRATETYPES,)),
+        ("region", "i8"),  # row of the region that is being filled, −1
+        ("loose", "i8"),  # free pages inside the zone's regions
+        ("pcp", "i8", (2,)),  # pages on the per-cpu lists: movable order 0, and all others
+        ("pcp_batch", "i8"),
+        ("pcp_high", "i8"),
+        ("pcp_factor", "i8"),  # how often in a row the lists were trimmed: doubles what is given back
         ("pinned", "i8"),  # pages of this zone that stand on no LRU list: the kernel's own and programs' images
         ("boot_pinned", "i8"),  # … of them taken before the host was up, never given back
     ]
@@ -227,11 +242,26 @@ COHORT = np.dtype(
         ("swapped", "i4"),  # pages in swap only
         ("evicted", "i4"),  # file pages dropped
         ("off", "i4"),  # scan budget already spent on it at a tail
+        ("home", "i1"),  # region its newest pages lie in, −1
         ("shadow", "i8"),  # eviction clock of the last page evicted
         ("base", "i8"),  # UNIFORM: group["touches"] when the pages' accessed bits were last clear
         ("born_ns", "i8"),  # UNIFORM: when the bag was opened
     ]
 )
+
+REGION = np.dtype(
+    [
+        ("zone", "i1"),
+        ("group", "i2"),  # who took the last page of it
+        ("freer", "i2"),  # who gave pages back last …
+        ("freed", "i4"),  # … and how many since the one before
+        ("pages", "i8"),  # 0: the row is free
+        ("used", "i8"),
+        ("runs", "i8"),  # stretches of one owner
+        ("holes_q", "i8"),  # stretches of free pages, 1/1024
+    ]
+)
+"""Pages of a zone that were taken one after the other, and so lie side by side."""
 
 FILE = np.dtype([("used", "i8"), ("pages", "i8"), ("group", "i8"), ("groups", "i8")])
 
@@ -291,6 +321,8 @@ KERNEL_FIELDS = [
     ("totalram", "i8"),
     ("zones", ZONE, (NR_ZONES,)),
     ("got", "i8", (NR_ZONES,)),  # result of the last allocation, by zone
+    ("regions", REGION, (NR_REGIONS,)),
+    ("free_run", "i8"),  # how the pages given back now lie: 0 as they were taken, n in runs of n, −1 anywhere
     ("totalreserve", "i8"),
     ("slab_reclaimable", "i8"),
     ("slab_unreclaimable", "i8"),

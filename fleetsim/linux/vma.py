@@ -110,6 +110,7 @@ def make_group(row, g, kind, is_file, task, pages):
         cohort["swapped"] = 0
         cohort["evicted"] = 0
         cohort["off"] = 0
+        cohort["home"] = -1
         cohort["shadow"] = 0
         cohort["shadow_cg"] = 0
         cohort["base"] = 0

@@ -1,15 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Taking pages from zones and giving them back (the order-0 part of mm/page_alloc.c; its formulas are in page_alloc.py).
 
-A request walks the zonelist from the highest zone down and may empty each zone only to `mark + lowmem_reserve`.
-Pages on LRU lists remember their zone in their cohort; all others are counted per zone as `pinned`.
-Leaves out: orders above 0, per-cpu lists, migratetypes, NUMA.
+A request walks the zonelist from the highest zone down and may empty each zone only to `mark + lowmem_reserve`; the test is of
+MemFree alone, pages on the per-cpu lists (`per_cpu_pages.py`) do not count in it. Which blocks the pages come from is decided when
+their owner is known (`free_area.py`). Pages on LRU lists remember their zone in their cohort; all others are counted per zone
+as `pinned`. Leaves out: NUMA.
 """
 
 from __future__ import annotations
 
 from fleetsim.law import law
+from fleetsim.linux.free_area import give_from_kernel, take_for_kernel
+from fleetsim.linux.holes import give_from_cohort
 from fleetsim.linux.mm_types import NR_ZONES, VM, WMARK_HIGH
+from fleetsim.linux.per_cpu_pages import MOVABLE, OTHERS, free_unref_pages, rmqueue_pcplist
 
 PGALLOC, PGFREE = VM["pgalloc_dma"], VM["pgfree"]
 
@@ -29,9 +33,9 @@ def rmqueue(row, pages, mark):
         z = NR_ZONES - 1 - back
         zone = row["zones"][z]
         k = 0
-        if zone["managed"] > 0 and taken < pages:
-            k = max(0, min(pages - taken, zone["free"] - zone["wmark"][mark] - zone["reserve"]))
-            zone["free"] -= k
+        room = zone["free"] - zone["wmark"][mark] - zone["reserve"]
+        if zone["managed"] > 0 and taken < pages and room > 0:
+            k = rmqueue_pcplist(zone, pages - taken, room)
             row["vm"][PGALLOC + z] += k
             taken += k
         row["got"][z] = k
@@ -50,10 +54,11 @@ def give_back(row, cohort, pages):
         z = NR_ZONES - 1 - back
         have = high if z == NR_ZONES - 1 else cohort["low_zone"][z]
         k = min(rest, have)
-        row["zones"][z]["free"] += k
+        free_unref_pages(row, row["zones"][z], MOVABLE, k)
         if z < NR_ZONES - 1:
             cohort["low_zone"][z] -= k
         rest -= k
+    give_from_cohort(row, cohort)
     row["vm"][PGFREE] += pages
 
 
@@ -65,6 +70,7 @@ def pin_got(row):
     """
     for z in range(NR_ZONES):
         row["zones"][z]["pinned"] += row["got"][z]
+    take_for_kernel(row)
 
 
 @law
@@ -78,8 +84,9 @@ def unpin(row, pages):
         zone = row["zones"][NR_ZONES - 1 - back]
         k = min(rest, zone["pinned"] - zone["boot_pinned"])
         zone["pinned"] -= k
-        zone["free"] += k
+        free_unref_pages(row, zone, OTHERS, k)
         rest -= k
+    give_from_kernel(row)
     row["vm"][PGFREE] += pages - rest
 
 

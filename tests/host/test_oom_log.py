@@ -7,10 +7,8 @@ import re
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from fleetsim.host.oom_log import unfragmented
+from fleetsim.host.oom_log import free_blocks
 from tests.host.worlds import FAST_DISK, PAGES, World, world
 
 
@@ -57,9 +55,9 @@ def test_the_report_agrees_with_the_event_and_with_itself() -> None:
     assert sum(pages) > 3000 * PAGES
 
 
-@given(st.integers(0, 1 << 24))
-def test_blocks_of_every_order_add_up_to_the_free_pages(free: int) -> None:
-    blocks = unfragmented(free)
-    assert sum(count << order for order, count in enumerate(blocks)) == free
-    assert len(blocks) == 11
-    assert all(count <= 1 for count in blocks[:10])
+def test_the_blocks_of_every_order_add_up_to_the_free_pages_and_say_their_types() -> None:
+    for zone in host_out_of_memory().row["zones"]:
+        blocks = free_blocks(zone)
+        assert sum(count << order for order, (count, _) in enumerate(blocks)) == zone["free"]
+        assert len(blocks) == 11
+        assert all((count > 0) == (types != "") for count, types in blocks)

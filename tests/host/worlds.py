@@ -25,6 +25,7 @@ from fleetsim.host.shard import Shard
 from fleetsim.host.spec import CgroupSpec, Command, DiskSpec, Event, HostSpec, TaskSpec
 from fleetsim.linux import mm_types as mm
 from fleetsim.linux.check import violations
+from fleetsim.linux.per_cpu_pages import nr_pcp
 from fleetsim.linux.vmstat import MEMINFO_COUNTS, MEMINFO_FIELDS, VMSTAT_FIELDS, meminfo, vmstat
 
 MIB = 1 << 20
@@ -77,6 +78,10 @@ class World:
         """MiB (HugePages_*: a count)."""
         value = self.all_meminfo()[name]
         return value if name in MEMINFO_COUNTS else value / 1024
+
+    def free(self) -> float:
+        """MiB that nobody has: MemFree and what the per-cpu lists hide from it."""
+        return self.meminfo("MemFree") + int(nr_pcp(self.row)) / PAGES
 
     def all_meminfo(self) -> dict[str, int]:
         values = np.zeros(len(MEMINFO_FIELDS), np.int64)

@@ -44,9 +44,9 @@ def test_new_pages_stand_on_the_inactive_list() -> None:
 def test_munmap_gives_everything_back_and_dontneed_all_but_the_address_space() -> None:
     ops = "mmap_anon A 40 | mmap_anon B 40 | touch A 40 200 | touch B 40 200 | sleep 1 | free A munmap | free B dontneed all | sleep 5"
     w = world(tasks={"a": ops}).at(1)
-    free, tables, committed, vm = w.meminfo("MemFree"), w.meminfo("PageTables"), w.meminfo("Committed_AS"), int(w.task("a")["total_vm"])
+    free, tables, committed, vm = w.free(), w.meminfo("PageTables"), w.meminfo("Committed_AS"), int(w.task("a")["total_vm"])
     w.at(3)
-    assert w.meminfo("MemFree") - free == 80 + (tables - w.meminfo("PageTables"))
+    assert w.free() - free == 80 + (tables - w.meminfo("PageTables"))
     assert (tables - w.meminfo("PageTables")) * PAGES == 20, "B's page tables stay"
     assert committed - w.meminfo("Committed_AS") == 40
     assert vm - int(w.task("a")["total_vm"]) == 40 * PAGES
@@ -124,10 +124,10 @@ def test_memory_that_is_used_at_random_stays_and_memory_that_is_not_goes() -> No
 def test_reading_what_was_never_written_takes_page_tables_but_no_memory(pattern: str) -> None:
     """kernel-laws §10.1: a read of untouched private anonymous memory maps the zero page, which is in nobody's RSS."""
     w = world(tasks={"a": f"mmap_anon A 40 | sleep 0.5 | read A 400 1000 {pattern} | sleep 1 | rewrite A 40 1000 seq | sleep 9"}).at(0.4)
-    free, task = w.meminfo("MemFree"), w.task("a")
+    free, task = w.free(), w.task("a")
     w.at(1.4)
     assert int(task["rss_anon"] - task["base_anon"]) == 0
-    assert free - w.meminfo("MemFree") == 20 / PAGES, "one page table per 2 MiB"
+    assert free - w.free() == 20 / PAGES, "one page table per 2 MiB"
     assert int(task["minflt"]) == (40 * PAGES if pattern == "seq" else pytest.approx(40 * PAGES, rel=0.01)), "each page faults once"
     faults = int(task["minflt"])
     w.at(4)

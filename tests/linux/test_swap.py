@@ -25,18 +25,18 @@ def tail(w: World) -> int:
 
 def test_a_page_sent_out_is_unmapped_at_once_and_its_memory_comes_back_on_a_later_scan() -> None:
     w = resident()
-    free, rss = w.meminfo("MemFree"), int(w.task("a")["rss_anon"])
+    free, rss = w.free(), int(w.task("a")["rss_anon"])
     swap_out(w.row, tail(w), 100)
     assert int(w.task("a")["rss_anon"]) == rss - 100
     assert int(w.task("a")["swapents"]) == 100
     assert (w.vm("pswpout"), w.vm("nr_swapcached")) == (100, 100)
-    assert w.meminfo("MemFree") == free, "the write has only begun"
+    assert w.free() == free, "the write has only begun"
     assert free_written(w.row, 0, 0, 1000) == 0
     w.row["now_ns"] += 1_000_000_000
-    assert w.meminfo("MemFree") == free, "the write is done, but nobody has looked"
+    assert w.free() == free, "the write is done, but nobody has looked"
     assert free_written(w.row, 0, 0, 60) == 60
     assert free_written(w.row, 0, 0, 1000) == 40
-    assert w.meminfo("MemFree") == pytest.approx(free + 100 / PAGES)
+    assert w.free() == pytest.approx(free + 100 / PAGES)
     assert w.vm("nr_swapcached") == 0
     assert int(w.row["wb_count"]) == 0
 
