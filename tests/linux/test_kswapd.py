@@ -115,7 +115,7 @@ def test_only_a_whole_run_without_one_page_is_a_failure(reclaimed: int, priority
 
 def test_the_sixteenth_failure_makes_it_give_up() -> None:
     """No swap and no cache: nothing to reclaim. 16 fruitless runs (mm/internal.h MAX_RECLAIM_RETRIES), then silence."""
-    w = world(256, tasks={"hog": "mmap_anon A 178 | touch A 178 100 | sleep 100"}).at(30)
+    w = world(256, tasks={"hog": "mmap_anon A 177 | touch A 177 100 | sleep 100"}).at(30)
     kswapd = w.row["kswapd"]
     assert (kswapd["failures"], kswapd["state"]) == (MAX_RECLAIM_RETRIES, KSWAPD_SLEEP)
     assert w.vm("pageoutrun") == MAX_RECLAIM_RETRIES + 1, "the first one was content with what the per-cpu lists hid"
