@@ -90,7 +90,7 @@ def cgroup_columns(name: str, group: Any) -> dict[str, object]:
     events = {event: int(group["events"][i]) for event, i in mm.EV.items()}
     columns |= {f"{at}events.{e}": events[e] for e in ("low", "high", "max", "oom", "oom_kill", "oom_group_kill")}
     columns |= {f"{at}swap_events.{e}": events[f"swap_{e}"] for e in ("max", "fail")}
-    for key in ("anon", "file", "kernel", "pagetables"):
+    for key in ("anon", "file", "shmem", "kernel", "pagetables"):
         columns[f"{at}stat.{key}"] = int(group[key]) * PAGE
     for lru, key in enumerate(STAT_LISTS):
         columns[f"{at}stat.{key}"] = int(group["tree"][lru]) * PAGE

@@ -28,6 +28,8 @@ KNOWN_AT_START = (
 MIB = 1 << 20
 EMULATED_DISK = DiskSpec(bytes_per_s=20_000_000_000, latency_us=45.0)
 """With a virtual clock the guest's disk is as fast as its host: about 47 µs per 32-page read (prototype, e04's IO pressure)."""
+LAB_TMPFS = {"/shm": 2048 * MIB}
+"""The recorder's init mounts one tmpfs with size=2G (`files_note` of each experiment)."""
 SUFFIX = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
@@ -97,6 +99,7 @@ def read_experiment(folder: Path) -> Experiment:
             disk=disk_of(machine, "data"),
             swap_disk=disk_of(machine, "swap"),
             files={path: size * MIB for path, size in given.get("files_MiB", {}).items()},
+            tmpfs=LAB_TMPFS,
             cgroups=cgroups,
             tasks=tasks,
             measured=measured,

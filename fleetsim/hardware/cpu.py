@@ -7,6 +7,8 @@
 - from the memory pressure that kswapd alone makes in e04 (181 ms for 86,360 clean pages, 2.1 µs each): looking at a page
   and dropping it *together*; how the sum is split between the two is an assumption;
 - from the recordings' event times (a process's first op begins 1.8 ms after its start): starting a program;
+- new pages of shared memory: the system time of e11 (490 ms for 89,600 faults), the unpaced write of e00 (119.2 ms for 25,600);
+- fork: e00 and e10 (10.4 ms for 76,800 mapped pages, 12.2 ms for 89,600), what a fork costs without pages being an estimate;
 - estimates, not measured by themselves: swap-out, swap-in, a fault that only maps, a system call.
 `server` is bare metal of about 2020: kernel-laws §10.5, rows tagged [D] and [M] where there is one, else an estimate.
 `lab-tcg` is `lab` times one factor, for recordings made with a real clock: the median, over the six repeats of e02, e03 and
@@ -17,6 +19,7 @@ from __future__ import annotations
 
 # positions in a host's row["cost"]
 FAULT_ANON, ACCESS, COW, READ_CACHED, READ_MISS, SCAN, RECLAIM, SWAP_OUT, SWAP_IN, EXIT, FAULT_MINOR, SYSCALL, TICK, START = range(14)
+FAULT_SHMEM, SHMEM_WRITE, FORK_PAGE, FORK = range(14, 18)
 
 OPERATIONS: dict[str, tuple[int, int, int]] = {
     # operation: (position, lab ns, server ns)                                   per page unless said
@@ -33,6 +36,10 @@ OPERATIONS: dict[str, tuple[int, int, int]] = {
     "fault that only maps": (FAULT_MINOR, 1_500, 400),
     "system call, per call": (SYSCALL, 500, 200),
     "fork, exec and set-up of a small program, per process": (START, 1_600_000, 600_000),
+    "fault on a new page of shared memory": (FAULT_SHMEM, 5_450, 1_000),
+    "write() of a new page of a tmpfs file": (SHMEM_WRITE, 4_656, 1_000),
+    "fork copies the entry of a mapped page": (FORK_PAGE, 134, 35),
+    "fork of a small program, per process": (FORK, 200_000, 60_000),
     "timer tick, HZ=250, per tick": (TICK, 4_000_000, 4_000_000),
 }
 

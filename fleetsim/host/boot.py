@@ -11,7 +11,7 @@ from typing import Any
 
 from fleetsim.errors import BadInput
 from fleetsim.hardware.cpu import costs
-from fleetsim.host.programs import Names, add_task
+from fleetsim.host.programs import Names, add_file, add_task
 from fleetsim.host.spec import DiskSpec, HostSpec
 from fleetsim.linux import mm_types as mm
 from fleetsim.linux.free_area import put_merged, take_blocks
@@ -26,6 +26,7 @@ from fleetsim.linux.page_alloc import (
     zone_pcp_high,
 )
 from fleetsim.linux.per_cpu_pages import OTHERS
+from fleetsim.linux.shmem import SHM_MNT
 
 PAGE = 4096
 DMA_PAGES = 3840  # 16 MiB less what the firmware keeps (kernel-laws §1.1)
@@ -67,12 +68,9 @@ def boot(spec: HostSpec, row: Any, host_key: int, tick_ns: int) -> Names:
     fill_free_lists(row, spec.measured)
     disks(row, spec)
     cgroups(row, spec, names)
+    mount_tmpfs(row, spec, names)
     for path, size in spec.files.items():
-        f = len(names.files)
-        if f == mm.NR_FILES:
-            raise BadInput(f"host {spec.name}: more than {mm.NR_FILES} files")
-        names.files[path] = f
-        row["files"][f] = (1, max(1, size // PAGE), -1, 0)
+        add_file(row, names, path, max(1, size // PAGE))
     for task in spec.tasks:
         add_task(row, names, task, started=True)
     row["next_pid"] = 83
@@ -92,6 +90,17 @@ def clear_tables(row: Any) -> None:
     row["load_next_ns"] = 5 * mm.NS_PER_S
     row["slow_next_ns"] = 10 * mm.NS_PER_S
     row["scan"]["priority"] = mm.DEF_PRIORITY
+
+
+def mount_tmpfs(row: Any, spec: HostSpec, names: Names) -> None:
+    """The kernel's own mount, which has no limit, and those of the specification; half of MemTotal where no size is given."""
+    row["mounts"][SHM_MNT] = (1, mm.NO_LIMIT, 0)
+    if len(spec.tmpfs) >= mm.NR_MOUNTS:
+        raise BadInput(f"host {spec.name}: more than {mm.NR_MOUNTS - 1} tmpfs mounts")
+    for path, size in spec.tmpfs.items():
+        number = len(names.mounts) + 1
+        names.mounts[path.rstrip("/")] = number
+        row["mounts"][number] = (1, size // PAGE if size else int(row["totalram"]) // 2, 0)
 
 
 def default_pools(row: Any, spec: HostSpec) -> None:
@@ -167,7 +176,7 @@ def measured_pools(row: Any, start: Any) -> None:
     ):
         row[field] = info.get(key, 0) // 4
     row["anon_mapped"] = row["unlisted_anon"]
-    row["file_mapped"] = info.get("Mapped", 0) // 4
+    row["file_mapped"] = row["boot_mapped"] = info.get("Mapped", 0) // 4
     row["committed"] = info.get("Committed_AS", 0) // 4
     named = sum(int(row[name]) for name in KERNEL_POOLS if name != "other_kernel")
     row["other_kernel"] = int(row["totalram"]) - free - named

@@ -10,8 +10,8 @@ from typing import Any
 from fleetsim.errors import BadInput
 from fleetsim.host.spec import TaskSpec
 from fleetsim.linux import mm_types as mm
-from fleetsim.workloads.script import NR_HANDLES, NR_OPS
-from fleetsim.workloads.script_ops import Script, hot_q, parse_script, quantum_ns
+from fleetsim.workloads.script import NR_HANDLES, NR_OPS, OP_MMAP_FILE, OP_NOTHING, OP_UNLINK, OP_WRITE_FILE
+from fleetsim.workloads.script_ops import ParsedOp, Script, hot_q, parse_script, quantum_ns
 
 
 @dataclass
@@ -22,6 +22,7 @@ class Names:
     cgroups: dict[str, int] = field(default_factory=lambda: {"": 0})
     tasks: dict[str, int] = field(default_factory=dict)
     files: dict[str, int] = field(default_factory=dict)
+    mounts: dict[str, int] = field(default_factory=dict)  # tmpfs mount points, without a slash at the end
     handles: dict[tuple[str, str], int] = field(default_factory=dict)  # (task, area id)
     threads: dict[tuple[str, str], int] = field(default_factory=dict)  # (task, thread id) of threads added later
     unsupported: dict[str, list[str]] = field(default_factory=dict)  # task → ops this kernel skips
@@ -87,14 +88,20 @@ def add_thread(row: Any, names: Names, task: str, lines: Sequence[str]) -> int:
 def write_ops(row: Any, names: Names, task: str, script: Script, first: int) -> None:
     for i, parsed in enumerate(script.ops):
         op = row["ops"][first + i]
+        if parsed.code in (OP_WRITE_FILE, OP_UNLINK) and mount_of(names, parsed.path) < 0:
+            names.unsupported.setdefault(task, []).append(parsed.text)
+            op["used"], op["code"] = 1, OP_NOTHING
+            continue
         op["used"], op["code"], op["pattern"] = 1, parsed.code, parsed.pattern
         op["accounted"], op["write"] = parsed.accounted, parsed.write
         op["pages"], op["time_ns"] = parsed.pages, parsed.time_ns
         op["ns_per_quantum"] = quantum_ns(parsed.rate)
         op["hot_pages"], op["hot_q"] = int(parsed.pages * parsed.hot_share), hot_q(parsed)
         op["handle"] = handle_of(row, names, task, parsed.area) if parsed.area else -1
-        op["file"] = file_of(names, parsed.text, parsed.path) if parsed.path else -1
-        if parsed.path:
+        op["file"] = file_of(row, names, parsed) if parsed.path else -1
+        if parsed.wrap_pages:
+            op["hot_pages"] = parsed.wrap_pages
+        if parsed.path and parsed.code == OP_MMAP_FILE:
             op["hot_pages"] = int(int(row["files"][int(op["file"])]["pages"]) * parsed.hot_share)
 
 
@@ -107,8 +114,36 @@ def handle_of(row: Any, names: Names, task: str, area: str) -> int:
     return names.handles[key]
 
 
-def file_of(names: Names, text: str, path: str) -> int:
+def file_of(row: Any, names: Names, op: ParsedOp) -> int:
+    """Row of the file an op names; one on tmpfs gets its row, with room for the most that ops write to it, when it is first named."""
+    path = op.path
+    mount = mount_of(names, path)
+    room = (op.wrap_pages or op.pages) if op.code == OP_WRITE_FILE else 0
+    if path not in names.files and mount >= 0:
+        add_file(row, names, path, 0, mount)
     if path not in names.files:
         known = ", ".join(sorted(names.files)) or "none"
-        raise BadInput(f"host {names.host}: op {text!r} names the unknown file {path!r}; the host's files are: {known}")
-    return names.files[path]
+        raise BadInput(f"host {names.host}: op {op.text!r} names the unknown file {path!r}; the host's files are: {known}")
+    f = names.files[path]
+    file = row["files"][f]
+    if mount >= 0 and file["group"] < 0:
+        file["pages"] = max(int(file["pages"]), room)
+    return f
+
+
+def mount_of(names: Names, path: str) -> int:
+    """Row of the tmpfs mount that a path is on, the longest that fits; −1: it is on a disk."""
+    fitting = [point for point in names.mounts if path.startswith(point + "/")]
+    return names.mounts[max(fitting, key=len)] if fitting else -1
+
+
+def add_file(row: Any, names: Names, path: str, pages: int, mount: int = -1) -> int:
+    """Enter a file: on a disk it has `pages` pages, on tmpfs it is to be created."""
+    unused = [f for f in range(mm.NR_FILES) if not row["files"][f]["used"]]
+    if not unused:
+        raise BadInput(f"host {names.host}: more than {mm.NR_FILES} files")
+    f = names.files[path] = unused[0]
+    file = row["files"][f]
+    file["used"], file["pages"], file["size"], file["group"], file["mount"] = 1, pages, pages, -1, mount
+    file["linked"] = 1 if mount < 0 else 0
+    return f

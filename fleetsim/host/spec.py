@@ -54,6 +54,7 @@ class HostSpec:
     disk: DiskSpec = DiskSpec(2_000_000_000, 80.0)
     swap_disk: DiskSpec | None = None  # None: swap shares `disk`
     files: Mapping[str, int] = field(default_factory=dict)  # path → bytes
+    tmpfs: Mapping[str, int] = field(default_factory=lambda: {"/dev/shm": 0})  # mount point → bytes; 0: half of MemTotal
     cgroups: tuple[CgroupSpec, ...] = ()
     tasks: tuple[TaskSpec, ...] = ()
     measured: Mapping[str, Any] | None = None  # pools of a recorded host at its start, see boot.measured_pools

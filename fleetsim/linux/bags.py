@@ -65,7 +65,8 @@ def hand_over_shadows(row, g, i):
     best, gap = -1, 1 << 62
     for k in range(group["cohorts"]):
         j = group["first"] + k
-        if j != i and (cohorts[j]["evicted"] > 0 or cohorts[j]["swapped"] > 0 or cohorts[j]["list"] != LRU_NONE):
+        same_slots = a["swapped"] == 0 or cohorts[j]["cg"] == a["cg"]  # a slot stays charged to whom it was charged
+        if j != i and same_slots and (cohorts[j]["evicted"] > 0 or cohorts[j]["swapped"] > 0 or cohorts[j]["list"] != LRU_NONE):
             d = abs(cohorts[j]["shadow"] - a["shadow"])
             if d < gap:
                 best, gap = j, d

@@ -11,7 +11,19 @@ from __future__ import annotations
 from typing import Any
 
 from fleetsim.law import law
-from fleetsim.linux.mm_types import LRU_NONE, NR_COHORTS, NR_GROUPS, NR_LRU_LISTS, NR_TASKS, NR_ZONES, TASK_EXITING, TASK_RUNNING
+from fleetsim.linux.mm_types import (
+    LRU_NONE,
+    NR_COHORTS,
+    NR_FILES,
+    NR_GROUPS,
+    NR_LRU_LISTS,
+    NR_MAPPINGS,
+    NR_MOUNTS,
+    NR_TASKS,
+    NR_ZONES,
+    TASK_EXITING,
+    TASK_RUNNING,
+)
 from fleetsim.linux.per_cpu_pages import nr_pcp
 
 
@@ -69,6 +81,7 @@ def violations(row: Any) -> list[str]:
     found += list_violations(row)
     found += group_violations(row)
     found += zone_violations(row)
+    found += object_violations(row)
     return found
 
 
@@ -94,8 +107,8 @@ def list_violations(row: Any) -> list[str]:
 def group_violations(row: Any) -> list[str]:
     """Groups agree with their cohorts, tasks with their groups, swap slots with whoever holds them."""
     found = []
-    rss, swapents = [0] * NR_TASKS, [0] * NR_TASKS
-    slots = 0
+    rss, swapents = mapping_sums(row)
+    slots, anon, shmem = 0, int(row["unlisted_anon"]), 0
     for g in range(NR_GROUPS):
         group = row["groups"][g]
         if not group["used"]:
@@ -110,21 +123,84 @@ def group_violations(row: Any) -> list[str]:
                 found.append(f"group {g}: a cohort with {int(cohort['nr'])} pages stands on no list")
             if cohort["nr"] < 0 or cohort["wb"] < 0 or cohort["wb"] > cohort["nr"] or cohort["swapped"] < 0 or cohort["evicted"] < 0:
                 found.append(f"group {g}: impossible counts in {cohort}")
-        if int(group["mapped"]) > int(group["resident"]):
-            found.append(f"group {g}: more pages mapped than resident")
+        found += mapping_violations(row, g, sums["nr"] - sums["wb"], sums["swapped"] + sums["wb"])
         if not group["is_file"]:
-            rss[int(group["task"])] += sums["nr"] - sums["wb"]
-            swapents[int(group["task"])] += sums["swapped"] + sums["wb"]
             slots += sums["swapped"] + sums["wb"]
+            if group["shmem"]:
+                shmem += sums["nr"] - sums["wb"]
+            else:
+                anon += sums["nr"] - sums["wb"]
+        if int(group["task"]) >= 0:
+            rss["anon"][int(group["task"])] += sums["nr"] - sums["wb"]
+            swapents[int(group["task"])] += sums["swapped"] + sums["wb"]
     if slots != int(row["swap_total"]) - int(row["swap_free"]):
         found.append(f"{slots} swap slots are held, {int(row['swap_total']) - int(row['swap_free'])} are missing from SwapFree")
+    for name, pages in (("anon_mapped", anon), ("shmem", shmem)):
+        if int(row[name]) != pages:
+            found.append(f"{name} is {int(row[name])} pages, the groups have {pages}")
     for t in range(NR_TASKS):
         task = row["tasks"][t]
         if int(task["state"]) in (TASK_RUNNING, TASK_EXITING):
-            if rss[t] + int(task["base_anon"]) != int(task["rss_anon"]):
-                found.append(f"task {t}: RssAnon is {int(task['rss_anon'])} pages, its groups hold {rss[t] + int(task['base_anon'])}")
+            for kind, base in (("anon", int(task["base_anon"])), ("file", int(task["base_file"])), ("shmem", 0)):
+                if rss[kind][t] + base != int(task[f"rss_{kind}"]):
+                    held = rss[kind][t] + base
+                    found.append(f"task {t}: its resident {kind} pages are {int(task[f'rss_{kind}'])}, its areas hold {held}")
             if swapents[t] != int(task["swapents"]):
                 found.append(f"task {t}: VmSwap is {int(task['swapents'])} pages, its groups hold {swapents[t]}")
+    return found
+
+
+def mapping_sums(row: Any) -> tuple[dict[str, list[int]], list[int]]:
+    """Per task: resident pages by kind, and swap entries, of all pages that areas map together with others."""
+    rss: dict[str, list[int]] = {kind: [0] * NR_TASKS for kind in ("anon", "file", "shmem")}
+    swapents = [0] * NR_TASKS
+    for mapping in row["mappings"]:
+        if mapping["used"]:
+            group = row["groups"][int(mapping["group"])]
+            kind = "file" if group["is_file"] else "shmem" if group["shmem"] else "anon"
+            t = int(row["areas"][int(mapping["area"])]["task"])
+            rss[kind][t] += int(mapping["mapped"])
+            swapents[t] += int(mapping["swapped"])
+    return rss, swapents
+
+
+def mapping_violations(row: Any, g: int, present: int, slots: int) -> list[str]:
+    """The mappings of one group: nobody maps more than there is, and what all map together is what is mapped at all."""
+    found = []
+    group = row["groups"][g]
+    mapped, m = [], int(group["maps"])
+    while m >= 0 and len(mapped) <= NR_MAPPINGS:
+        mapping = row["mappings"][m]
+        if not mapping["used"] or int(mapping["group"]) != g:
+            found.append(f"group {g}: mapping {m} does not know that it maps it")
+        if not 0 <= int(mapping["mapped"]) <= present or not 0 <= int(mapping["swapped"]) <= slots:
+            found.append(f"group {g}: impossible counts in {mapping} of {present} pages present, {slots} with a slot")
+        mapped.append(int(mapping["mapped"]))
+        m = int(mapping["next"])
+    if mapped and int(group["task"]) >= 0:
+        found.append(f"group {g}: is a task's own and has mappings")
+    counted = group["is_file"] or group["shmem"]
+    if counted and not max(mapped, default=0) <= int(group["mapped"]) <= min(present, sum(mapped)):
+        found.append(f"group {g}: {int(group['mapped'])} of {present} pages are mapped, by tasks {mapped}")
+    return found
+
+
+def object_violations(row: Any) -> list[str]:
+    """Shared objects: a mount's blocks are its files' pages, and Mapped counts each page once."""
+    found = []
+    blocks = [0] * NR_MOUNTS
+    for f in range(NR_FILES):
+        file = row["files"][f]
+        if file["used"] and int(file["mount"]) >= 0 and int(file["group"]) >= 0:
+            for g in range(int(file["group"]), int(file["group"] + file["groups"])):
+                blocks[int(file["mount"])] += int(row["groups"][g]["resident"] + row["groups"][g]["swapped"])
+    for number, held in enumerate(blocks):
+        if held != int(row["mounts"][number]["blocks"]):
+            found.append(f"tmpfs mount {number}: {int(row['mounts'][number]['blocks'])} blocks are in use, its files have {held}")
+    used = row["groups"][row["groups"]["used"] > 0]
+    mapped = int(row["boot_mapped"]) + int(used["mapped"].sum(dtype="i8"))
+    if mapped != int(row["file_mapped"]):
+        found.append(f"Mapped is {int(row['file_mapped'])} pages, the groups have {mapped}")
     return found
 
 

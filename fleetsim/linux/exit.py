@@ -15,6 +15,7 @@ from fleetsim.linux.mm_types import (
     AREA_ANON,
     AREA_FILE,
     AREA_FREE,
+    AREA_SHMEM,
     NR_AREAS,
     NR_THREADS,
     TASK_DEAD,
@@ -23,6 +24,8 @@ from fleetsim.linux.mm_types import (
     TASK_WAITING,
     WMARK_MIN,
 )
+from fleetsim.linux.rmap import drop_mapping
+from fleetsim.linux.shm import shmem_unmap
 from fleetsim.linux.vma import free_tables, zap_area
 from fleetsim.linux.zonelist import pin_got, rmqueue, unpin
 
@@ -81,6 +84,8 @@ def start_task(row, t):
     task["state"] = TASK_RUNNING
     row["reschedule"] = 1
     task["rss_file"] = IMAGE_FILE
+    task["base_file"] = IMAGE_FILE
+    task["parent"] = -1
     task["rss_shmem"] = 0
     task["swapents"] = 0
     task["total_vm"] = IMAGE_VM
@@ -116,6 +121,11 @@ def exit_mmap(row, t):
                 break
         elif area["kind"] == AREA_FILE:
             unmap_file(row, task, a)
+        elif area["kind"] == AREA_SHMEM:
+            done, gone = shmem_unmap(row, a, left)
+            left -= done
+            if not gone:
+                break
     row["cpu_ns"][2] += row["spent_ns"]
     task["exit_ready_ns"] = row["now_ns"] + max(row["spent_ns"], row["cost"][EXIT])
     if left > 0:
@@ -130,11 +140,7 @@ def unmap_file(row, task, a):
     """
     area = row["areas"][a]
     for k in range(area["groups"]):
-        group = row["groups"][area["group"] + k]
-        task["rss_file"] -= group["mapped"]
-        row["file_mapped"] -= group["mapped"]
-        group["mapped"] = 0
-        group["task"] = -1
+        drop_mapping(row, a, area["group"] + k)
     free_tables(row, task, area["tables"])
     task["total_vm"] -= area["pages"]
     area["kind"] = AREA_FREE

@@ -19,6 +19,7 @@ from fleetsim.linux.memcontrol import add_file, charge
 from fleetsim.linux.memory import count_faults, get_pages
 from fleetsim.linux.mm_inline import add_pages, list_add, list_move
 from fleetsim.linux.mm_types import (
+    ACCESSED,
     LRU_ACTIVE_FILE,
     LRU_INACTIVE_FILE,
     LRU_NONE,
@@ -30,6 +31,7 @@ from fleetsim.linux.mm_types import (
     WORKINGSET,
 )
 from fleetsim.linux.readahead import init_window
+from fleetsim.linux.rmap import map_pages
 from fleetsim.linux.shrink_list import count_activated
 from fleetsim.linux.workingset_clock import workingset_refault
 
@@ -125,6 +127,70 @@ def leave_slice(row, i, fresh):
 
 
 @law
+def access_mapped_ordered(row, th, m, at, pages):
+    """Loads from up to `pages` pages of a mapped file that is swept, from position `at`, never beyond the slice.
+
+    Missing pages are read around, one major fault per window; pages not mapped yet are met in order, 16 by each minor fault.
+    returns  int64  pages done; 0: come back
+
+    Source: mm/filemap.c filemap_fault, mm/memory.c do_fault_around; kernel-laws §4.1, §10.1.
+    """
+    mapping = row["mappings"][m]
+    g = mapping["group"]
+    group = row["groups"][g]
+    task = row["tasks"][row["threads"][th]["task"]]
+    i = group["first"] + at // group["slice"]
+    cohort = row["cohorts"][i]
+    offset = at % group["slice"]
+    length = min(group["slice"], group["pages"] - (at - offset))
+    n = min(pages, length - offset)
+    if offset == 0:
+        enter_slice(row, th, i, length)
+    missing = min(n, length - cohort["nr"])
+    if missing > 0:
+        n, requests = fill_slice(row, th, i, missing)
+        if n == 0:
+            return 0
+        count_faults(row, task, 0, requests)
+    unmapped = group["resident"] - mapping["mapped"]
+    if unmapped > 0:
+        minor = map_pages(row, m, min(n, unmapped))
+        minor = 0 if missing > 0 else (minor + FAULT_AROUND - 1) // FAULT_AROUND
+        count_faults(row, task, minor, 0)
+        row["spent_ns"] += minor * row["cost"][FAULT_MINOR]
+    cohort["flags"] |= ACCESSED
+    row["spent_ns"] += n * row["cost"][ACCESS]
+    task["utime_ns"] += n * row["cost"][ACCESS]
+    return n
+
+
+@law
+def fill_slice(row, th, i, pages):
+    """Read up to `pages` missing pages of an ordered file's slice from disk.
+
+    returns  (int64 pages (0: come back), int64 requests made)
+
+    Source: mm/filemap.c filemap_get_pages, mm/readahead.c.
+    """
+    cohort = row["cohorts"][i]
+    group = row["groups"][cohort["group"]]
+    n = get_pages(row, th, pages)
+    if n == 0:
+        return 0, 0
+    if cohort["list"] == LRU_NONE:  # reclaim emptied it under the cursor
+        list_add(row, i, LRU_INACTIVE_FILE)
+    hot = cohort["evicted"] > 0 and cohort["flags"] & SHADOW_WORKINGSET > 0
+    back = min(n, cohort["evicted"])
+    cohort["evicted"] -= back
+    group["evicted"] -= back
+    cache_new(row, th, i, n)
+    requests = read_disk(row, th, n, hot)
+    if row["tasks"][row["threads"][th]["task"]]["cg"] > 0:
+        handle_over_high(row, th, n)
+    return n, requests
+
+
+@law
 def read_ordered(row, th, g, at, pages, fresh):
     """read() of up to `pages` pages of an ordered file from position `at`, never beyond the slice.
 
@@ -143,20 +209,10 @@ def read_ordered(row, th, g, at, pages, fresh):
         enter_slice(row, th, i, length)
     missing = min(n, length - cohort["nr"])
     if missing > 0:
-        n = get_pages(row, th, missing)
+        n, _ = fill_slice(row, th, i, missing)
         if n == 0:
             return 0, 0
-        if cohort["list"] == LRU_NONE:  # reclaim emptied it under the cursor
-            list_add(row, i, LRU_INACTIVE_FILE)
-        hot = cohort["evicted"] > 0 and cohort["flags"] & SHADOW_WORKINGSET > 0
-        back = min(n, cohort["evicted"])
-        cohort["evicted"] -= back
-        group["evicted"] -= back
-        cache_new(row, th, i, n)
-        read_disk(row, th, n, hot)
         missing = n
-        if row["tasks"][row["threads"][th]["task"]]["cg"] > 0:
-            handle_over_high(row, th, n)
     row["spent_ns"] += n * row["cost"][READ_CACHED]
     row["tasks"][row["threads"][th]["task"]]["stime_ns"] += n * row["cost"][READ_CACHED]
     if offset + n == length and cohort["list"] != LRU_NONE:
@@ -223,33 +279,22 @@ def read_random(row, th, g, pages):
 
 
 @law
-def map_file(row, task, group, pages):
-    """Map cached file pages into a task (RssFile, Mapped).
-
-    Source: mm/memory.c filemap_map_pages.
-    """
-    n = min(pages, group["resident"] - group["mapped"])
-    group["mapped"] += n
-    task["rss_file"] += n
-    row["file_mapped"] += n
-    task["hwm"] = max(task["hwm"], task["rss_anon"] + task["rss_file"] + task["rss_shmem"])
-    return n
-
-
-@law
-def access_mapped(row, th, g, accesses):
+def access_mapped(row, th, m, accesses):
     """`accesses` loads from equally likely pages of a mapped file.
 
         major = accesses · missing / pages            each reads around: 32 pages, of which the missing ones cost IO
         minor = accesses · (resident − mapped) / pages    each maps up to 16 pages around
 
+    m        int64  row of MAPPING
     returns  int64  accesses done; fewer if memory could not be had at once, 0: come back
 
     Source: mm/filemap.c do_sync_mmap_readahead, mm/memory.c do_fault_around; kernel-laws §4.1, §10.1.
     Leaves out: mmap_miss turning read-around off (it stays on while hits outnumber misses).
     """
+    mapping = row["mappings"][m]
+    g = mapping["group"]
     group = row["groups"][g]
-    task = row["tasks"][group["task"]]
+    task = row["tasks"][row["threads"][th]["task"]]
     missing = group["pages"] - group["resident"]
     if missing > 0:
         major = min(missing, expected(group, accesses, (missing << Q) // group["pages"]))
@@ -261,12 +306,12 @@ def access_mapped(row, th, g, accesses):
             if accesses == 0:
                 return 0
             count_faults(row, task, 0, major)
-            map_file(row, task, group, min(loaded, major * FAULT_AROUND))
-    unmapped = group["resident"] - group["mapped"]
+            map_pages(row, m, min(loaded, major * FAULT_AROUND))
+    unmapped = group["resident"] - mapping["mapped"]
     if unmapped > 0:
         minor = min(unmapped, expected(group, accesses, (unmapped << Q) // group["pages"]))
         around = minor * (1 + (FAULT_AROUND - 1) * unmapped // group["pages"])
-        map_file(row, task, group, around)
+        map_pages(row, m, around)
         count_faults(row, task, minor, 0)
         row["spent_ns"] += minor * row["cost"][FAULT_MINOR]
     group["touches"] += accesses

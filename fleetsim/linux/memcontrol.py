@@ -91,6 +91,19 @@ def add_file(row, cg, pages):
 
 
 @law
+def add_shmem(row, cg, pages):
+    """Pages of shared memory and tmpfs of a cgroup (memory.stat `shmem`, and part of `file`), with all ancestors.
+
+    Source: mm/shmem.c shmem_add_to_page_cache, NR_SHMEM; kernel-laws §14.
+    """
+    row["shmem"] += pages
+    while cg >= 0:
+        row["cgroups"][cg]["shmem"] += pages
+        row["cgroups"][cg]["file"] += pages
+        cg = row["cgroups"][cg]["parent"]
+
+
+@law
 def add_swap(row, cg, pages):
     """Swap slots of a cgroup (memory.swap.current), with all ancestors.
 

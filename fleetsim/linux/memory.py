@@ -15,7 +15,7 @@ from fleetsim.hardware.disk import submit
 from fleetsim.law import Q, law
 from fleetsim.linux.alloc_slowpath import alloc_pages, handle_over_high, try_charge
 from fleetsim.linux.bags import blend_base, expected, open_bag
-from fleetsim.linux.memcontrol import add_anon, charge, count
+from fleetsim.linux.memcontrol import add_anon, add_shmem, charge, count
 from fleetsim.linux.mm_inline import add_pages, list_add, list_move
 from fleetsim.linux.mm_types import (
     ACCESSED,
@@ -33,6 +33,7 @@ from fleetsim.linux.mm_types import (
     WORKINGSET,
 )
 from fleetsim.linux.readahead import swapin_nr_pages
+from fleetsim.linux.rmap import from_swap, with_slot
 from fleetsim.linux.swap import release_slots
 from fleetsim.linux.workingset_clock import workingset_refault
 from fleetsim.linux.zonelist import pin_got, rmqueue
@@ -209,8 +210,21 @@ def read_swap(row, th, pages, window, hot):
 
 
 @law
+def swapped_in(row, g, cg, pages, slots):
+    """`pages` of the `slots` pages of group `g` that have a swap slot are mapped memory or shared memory again.
+
+    Source: mm/memory.c do_swap_page, mm/shmem.c shmem_swapin_folio.
+    """
+    if row["groups"][g]["shmem"]:
+        add_shmem(row, cg, pages)
+    else:
+        add_anon(row, cg, pages)
+        from_swap(row, g, pages, slots)
+
+
+@law
 def swap_in(row, th, i, pages, window, wanted_list):
-    """`pages` swapped-out pages of cohort `i` come back and are written to, so their slots are freed at once.
+    """`pages` swapped-out pages of an ordered cohort come back and are written to, so their slots are freed at once.
 
     wanted_list  int64  list the cohort stands on or is to join
 
@@ -218,39 +232,36 @@ def swap_in(row, th, i, pages, window, wanted_list):
     """
     cohort = row["cohorts"][i]
     group = row["groups"][cohort["group"]]
-    task = row["tasks"][group["task"]]
+    task = row["tasks"][row["threads"][th]["task"]]
     hot = cohort["flags"] & SHADOW_WORKINGSET
     major = read_swap(row, th, pages, window, hot > 0)
-    if group["kind"] == ORDERED:
-        if cohort["list"] == LRU_NONE:
-            cohort["cg"] = task["cg"]
-            list_add(row, i, wanted_list)
-        cohort["swapped"] -= pages
-        add_pages(row, i, pages)
+    slots = with_slot(row, group)
+    if cohort["list"] == LRU_NONE:
+        list_add(row, i, wanted_list)
+    cohort["swapped"] -= pages
+    release_slots(row, cohort["cg"], pages)
+    add_pages(row, i, pages)
     group["swapped"] -= pages
-    task["swapents"] -= pages
-    release_slots(row, task["cg"], pages)
-    map_anon(row, task, pages)
+    swapped_in(row, cohort["group"], cohort["cg"], pages, slots)
+    charge(row, cohort["cg"], pages)
     count_faults(row, task, pages - major, major)
     row["spent_ns"] += pages * row["cost"][SWAP_IN]
     task["stime_ns"] += pages * row["cost"][SWAP_IN]
 
 
 @law
-def remap(row, i, pages):
+def remap(row, th, i, pages):
     """Touch pages that are in the swap cache: no IO, the slot is freed because the page is written to.
 
     Source: mm/memory.c do_swap_page (page found in the swap cache), free_swap_cache.
     """
     cohort = row["cohorts"][i]
-    task = row["tasks"][row["groups"][cohort["group"]]["task"]]
+    slots = with_slot(row, row["groups"][cohort["group"]])
     cohort["wb"] -= pages
     row["swap_cache"] -= pages
-    task["swapents"] -= pages
-    task["rss_anon"] += pages
-    add_anon(row, task["cg"], pages)
+    swapped_in(row, cohort["group"], cohort["cg"], pages, slots)
     release_slots(row, cohort["cg"], pages)
-    count_faults(row, task, pages, 0)
+    count_faults(row, row["tasks"][row["threads"][th]["task"]], pages, 0)
     row["spent_ns"] += pages * row["cost"][FAULT_MINOR]
 
 
@@ -269,7 +280,6 @@ def enter_slice(row, th, i):
         return
     target = LRU_ACTIVE_ANON if activate else LRU_INACTIVE_ANON
     if cohort["list"] == LRU_NONE:
-        cohort["cg"] = cg
         cohort["flags"] &= ~(ACCESSED | REFERENCED | WORKINGSET)
         list_add(row, i, target)
     else:
@@ -301,14 +311,14 @@ def access_ordered(row, th, g, at, pages, write):
             return 0
         most = 1 << row["sysctl"]["page_cluster"]
         swap_in(row, th, i, n, swapin_nr_pages(most, True, most, most), LRU_INACTIVE_ANON)  # a sweep hits all it reads ahead
-        if row["tasks"][group["task"]]["cg"] > 0:
+        if row["tasks"][row["threads"][th]["task"]]["cg"] > 0:
             handle_over_high(row, th, n)
     elif cohort["wb"] > 0:
         n = min(n, cohort["wb"])
-        remap(row, i, n)
+        remap(row, th, i, n)
     else:
         row["spent_ns"] += n * row["cost"][ACCESS]
-    row["tasks"][group["task"]]["utime_ns"] += n * row["cost"][ACCESS]
+    row["tasks"][row["threads"][th]["task"]]["utime_ns"] += n * row["cost"][ACCESS]
     if offset + n == length:
         cohort["flags"] |= ACCESSED
     return n
@@ -323,7 +333,7 @@ def fault_uniform(row, th, g, pages):
     Source: mm/memory.c do_swap_page; random access reads no ahead (kernel-laws §12: window 1).
     """
     group = row["groups"][g]
-    task = row["tasks"][group["task"]]
+    task = row["tasks"][row["threads"][th]["task"]]
     n = get_pages(row, th, pages)
     if n == 0:
         return 0
@@ -334,13 +344,22 @@ def fault_uniform(row, th, g, pages):
         if cohort["swapped"] > 0 and left > 0:
             share = min(left, cohort["swapped"], (n * cohort["swapped"] + group["swapped"] - 1) // group["swapped"])
             cohort["swapped"] -= share
+            release_slots(row, cohort["cg"], share)
             left -= share
             source = group["first"] + k
     activate = workingset_refault(row, source, task["cg"], False, n)
     target = open_bag(row, g, task["cg"], LRU_ACTIVE_ANON if activate else LRU_INACTIVE_ANON, 0)
     blend_base(row["cohorts"][target], n, group["touches"] - FRESH * group["pages"])
-    swap_in(row, th, source, n, swapin_nr_pages(0, False, 0, 1 << row["sysctl"]["page_cluster"]), LRU_INACTIVE_ANON)
+    window = swapin_nr_pages(0, False, 0, 1 << row["sysctl"]["page_cluster"])
+    major = read_swap(row, th, n, window, row["cohorts"][source]["flags"] & SHADOW_WORKINGSET > 0)
+    slots = with_slot(row, group)
+    group["swapped"] -= n
     add_pages(row, target, n)
+    swapped_in(row, g, task["cg"], n, slots)
+    charge(row, task["cg"], n)
+    count_faults(row, task, n - major, major)
+    row["spent_ns"] += n * row["cost"][SWAP_IN]
+    task["stime_ns"] += n * row["cost"][SWAP_IN]
     return n
 
 
@@ -361,5 +380,5 @@ def access_uniform(row, th, g, accesses, write):
             done = accesses * fault_uniform(row, th, g, owed) // owed
     group["touches"] += done
     row["spent_ns"] += done * row["cost"][ACCESS]
-    row["tasks"][group["task"]]["utime_ns"] += done * row["cost"][ACCESS]
+    row["tasks"][row["threads"][th]["task"]]["utime_ns"] += done * row["cost"][ACCESS]
     return done

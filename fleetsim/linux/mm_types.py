@@ -25,6 +25,8 @@ NR_AREAS = 128
 NR_GROUPS = 160
 NR_COHORTS = 1376
 NR_FILES = 48
+NR_MAPPINGS = 96
+NR_MOUNTS = 6
 NR_WRITEBACK = 128
 NR_EVENTS = 96
 assert NR_COHORTS < 1 << 15 and NR_GROUPS < 1 << 15 and NR_CGROUPS < 1 << 15  # int16 links
@@ -62,7 +64,7 @@ SHADOW_WORKINGSET = 4  # the shadow left behind by the evicted pages had PG_work
 ACCESSED = 8  # the PTE accessed bit is set on the pages (ordered groups; bags count instead)
 
 # --- area and group kinds --------------------------------------------------------------------------------------------
-AREA_FREE, AREA_ANON, AREA_FILE = 0, 1, 2
+AREA_FREE, AREA_ANON, AREA_FILE, AREA_SHMEM = 0, 1, 2, 3
 ORDERED, UNIFORM = 0, 1
 
 # --- task states -----------------------------------------------------------------------------------------------------
@@ -128,6 +130,7 @@ CGROUP = np.dtype(
         ("elow", "i8"),
         ("anon", "i8"),  # memory.stat anon, pages, with children
         ("file", "i8"),  # memory.stat file
+        ("shmem", "i8"),  # memory.stat shmem, part of file
         ("kernel", "i8"),  # page tables, stacks, slab
         ("pagetables", "i8"),
         ("head", "i2", (NR_LRU_LISTS,)),  # this lruvec's lists: newest cohort
@@ -162,6 +165,8 @@ TASK = np.dtype(
         ("total_vm", "i8"),  # pages of address space
         ("data_vm", "i8"),
         ("hwm", "i8"),  # most resident pages so far
+        ("parent", "i8"),  # task that forked it, −1: started by exec
+        ("base_file", "i8"),  # part of rss_file outside every area: the program's text
         ("base_anon", "i8"),  # part of rss_anon outside every area: stack, heap and data of the program itself
         ("base_stack", "i8"),  # … and of the kernel memory it brought with it
         ("base_slab", "i8"),
@@ -196,7 +201,7 @@ AREA = np.dtype(
     [
         ("kind", "i2"),
         ("task", "i2"),
-        ("file", "i2"),  # row of the mapped file or −1
+        ("file", "i2"),  # row of the mapped file or shared object, −1 for none
         ("group", "i2"),  # first of `groups` consecutive groups
         ("groups", "i2"),
         ("accounted", "i2"),  # 1 if counted in Committed_AS
@@ -211,8 +216,10 @@ GROUP = np.dtype(
     [
         ("used", "i1"),
         ("kind", "i1"),  # ORDERED or UNIFORM
-        ("is_file", "i1"),
-        ("task", "i2"),  # whose RSS counts the pages; −1 for unmapped page cache
+        ("is_file", "i1"),  # its pages stand on file lists
+        ("shmem", "i1"),  # pages of a shared object that are backed by swap
+        ("task", "i2"),  # whose RSS counts the pages; −1: those of the areas that map it (`maps`)
+        ("maps", "i2"),  # first row of MAPPING, −1: mapped by nobody
         ("first", "i2"),  # its cohorts: rows first .. first+cohorts−1
         ("cohorts", "i2"),
         ("pages", "i8"),  # size of the group
@@ -223,7 +230,7 @@ GROUP = np.dtype(
         ("touches", "i8"),  # accesses so far (UNIFORM): a bag's accessed share follows from their growth
         ("carry", "i8"),  # 2^20ths of a page owed by expected-value rounding
         ("carry_split", "i8"),  # the same for the split between hot and cold part
-        ("mapped", "i8"),  # file pages mapped by the task (RssFile)
+        ("mapped", "i8"),  # pages of a file or shared object that at least one task maps
     ]
 )
 
@@ -263,7 +270,32 @@ REGION = np.dtype(
 )
 """Pages of a zone that were taken one after the other, and so lie side by side."""
 
-FILE = np.dtype([("used", "i8"), ("pages", "i8"), ("group", "i8"), ("groups", "i8")])
+MAPPING = np.dtype(
+    [
+        ("used", "i2"),
+        ("area", "i2"),
+        ("group", "i2"),  # whose pages
+        ("next", "i2"),  # next mapping of the same group
+        ("mapped", "i8"),  # of them present in the area's page tables
+        ("swapped", "i8"),  # anonymous memory: entries of the area's page tables that name a swap slot
+    ]
+)
+"""One area's share in pages that several areas may map (mm/rmap.c walks the same relation from page to page tables)."""
+
+FILE = np.dtype(
+    [
+        ("used", "i8"),
+        ("pages", "i8"),  # room for that many: the most it will ever have
+        ("group", "i8"),
+        ("groups", "i8"),
+        ("size", "i8"),  # pages it has now (i_size)
+        ("mount", "i2"),  # tmpfs mount it is on, −1: a disk
+        ("linked", "i2"),  # 1: it has a name, 0: it goes with its last mapping
+        ("reserved", "i8"),  # pages of it in Committed_AS: a shared mapping's at once, a tmpfs file's one by one
+    ]
+)
+
+MOUNT = np.dtype([("used", "i8"), ("max_blocks", "i8"), ("blocks", "i8")])  # tmpfs: its size, and pages in RAM and swap
 
 WRITEBACK = np.dtype([("cohort", "i8"), ("pages", "i8"), ("done_ns", "i8")])  # swap-outs in flight, oldest first
 
@@ -339,8 +371,10 @@ KERNEL_FIELDS = [
     ("swap_total", "i8"),
     ("swap_free", "i8"),
     ("swap_cache", "i8"),
+    ("shmem", "i8"),  # NR_SHMEM
     ("anon_mapped", "i8"),  # NR_ANON_MAPPED
     ("file_mapped", "i8"),
+    ("boot_mapped", "i8"),  # … of them mapped by what ran when the host was up
     ("nr_file_lru", "i8"),
     ("vm", "i8", (len(VMSTAT_FIELDS),)),
     ("sysctl", SYSCTL),
@@ -385,6 +419,8 @@ KERNEL_FIELDS = [
     ("groups", GROUP, (NR_GROUPS,)),
     ("cohorts", COHORT, (NR_COHORTS,)),
     ("files", FILE, (NR_FILES,)),
+    ("mappings", MAPPING, (NR_MAPPINGS,)),
+    ("mounts", MOUNT, (NR_MOUNTS,)),
     ("events", EVENT, (NR_EVENTS,)),
     ("nr_events", "i8"),
     ("event_seq", "i8"),

@@ -27,6 +27,7 @@ from fleetsim.linux.mm_types import (
     VM,
     WORKINGSET,
 )
+from fleetsim.linux.rmap import try_to_unmap
 from fleetsim.linux.swap import free_written, swap_out, wb_room
 from fleetsim.linux.workingset_clock import age_nonresident, workingset_eviction
 from fleetsim.linux.zonelist import give_back
@@ -58,11 +59,7 @@ def evict_file(row, sc, i, pages):
     """
     cohort = row["cohorts"][i]
     group = row["groups"][cohort["group"]]
-    if group["mapped"] > 0:
-        unmapped = group["mapped"] * pages // group["resident"]
-        group["mapped"] -= unmapped
-        row["file_mapped"] -= unmapped
-        row["tasks"][group["task"]]["rss_file"] -= unmapped
+    try_to_unmap(row, cohort["group"], pages, 0)
     give_back(row, cohort, pages)
     cohort["nr"] -= pages
     cohort["evicted"] += pages

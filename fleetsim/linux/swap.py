@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from fleetsim.hardware.disk import submit
 from fleetsim.law import law
-from fleetsim.linux.memcontrol import add_anon, add_swap, charge
+from fleetsim.linux.memcontrol import add_anon, add_shmem, add_swap, charge
 from fleetsim.linux.mm_inline import account, list_del
 from fleetsim.linux.mm_types import ACCESSED, NR_WRITEBACK, SHADOW_WORKINGSET, VM, WORKINGSET
+from fleetsim.linux.rmap import to_swap, try_to_unmap
 from fleetsim.linux.workingset_clock import note_cost, workingset_eviction
 from fleetsim.linux.zonelist import give_back
 
@@ -75,10 +76,12 @@ def swap_out(row, i, pages):
     row["swap_free"] -= pages
     row["swap_cache"] += pages
     add_swap(row, cg, pages)
-    add_anon(row, cg, -pages)
-    task = row["tasks"][group["task"]]
-    task["rss_anon"] -= pages
-    task["swapents"] += pages
+    if group["shmem"]:
+        try_to_unmap(row, cohort["group"], pages, 0)
+        add_shmem(row, cg, -pages)
+    else:
+        add_anon(row, cg, -pages)
+        to_swap(row, cohort["group"], pages)
     cohort["wb"] += pages
     done = submit(row["disk"][row["swap_disk"]], row["now_ns"], pages)
     row["disk"][row["swap_disk"]]["writes"] += pages

@@ -12,9 +12,12 @@ from fleetsim.hardware.cpu import EXIT, SYSCALL
 from fleetsim.law import Q, law
 from fleetsim.linux.events import REFUSED, record
 from fleetsim.linux.exit import begin_exit, unmap_file
-from fleetsim.linux.filemap import access_mapped, read_ordered, read_random
+from fleetsim.linux.filemap import access_mapped, access_mapped_ordered, read_ordered, read_random
 from fleetsim.linux.memory import access_ordered, access_uniform, read_zero, touch_new
-from fleetsim.linux.mm_types import AREA_FILE, AREA_FREE, KSWAPD_SLEEP, NR_AREAS, ORDERED, UNIFORM
+from fleetsim.linux.mm_types import AREA_FILE, AREA_FREE, AREA_SHMEM, KSWAPD_SLEEP, NR_AREAS, ORDERED, UNIFORM
+from fleetsim.linux.rmap import add_mapping, find_mapping
+from fleetsim.linux.shm import shmem_create, shmem_file_setup, shmem_mmap, shmem_unlink, shmem_unmap, shmem_zap
+from fleetsim.linux.shmem import ANONYMOUS, LINKED, NOT_LINKED, shmem_evict_inode, shmem_fault, shmem_file_io, touch_shared
 from fleetsim.linux.vma import mmap_anon, open_file, zap_area, zap_group
 
 __all__ = [
@@ -22,13 +25,20 @@ __all__ = [
     "UNIFORM",
     "access",
     "at_rest",
+    "creat",
     "exit_group",
+    "file_size",
     "map_anonymous",
     "map_file",
+    "map_shared",
     "munmap",
     "read_file",
     "read_untouched",
+    "shm_rmid",
+    "shmget",
     "touch",
+    "unlink",
+    "write_file",
     "zap_pages",
 ]
 
@@ -57,8 +67,13 @@ def map_file(row, th, f, kind, hot_pages):
     Source: mm/mmap.c.
     """
     t = row["threads"][th]["task"]
-    if not open_file(row, f, kind, hot_pages):
+    if row["files"][f]["linked"] == NOT_LINKED or not open_file(row, f, kind, hot_pages):
         return -1
+    if row["files"][f]["mount"] >= 0:
+        a = shmem_mmap(row, t, f)
+        if a >= 0:
+            row["areas"][a]["touched"] = row["areas"][a]["pages"]
+        return a
     for a in range(NR_AREAS):
         area = row["areas"][a]
         if area["kind"] == AREA_FREE:
@@ -73,12 +88,73 @@ def map_file(row, th, f, kind, hot_pages):
             area["touched"] = file["pages"]
             area["zero"] = 0
             area["tables"] = 0
-            for k in range(file["groups"]):
-                row["groups"][file["group"] + k]["task"] = t
             row["tasks"][t]["total_vm"] += file["pages"]
+            for k in range(file["groups"]):
+                if add_mapping(row, a, file["group"] + k) < 0:
+                    unmap_file(row, row["tasks"][t], a)
+                    return -1
             return a
     record(row, REFUSED, t, row["files"][f]["pages"], 0, 0, 0, 0, 0, 0, 0)
     return -1
+
+
+@law
+def map_shared(row, th, pages, kind, hot_pages):
+    """mmap(MAP_SHARED | MAP_ANONYMOUS): an object that its mappers share and that goes with the last of them.
+
+    returns  int64  area, or −1 for ENOMEM
+
+    Source: mm/shmem.c shmem_zero_setup.
+    """
+    row["spent_ns"] += row["cost"][SYSCALL]
+    t = row["threads"][th]["task"]
+    f = shmem_file_setup(row, t, pages, kind, hot_pages, ANONYMOUS)
+    if f < 0:
+        return -1
+    a = shmem_mmap(row, t, f)
+    if a < 0:
+        shmem_evict_inode(row, f, 1)
+    return a
+
+
+@law
+def shmget(row, th, pages, kind):
+    """shmget(IPC_CREAT): a System V segment. It stays until `shm_rmid`, whoever maps it (map_file attaches it).
+
+    returns  int64  file row, or −1 for ENOMEM
+
+    Source: ipc/shm.c newseg.
+    """
+    row["spent_ns"] += row["cost"][SYSCALL]
+    return shmem_file_setup(row, row["threads"][th]["task"], pages, kind, 0, LINKED)
+
+
+@law
+def shm_rmid(row, th, f):
+    """shmctl(IPC_RMID): the segment goes with its last mapping, or now; its row is free afterwards.
+
+    Source: ipc/shm.c do_shm_rmid.
+    """
+    row["spent_ns"] += row["cost"][SYSCALL]
+    row["files"][f]["linked"] = ANONYMOUS
+    shmem_evict_inode(row, f, row["files"][f]["pages"] + 1)
+
+
+@law
+def mapped_part(row, a, at):
+    """Group of an area that position `at` is in, the position inside it, and how many of the group's pages the area reaches.
+
+    returns  (int64 group, int64 position, int64 pages)
+
+    Source: fleetsim's own representation (hot and cold part of an area are two groups).
+    """
+    area = row["areas"][a]
+    g = area["group"]
+    hot = row["groups"][g]["pages"]
+    reach = area["touched"] if area["touched"] > 0 else area["pages"]
+    if area["groups"] == 2 and at >= hot:
+        return g + 1, at - hot, max(0, reach - hot)
+    return g, at, min(hot, reach)
 
 
 @law
@@ -92,6 +168,16 @@ def touch(row, th, a, pages):
     area = row["areas"][a]
     if area["touched"] >= area["pages"]:
         return -1
+    if area["kind"] == AREA_SHMEM:
+        g, at, _ = mapped_part(row, a, area["touched"])
+        group = row["groups"][g]
+        n = min(pages, min(area["pages"] - area["touched"], group["pages"] - at))
+        if group["kind"] == UNIFORM:
+            n = touch_shared(row, th, a, g, n)
+        else:
+            n = shmem_fault(row, th, a, g, at, n, group["pages"], 1)
+        area["touched"] += max(0, n)
+        return n
     return touch_new(row, th, a, min(pages, area["pages"] - area["touched"]))
 
 
@@ -104,19 +190,27 @@ def read_untouched(row, th, a, at, pages):
 
     Source: mm/memory.c do_anonymous_page (read fault).
     """
+    if row["areas"][a]["kind"] == AREA_SHMEM:
+        g, at, reach = mapped_part(row, a, max(0, at))
+        return shmem_fault(row, th, a, g, at, pages, reach, 0)
     return read_zero(row, th, a, at, min(pages, row["areas"][a]["pages"]))
 
 
 @law
-def access_part(row, th, area, g, accesses, write):
+def access_part(row, th, a, g, accesses, write):
     """Random accesses to one uniform group of an area.
 
     Source: mm/memory.c handle_mm_fault, mm/filemap.c filemap_fault.
     """
+    area = row["areas"][a]
     if accesses == 0:
         return 0
     if area["kind"] == AREA_FILE:
-        return access_mapped(row, th, g, accesses)
+        return access_mapped(row, th, find_mapping(row, a, g), accesses)
+    if area["kind"] == AREA_SHMEM:
+        hot = row["groups"][area["group"]]["pages"]
+        _, _, reach = mapped_part(row, a, 0 if g == area["group"] else hot)
+        return shmem_fault(row, th, a, g, 0, accesses, reach, write)
     return access_uniform(row, th, g, accesses, write)
 
 
@@ -135,24 +229,25 @@ def access(row, th, a, at, pages, hot_q, write):
     group = row["groups"][g]
     if group["kind"] == ORDERED:
         if area["kind"] == AREA_FILE:
-            done, _ = read_ordered(row, th, g, at, pages, 0)
-            return done
+            return access_mapped_ordered(row, th, find_mapping(row, a, g), at, pages)
+        if area["kind"] == AREA_SHMEM:
+            return shmem_fault(row, th, a, g, at, pages, group["pages"], write)
         return access_ordered(row, th, g, at, pages, write)
     hot = pages
     if area["groups"] == 2:
         exact = pages * hot_q + group["carry_split"]
         hot = min(pages, exact >> Q)
         group["carry_split"] = exact - (hot << Q)
-    done = access_part(row, th, area, g, hot, write)
+    done = access_part(row, th, a, g, hot, write)
     if hot == pages or (hot > 0 and done == 0):
         return done
     rest = pages - hot if hot == 0 else (pages - hot) * done // hot  # the cold part goes as far as the hot one did
-    return done + access_part(row, th, area, g + 1, rest, write)
+    return done + access_part(row, th, a, g + 1, rest, write)
 
 
 @law
 def at_rest(row, g, groups):
-    """True if every page of some groups is resident and nobody reclaims: accesses to them change nothing but accessed bits.
+    """True if every page of some groups is resident and mapped and nobody reclaims: accesses to them change nothing but accessed bits.
 
     Source: fleetsim's own representation (design §3.2: quiet groups are not visited).
     """
@@ -160,7 +255,10 @@ def at_rest(row, g, groups):
         return False
     missing = 0
     for k in range(groups):
-        missing += row["groups"][g + k]["pages"] - row["groups"][g + k]["resident"]
+        group = row["groups"][g + k]
+        missing += group["pages"] - group["resident"]
+        if group["task"] < 0:  # what is not mapped yet faults
+            missing += group["resident"] - group["mapped"]
     return missing == 0
 
 
@@ -174,15 +272,65 @@ def read_file(row, th, f, at, pages, fresh, kind):
 
     Source: mm/filemap.c filemap_read.
     """
-    if not open_file(row, f, kind, 0):
-        return -1, 0
     file = row["files"][f]
+    if file["linked"] == NOT_LINKED or not open_file(row, f, kind, 0):
+        return -1, 0
+    if file["mount"] >= 0:
+        return shmem_file_io(row, th, f, at, pages, 0), 0
     g = file["group"]
     if row["groups"][g]["kind"] == ORDERED:
         return read_ordered(row, th, g, at, pages, fresh)
     if file["groups"] == 2 and at >= row["groups"][g]["pages"]:
         g += 1
     return read_random(row, th, g, pages), 0
+
+
+@law
+def file_size(row, f):
+    """Size of a file, pages.
+
+    Source: fs/stat.c (i_size).
+    """
+    return row["files"][f]["size"]
+
+
+@law
+def creat(row, th, f, kind, truncate):
+    """open(O_WRONLY | O_CREAT) of a file on tmpfs, with O_TRUNC if `truncate` is 1.
+
+    returns  bool  False: it cannot be opened (a table is full, or the file is on a disk: writing those is not simulated)
+
+    Source: fs/open.c do_sys_openat2.
+    """
+    if row["files"][f]["mount"] < 0:
+        return False
+    return shmem_create(row, f, kind, truncate)
+
+
+@law
+def write_file(row, th, f, at, pages):
+    """write() of up to `pages` pages to a file on tmpfs from page `at`.
+
+    returns  int64  pages done; 0: come back; −1: ENOSPC
+
+    Source: mm/shmem.c shmem_file_write_iter.
+    """
+    file = row["files"][f]
+    n = -1
+    if file["mount"] >= 0 and at < file["pages"]:
+        n = shmem_file_io(row, th, f, at, pages, 1)
+    file["size"] = max(file["size"], at + n)
+    return n
+
+
+@law
+def unlink(row, th, f):
+    """unlink() of a file on tmpfs; one on a disk is left alone.
+
+    Source: fs/namei.c do_unlinkat.
+    """
+    if row["files"][f]["mount"] >= 0:
+        shmem_unlink(row, f)
 
 
 @law
@@ -196,6 +344,9 @@ def munmap(row, th, a):
     if row["areas"][a]["kind"] == AREA_FILE:
         unmap_file(row, row["tasks"][row["threads"][th]["task"]], a)
         return True
+    if row["areas"][a]["kind"] == AREA_SHMEM:
+        _, gone = shmem_unmap(row, a, 4096)
+        return gone
     _, gone = zap_area(row, a, 4096)
     return gone
 
@@ -209,6 +360,9 @@ def zap_pages(row, th, a):
     Source: mm/madvise.c madvise_dontneed_single_vma; page tables stay (kernel-laws §11.1).
     """
     area = row["areas"][a]
+    if area["kind"] == AREA_SHMEM:
+        shmem_zap(row, a)
+        return True
     left = 4096
     for k in range(area["groups"]):
         left -= zap_group(row, area["group"] + k, left)

@@ -86,6 +86,8 @@ def make_group(row, g, kind, is_file, task, pages):
     group["used"] = 1
     group["kind"] = kind
     group["is_file"] = is_file
+    group["shmem"] = 0
+    group["maps"] = -1
     group["task"] = task
     group["first"] = first
     group["cohorts"] = wanted
@@ -158,6 +160,25 @@ def drop_group(row, g):
 
 
 @law
+def enough_memory(row, t, pages, accounted):
+    """May task `t` be promised `pages` more pages?
+
+    accounted  int64  0 for MAP_NORESERVE, which only mode 2 ignores
+    returns    bool   False: ENOMEM
+
+    Source: mm/util.c __vm_enough_memory; kernel-laws §6.
+    """
+    sysctl = row["sysctl"]
+    mode = sysctl["overcommit_memory"]
+    if accounted == 0 and mode != 2:
+        return True
+    total = row["totalram"] + row["swap_total"]
+    limit = commit_limit(row["totalram"], row["hugetlb"], sysctl["overcommit_ratio"], sysctl["overcommit_kbytes"], row["swap_total"])
+    admin, user = sysctl["admin_reserve_kbytes"] // 4, sysctl["user_reserve_kbytes"] // 4
+    return vm_enough_memory(mode, pages, row["committed"], limit, total, admin, user, row["tasks"][t]["total_vm"], True)
+
+
+@law
 def mmap_anon(row, t, pages, kind, hot_pages, accounted):
     """Private anonymous mapping of `pages` pages for task `t`.
 
@@ -169,15 +190,10 @@ def mmap_anon(row, t, pages, kind, hot_pages, accounted):
     Source: mm/mmap.c mmap_region, mm/util.c __vm_enough_memory; kernel-laws §6.
     """
     task = row["tasks"][t]
-    sysctl = row["sysctl"]
-    mode = sysctl["overcommit_memory"]
-    if accounted > 0 or mode == 2:
-        total = row["totalram"] + row["swap_total"]
-        limit = commit_limit(row["totalram"], row["hugetlb"], sysctl["overcommit_ratio"], sysctl["overcommit_kbytes"], row["swap_total"])
-        admin, user = sysctl["admin_reserve_kbytes"] // 4, sysctl["user_reserve_kbytes"] // 4
-        if not vm_enough_memory(mode, pages, row["committed"], limit, total, admin, user, task["total_vm"], True):
-            record(row, REFUSED, t, pages, 0, 0, 0, 0, 0, 0, 0)
-            return -1
+    mode = row["sysctl"]["overcommit_memory"]
+    if not enough_memory(row, t, pages, accounted):
+        record(row, REFUSED, t, pages, 0, 0, 0, 0, 0, 0, 0)
+        return -1
     a = -1
     for k in range(NR_AREAS):
         if row["areas"][k]["kind"] == AREA_FREE:
@@ -300,10 +316,13 @@ def open_file(row, f, kind, hot_pages):
     file = row["files"][f]
     if file["group"] >= 0:
         return True
-    g = make_groups(row, kind, 1, -1, file["pages"], hot_pages)
+    on_disk = file["mount"] < 0
+    g = make_groups(row, kind, 1 if on_disk else 0, -1, file["pages"], hot_pages)
     if g < 0:
         record(row, TABLE_FULL, -1, file["pages"], 0, 0, 0, 0, 0, 0, 0)
         return False
     file["group"] = g
     file["groups"] = 2 if kind == UNIFORM and 0 < hot_pages < file["pages"] else 1
+    for k in range(file["groups"]):
+        row["groups"][g + k]["shmem"] = 0 if on_disk else 1
     return True

@@ -32,7 +32,7 @@ M = {name: i for i, name in enumerate(MEMINFO_FIELDS)}
 (KERNEL_STACK, PAGE_TABLES, COMMIT_LIMIT, COMMITTED_AS, VMALLOC_TOTAL, PERCPU) = (
     M[n] for n in ("KernelStack", "PageTables", "CommitLimit", "Committed_AS", "VmallocTotal", "Percpu")
 )
-(HUGEPAGESIZE, DIRECT_MAP_2M, LRU_FIRST) = (M[n] for n in ("Hugepagesize", "DirectMap2M", "Active(anon)"))
+(HUGEPAGESIZE, DIRECT_MAP_2M, LRU_FIRST, SHMEM) = (M[n] for n in ("Hugepagesize", "DirectMap2M", "Active(anon)", "Shmem"))
 KB = 4  # kB per page
 VMALLOC_TOTAL_KB = 34359738367  # 4-level paging
 HUGEPAGE_KB = 2048
@@ -65,7 +65,8 @@ def meminfo(row, out):
     out[MEM_FREE] = nr_free(row) * KB
     out[MEM_AVAILABLE] = mem_available(row) * KB
     out[BUFFERS] = row["buffers"] * KB
-    out[CACHED] = (row["nr_file_lru"] + row["unlisted_file"]) * KB
+    out[CACHED] = (row["nr_file_lru"] + row["shmem"] + row["unlisted_file"]) * KB
+    out[SHMEM] = row["shmem"] * KB
     out[SWAP_CACHED] = row["swap_cache"] * KB
     out[ACTIVE] = (tree[1] + tree[3]) * KB
     out[INACTIVE] = (tree[0] + tree[2]) * KB
@@ -110,9 +111,10 @@ def meminfo(row, out):
         "nr_mapped",
     )
 )
-(NR_FILE_PAGES, NR_KERNEL_STACK, NR_PAGE_TABLE, NR_SWAPCACHED, NR_DIRTY_THRESHOLD, NR_ZONE_INACTIVE_ANON) = (
+(NR_SHMEM, NR_FILE_PAGES, NR_KERNEL_STACK, NR_PAGE_TABLE, NR_SWAPCACHED, NR_DIRTY_THRESHOLD, NR_ZONE_INACTIVE_ANON) = (
     VM[n]
     for n in (
+        "nr_shmem",
         "nr_file_pages",
         "nr_kernel_stack",
         "nr_page_table_pages",
@@ -144,7 +146,8 @@ def vmstat(row, out):
     out[NR_SLAB_U] = row["slab_unreclaimable"]
     out[NR_ANON_PAGES] = row["anon_mapped"]
     out[NR_MAPPED] = row["file_mapped"]
-    out[NR_FILE_PAGES] = row["nr_file_lru"] + row["unlisted_file"] + row["swap_cache"] + row["buffers"]
+    out[NR_FILE_PAGES] = row["nr_file_lru"] + row["shmem"] + row["unlisted_file"] + row["swap_cache"] + row["buffers"]
+    out[NR_SHMEM] = row["shmem"]
     out[NR_KERNEL_STACK] = row["kernel_stack"] * KB
     out[NR_PAGE_TABLE] = row["page_tables"]
     out[NR_SWAPCACHED] = row["swap_cache"]

@@ -18,13 +18,18 @@ from fleetsim.linux.syscalls import (
     UNIFORM,
     access,
     at_rest,
+    creat,
     exit_group,
+    file_size,
     map_anonymous,
     map_file,
+    map_shared,
     munmap,
     read_file,
     read_untouched,
     touch,
+    unlink,
+    write_file,
     zap_pages,
 )
 
@@ -46,7 +51,12 @@ QUIET_TICKS = 5
     OP_SLEEP,
     OP_UNTIL,
     OP_EXIT,
-) = range(11)
+    OP_SHM,
+    OP_WRITE_FILE,
+    OP_UNLINK,
+) = range(14)
+
+PACED = (OP_TOUCH, OP_ACCESS, OP_READ_FILE, OP_WRITE_FILE)
 
 OP = np.dtype(
     [
@@ -54,13 +64,13 @@ OP = np.dtype(
         ("code", "i1"),
         ("pattern", "i1"),  # ORDERED or UNIFORM
         ("accounted", "i1"),
-        ("write", "i1"),  # access: 1 for rewrite, 0 for read
+        ("write", "i1"),  # access: 1 for rewrite, 0 for read; write_file: 1 keeps what the file holds (over)
         ("handle", "i2"),  # which of the task's areas
         ("file", "i2"),
         ("pages", "i8"),  # how much; 0 is endless
         ("ns_per_quantum", "i8"),  # 0: unpaced
         ("time_ns", "i8"),  # duration (sleep, for=), instant (until), or exit code
-        ("hot_pages", "i4"),
+        ("hot_pages", "i4"),  # write_file: back to the begin after that many (wrap)
         ("hot_q", "i8"),
     ]
 )
@@ -145,7 +155,7 @@ def begin_program(row, th):
     program["due"] = 0
     for i in range(program["first"], program["first"] + program["ops"]):
         op = row["ops"][i]
-        if op["code"] in (OP_MMAP_ANON, OP_MMAP_FILE):
+        if op["code"] in (OP_MMAP_ANON, OP_MMAP_FILE, OP_SHM):
             row["handles"][op["handle"]] = -1
 
 
@@ -165,7 +175,7 @@ def begin_op(row, program, op):
     if op["code"] == OP_ACCESS and row["handles"][op["handle"]] >= 0:
         program["fresh"] = 1 if row["areas"][row["handles"][op["handle"]]]["touched"] == 0 else 0
     program["quantum"] = 0
-    paced = op["code"] in (OP_TOUCH, OP_ACCESS, OP_READ_FILE)
+    paced = op["code"] in PACED
     late = op["ns_per_quantum"] * (quantum_pages(row, op, 1) // QUANTUM_PAGES - 1) // 2 if paced else 0
     program["deadline_ns"] = row["now_ns"] + late
     program["begun_ns"] = row["now_ns"]
@@ -184,6 +194,10 @@ def do_at_once(row, th, op):
     code = op["code"]
     if code == OP_MMAP_ANON:
         row["handles"][op["handle"]] = map_anonymous(row, th, op["pages"], op["pattern"], op["hot_pages"], op["accounted"])
+    elif code == OP_SHM:
+        row["handles"][op["handle"]] = map_shared(row, th, op["pages"], op["pattern"], op["hot_pages"])
+    elif code == OP_UNLINK:
+        unlink(row, th, op["file"])
     elif code == OP_MMAP_FILE:
         row["handles"][op["handle"]] = map_file(row, th, op["file"], op["pattern"], op["hot_pages"])
     elif code == OP_MUNMAP:
@@ -200,6 +214,27 @@ def do_at_once(row, th, op):
 
 
 @law
+def write_chunk(row, th, program, op, pages):
+    """write_file: create or truncate the file at first, then write on, from its begin again after `wrap` pages.
+
+    returns  int64  pages done; 0: come back; −1: it cannot be written
+
+    Source: the recordings' driver.
+    """
+    if program["fresh"] == 0:
+        if not creat(row, th, op["file"], op["pattern"], 0 if op["write"] else 1):
+            return -1
+        program["fresh"] = 1
+    at, left = program["at"], pages
+    if op["hot_pages"] > 0:
+        at = at % op["hot_pages"]
+        left = min(pages, op["hot_pages"] - at)
+    done = write_file(row, th, op["file"], at, left)
+    program["at"] += max(0, done)
+    return done
+
+
+@law
 def do_pages(row, th, program, op, pages):
     """Work on up to `pages` pages.
 
@@ -207,8 +242,12 @@ def do_pages(row, th, program, op, pages):
 
     Source: the recordings' driver.
     """
+    if op["code"] == OP_WRITE_FILE:
+        return write_chunk(row, th, program, op, pages)
     if op["code"] == OP_READ_FILE:
-        size = row["files"][op["file"]]["pages"]
+        size = file_size(row, op["file"])
+        if size == 0:
+            return -1
         at = program["at"] % size
         done, missed = read_file(row, th, op["file"], at, min(pages, size - at), program["fresh"], op["pattern"])
         if done < 0:
@@ -292,7 +331,7 @@ def step(row, th):
             thread["ready_ns"] = program["deadline_ns"]
             return
     code = op["code"]
-    if code in (OP_TOUCH, OP_ACCESS, OP_READ_FILE):
+    if code in PACED:
         work(row, th, program, op)
     elif code in (OP_SLEEP, OP_UNTIL):
         wake = program["end_ns"] if code == OP_SLEEP else op["time_ns"]

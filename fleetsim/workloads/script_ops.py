@@ -2,6 +2,7 @@
 """Reading the op language: strings in, rows of `OP` out (see `script.py` for what they do).
 
     mmap_anon ID MiB [thp|nothp|noreserve]     touch ID MiB rate        rewrite|read ID MiB rate seq|random|hot:F:P [for=s]
+    shm ID MiB        write_file PATH MiB rate [over] [wrap=MiB] [fsync]        unlink PATH
     read_file PATH MiB rate [rand] [for=s]     mmap_file ID PATH        free ID munmap | free ID dontneed all
     sleep s                                    until t                  exit code
 
@@ -25,14 +26,14 @@ PAGES_PER_MIB = 256
 NS_PER_S = 1_000_000_000
 
 UNSUPPORTED = frozenset(
-    (
-        "write_file shm hugetlb mlock madvise fork_hold malloc mfree mtrim "
-        "stat_missing stat_files mkfiles pipes overcommit_probe sysw unlink"
-    ).split()
+    ("hugetlb mlock madvise fork_hold malloc mfree mtrim stat_missing stat_files mkfiles pipes overcommit_probe sysw").split()
 )
 """Ops of the recordings' language that the simulated kernel has no law for yet."""
 
-KNOWN = frozenset("mmap_anon touch rewrite read read_file mmap_file free sleep until exit".split())
+LEAST = {"mmap_anon": 2, "touch": 3, "rewrite": 4, "read": 4, "read_file": 3, "write_file": 3, "mmap_file": 2, "shm": 2, "free": 2}
+"""Arguments an op takes at least; one where nothing is said."""
+
+KNOWN = frozenset("mmap_anon shm touch rewrite read read_file write_file mmap_file unlink free sleep until exit".split())
 
 
 @dataclass
@@ -49,6 +50,8 @@ class ParsedOp:
     hot_probability: float = 0.0
     time_ns: int = 0
     accounted: bool = True
+    wrap_pages: int = 0
+    fsync: bool = False
     supported: bool = True
 
 
@@ -101,6 +104,19 @@ def parse_tail(words: Sequence[str], op: ParsedOp) -> None:
             parse_pattern(word, op)
 
 
+def parse_write(words: Sequence[str], op: ParsedOp) -> None:
+    """over (keep what the file holds), wrap=MiB (start over after so much), fsync (at the end)."""
+    for word in words:
+        if word.startswith("wrap="):
+            op.wrap_pages = pages_of(word[5:], op.text)
+        elif word == "over":
+            op.write = True
+        elif word == "fsync":
+            op.fsync = True
+        else:
+            raise BadInput(f"op {op.text!r}: unknown word {word!r}; write_file takes over, wrap=MiB and fsync")
+
+
 def parse_op(text: str) -> ParsedOp:
     """One op string (BadInput with the op and what would be right)."""
     words = text.split()
@@ -113,7 +129,7 @@ def parse_op(text: str) -> ParsedOp:
         return op
     if verb not in KNOWN:
         raise BadInput(f"unknown op {verb!r} in {text!r}; known are: {', '.join(sorted(KNOWN | UNSUPPORTED))}")
-    least = {"mmap_anon": 2, "touch": 3, "rewrite": 4, "read": 4, "read_file": 3, "mmap_file": 2, "free": 2}.get(verb, 1)
+    least = LEAST.get(verb, 1)
     if len(args) < least:
         raise BadInput(f"op {text!r}: {verb} takes at least {least} arguments")
     if verb == "mmap_anon":
@@ -129,6 +145,15 @@ def parse_op(text: str) -> ParsedOp:
     elif verb == "read_file":
         op.code, op.path, op.pages, op.rate = vm.OP_READ_FILE, args[0], pages_of(args[1], text), number(args[2], text, "the rate")
         parse_tail(args[3:], op)
+    elif verb == "shm":
+        op.code, op.area, op.pages = vm.OP_SHM, args[0], pages_of(args[1], text)
+        if op.pages == 0:
+            raise BadInput(f"op {text!r}: an area must have at least one page, 0.00390625 MiB")
+    elif verb == "write_file":
+        op.code, op.path, op.pages, op.rate = vm.OP_WRITE_FILE, args[0], pages_of(args[1], text), number(args[2], text, "the rate")
+        parse_write(args[3:], op)
+    elif verb == "unlink":
+        op.code, op.path = vm.OP_UNLINK, args[0]
     elif verb == "mmap_file":
         op.code, op.area, op.path = vm.OP_MMAP_FILE, args[0], args[1]
         parse_tail(args[2:], op)
@@ -156,7 +181,7 @@ def parse_script(lines: Sequence[str]) -> Script:
         script.ops.append(op)
         if not op.supported:
             script.unsupported.append(text)
-    mapped = {op.area: op for op in script.ops if op.code in (vm.OP_MMAP_ANON, vm.OP_MMAP_FILE)}
+    mapped = {op.area: op for op in script.ops if op.code in (vm.OP_MMAP_ANON, vm.OP_MMAP_FILE, vm.OP_SHM)}
     for op in script.ops:
         if op.code == vm.OP_ACCESS and op.area in mapped and op.pattern == UNIFORM:
             owner = mapped[op.area]
