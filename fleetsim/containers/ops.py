@@ -36,6 +36,7 @@ OPS: dict[str, str] = {
     "read": "ID MIB RATE ACCESS FOR?",
     "read_file": "PATH MIB RATE RAND? FOR?",
     "mmap_file": "ID PATH SHARED?",
+    "shm": "ID MIB",
     "free": "ID HOW ALL?",
     "sleep": "SECONDS",
     "until": "SECONDS",

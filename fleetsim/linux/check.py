@@ -168,7 +168,8 @@ def mapping_violations(row: Any, g: int, present: int, slots: int) -> list[str]:
     """The mappings of one group: nobody maps more than there is, and what all map together is what is mapped at all."""
     found = []
     group = row["groups"][g]
-    mapped, m = [], int(group["maps"])
+    mapped: list[int] = []
+    m = int(group["maps"])
     while m >= 0 and len(mapped) <= NR_MAPPINGS:
         mapping = row["mappings"][m]
         if not mapping["used"] or int(mapping["group"]) != g:

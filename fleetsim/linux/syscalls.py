@@ -182,21 +182,6 @@ def touch(row, th, a, pages):
 
 
 @law
-def read_untouched(row, th, a, at, pages):
-    """Read `pages` pages of an area that was never written to: private anonymous memory is all zero then.
-
-    at       int64  position of the reader's cursor, −1: at random
-    returns  int64  pages done
-
-    Source: mm/memory.c do_anonymous_page (read fault).
-    """
-    if row["areas"][a]["kind"] == AREA_SHMEM:
-        g, at, reach = mapped_part(row, a, max(0, at))
-        return shmem_fault(row, th, a, g, at, pages, reach, 0)
-    return read_zero(row, th, a, at, min(pages, row["areas"][a]["pages"]))
-
-
-@law
 def access_part(row, th, a, g, accesses, write):
     """Random accesses to one uniform group of an area.
 
@@ -243,6 +228,23 @@ def access(row, th, a, at, pages, hot_q, write):
         return done
     rest = pages - hot if hot == 0 else (pages - hot) * done // hot  # the cold part goes as far as the hot one did
     return done + access_part(row, th, a, g + 1, rest, write)
+
+
+@law
+def read_untouched(row, th, a, at, pages, hot_q):
+    """Read `pages` pages of an area that was never written to: private anonymous memory is all zero, a shared object gets its pages.
+
+    at       int64  position of the reader's cursor
+    hot_q    int64  as for `access`
+    returns  int64  pages done
+
+    Source: mm/memory.c do_anonymous_page (read fault), mm/shmem.c shmem_fault.
+    """
+    area = row["areas"][a]
+    if area["kind"] == AREA_SHMEM:
+        return access(row, th, a, at, pages, hot_q, 0)
+    ordered = row["groups"][area["group"]]["kind"] == ORDERED
+    return read_zero(row, th, a, at if ordered else -1, min(pages, area["pages"]))
 
 
 @law

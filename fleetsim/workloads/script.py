@@ -15,7 +15,6 @@ import numpy as np
 
 from fleetsim.law import law
 from fleetsim.linux.syscalls import (
-    UNIFORM,
     access,
     at_rest,
     creat,
@@ -268,7 +267,7 @@ def do_pages(row, th, program, op, pages):
         if op["write"]:
             return touch(row, th, a, pages)
         at = program["at"] % area["pages"]
-        done = read_untouched(row, th, a, -1 if op["pattern"] == UNIFORM else at, min(pages, area["pages"] - at))
+        done = read_untouched(row, th, a, at, min(pages, area["pages"] - at), op["hot_q"])
         program["at"] = at + done
         return done
     size = area["touched"]
