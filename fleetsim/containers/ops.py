@@ -26,6 +26,9 @@ _KINDS: dict[str, tuple[re.Pattern[str], str]] = {
     "RAND": (re.compile(r"rand"), "rand"),
     "SHARED": (re.compile(r"shared"), "shared"),
     "HOW": (re.compile(r"munmap|dontneed"), "munmap or dontneed"),
+    "OVER": (re.compile(r"over"), "over"),
+    "WRAP": (re.compile(r"wrap=[0-9]{1,9}(\.[0-9]{1,6})?"), "wrap=MIB"),
+    "FSYNC": (re.compile(r"fsync"), "fsync"),
     "ALL": (re.compile(r"all"), "all"),
 }
 
@@ -37,6 +40,8 @@ OPS: dict[str, str] = {
     "read_file": "PATH MIB RATE RAND? FOR?",
     "mmap_file": "ID PATH SHARED?",
     "shm": "ID MIB",
+    "write_file": "PATH MIB RATE OVER? WRAP? FSYNC?",
+    "unlink": "PATH",
     "free": "ID HOW ALL?",
     "sleep": "SECONDS",
     "until": "SECONDS",
@@ -66,10 +71,12 @@ def check_op(op: str) -> None:
 
 
 def files_read(ops: list[str]) -> tuple[str, ...]:
-    """Paths that these ops read, in their order."""
+    """Paths that these ops read and do not write themselves, in their order."""
     place = {"read_file": 1, "mmap_file": 2}
-    return tuple(dict.fromkeys(words[place[words[0]]] for words in map(str.split, ops) if words[0] in place))
+    written = {words[1] for words in map(str.split, ops) if words[0] == "write_file"}
+    paths = dict.fromkeys(words[place[words[0]]] for words in map(str.split, ops) if words[0] in place)
+    return tuple(path for path in paths if path not in written)
 
 
 def areas_mapped(ops: tuple[str, ...]) -> int:
-    return sum(op.split()[0] in ("mmap_anon", "mmap_file") for op in ops)
+    return sum(op.split()[0] in ("mmap_anon", "mmap_file", "shm") for op in ops)

@@ -14,7 +14,7 @@ from fleetsim.containers.ops import areas_mapped
 from fleetsim.host.spec import Command, HostSpec, TaskSpec
 from fleetsim.linux.mm_types import NR_AREAS, NR_CGROUPS, NR_COHORTS, NR_FILES, NR_GROUPS, NR_TASKS, NR_THREADS, SYSCTL_NAMES, UNIFORM
 from fleetsim.linux.vma import cohorts_for
-from fleetsim.workloads.script import NR_OPS, OP_MMAP_ANON, OP_MMAP_FILE, OP_READ_FILE
+from fleetsim.workloads.script import NR_OPS, OP_MMAP_ANON, OP_MMAP_FILE, OP_READ_FILE, OP_SHM, OP_WRITE_FILE
 from fleetsim.workloads.script_ops import parse_script
 
 PAGE = 4096
@@ -55,8 +55,10 @@ def page_groups(spec: HostSpec, scripts: Iterable[Sequence[str]]) -> tuple[int, 
     wanted: dict[object, tuple[int, int, float]] = {}  # area or file → pages, kind, hot share
     for number, ops in enumerate(scripts):
         for place, op in enumerate(parse_script(ops).ops):
-            if op.code == OP_MMAP_ANON:
+            if op.code in (OP_MMAP_ANON, OP_SHM):
                 wanted[number, place] = (op.pages, op.pattern, op.hot_share)
+            elif op.code == OP_WRITE_FILE:
+                wanted[op.path] = (op.wrap_pages or op.pages, op.pattern, 0.0)
             elif op.code in (OP_READ_FILE, OP_MMAP_FILE) and op.path in spec.files:
                 wanted[op.path] = (max(1, spec.files[op.path] // PAGE), op.pattern, op.hot_share)
     groups = cohorts = 0
