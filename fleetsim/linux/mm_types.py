@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from fleetsim.linux.fs_types import FILE, MAPPING, MOUNT
 from fleetsim.linux.vmstat_names import VMSTAT_FIELDS
 
 # --- capacities (one size class; a full table answers as the kernel would: ENOMEM, EAGAIN, and an event) -------------
@@ -269,33 +270,6 @@ REGION = np.dtype(
     ]
 )
 """Pages of a zone that were taken one after the other, and so lie side by side."""
-
-MAPPING = np.dtype(
-    [
-        ("used", "i2"),
-        ("area", "i2"),
-        ("group", "i2"),  # whose pages
-        ("next", "i2"),  # next mapping of the same group
-        ("mapped", "i8"),  # of them present in the area's page tables
-        ("swapped", "i8"),  # anonymous memory: entries of the area's page tables that name a swap slot
-    ]
-)
-"""One area's share in pages that several areas may map (mm/rmap.c walks the same relation from page to page tables)."""
-
-FILE = np.dtype(
-    [
-        ("used", "i8"),
-        ("pages", "i8"),  # room for that many: the most it will ever have
-        ("group", "i8"),
-        ("groups", "i8"),
-        ("size", "i8"),  # pages it has now (i_size)
-        ("mount", "i2"),  # tmpfs mount it is on, −1: a disk
-        ("linked", "i2"),  # 1: it has a name, 0: it goes with its last mapping
-        ("reserved", "i8"),  # pages of it in Committed_AS: a shared mapping's at once, a tmpfs file's one by one
-    ]
-)
-
-MOUNT = np.dtype([("used", "i8"), ("max_blocks", "i8"), ("blocks", "i8")])  # tmpfs: its size, and pages in RAM and swap
 
 WRITEBACK = np.dtype([("cohort", "i8"), ("pages", "i8"), ("done_ns", "i8")])  # swap-outs in flight, oldest first
 

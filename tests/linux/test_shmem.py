@@ -41,7 +41,7 @@ def test_a_tmpfs_file_outlives_who_wrote_it_and_unlink_gives_it_back() -> None:
     assert w.meminfo("Mapped") == 0, "written, not mapped"
     w.at(4)
     assert w.meminfo("Shmem") == shmem
-    assert w.meminfo("MemFree") == pytest.approx(free, abs=0.5)
+    assert w.meminfo("MemFree") == pytest.approx(free, abs=3), "but what the per-cpu lists hold"
 
 
 def test_shared_anonymous_memory_goes_with_its_last_mapping() -> None:
