@@ -9,6 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 
+NR_FILES = 48
+NR_MAPPINGS = 96
+NR_MOUNTS = 6
+
 MAPPING = np.dtype(
     [
         ("used", "i2"),

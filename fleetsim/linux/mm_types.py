@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fleetsim.linux.fs_types import FILE, MAPPING, MOUNT
+from fleetsim.linux.fs_types import FILE, MAPPING, MOUNT, NR_FILES, NR_MAPPINGS, NR_MOUNTS
 from fleetsim.linux.vmstat_names import VMSTAT_FIELDS
 
 # --- capacities (one size class; a full table answers as the kernel would: ENOMEM, EAGAIN, and an event) -------------
@@ -25,9 +25,6 @@ NR_THREADS = 80
 NR_AREAS = 128
 NR_GROUPS = 160
 NR_COHORTS = 1376
-NR_FILES = 48
-NR_MAPPINGS = 96
-NR_MOUNTS = 6
 NR_WRITEBACK = 128
 NR_EVENTS = 96
 assert NR_COHORTS < 1 << 15 and NR_GROUPS < 1 << 15 and NR_CGROUPS < 1 << 15  # int16 links
