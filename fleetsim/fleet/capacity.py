@@ -12,7 +12,8 @@ from collections.abc import Iterable, Sequence
 
 from fleetsim.containers.ops import areas_mapped
 from fleetsim.host.spec import Command, HostSpec, TaskSpec
-from fleetsim.linux.mm_types import NR_AREAS, NR_CGROUPS, NR_COHORTS, NR_FILES, NR_GROUPS, NR_TASKS, NR_THREADS, SYSCTL_NAMES, UNIFORM
+from fleetsim.linux.fs_types import NR_FILES
+from fleetsim.linux.mm_types import NR_AREAS, NR_CGROUPS, NR_COHORTS, NR_GROUPS, NR_TASKS, NR_THREADS, SYSCTL_NAMES, UNIFORM
 from fleetsim.linux.vma import cohorts_for
 from fleetsim.workloads.script import NR_OPS, OP_MMAP_ANON, OP_MMAP_FILE, OP_READ_FILE, OP_SHM, OP_WRITE_FILE
 from fleetsim.workloads.script_ops import parse_script

@@ -15,6 +15,7 @@ from fleetsim.host.programs import Names, add_file, add_task
 from fleetsim.host.spec import DiskSpec, HostSpec
 from fleetsim.linux import mm_types as mm
 from fleetsim.linux.free_area import put_merged, take_blocks
+from fleetsim.linux.fs_types import NR_MOUNTS
 from fleetsim.linux.page_alloc import (
     calculate_min_free_kbytes,
     lowmem_reserve,
@@ -95,8 +96,8 @@ def clear_tables(row: Any) -> None:
 def mount_tmpfs(row: Any, spec: HostSpec, names: Names) -> None:
     """The kernel's own mount, which has no limit, and those of the specification; half of MemTotal where no size is given."""
     row["mounts"][SHM_MNT] = (1, mm.NO_LIMIT, 0)
-    if len(spec.tmpfs) >= mm.NR_MOUNTS:
-        raise BadInput(f"host {spec.name}: more than {mm.NR_MOUNTS - 1} tmpfs mounts")
+    if len(spec.tmpfs) >= NR_MOUNTS:
+        raise BadInput(f"host {spec.name}: more than {NR_MOUNTS - 1} tmpfs mounts")
     for path, size in spec.tmpfs.items():
         number = len(names.mounts) + 1
         names.mounts[path.rstrip("/")] = number

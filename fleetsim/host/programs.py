@@ -10,6 +10,7 @@ from typing import Any
 from fleetsim.errors import BadInput
 from fleetsim.host.spec import TaskSpec
 from fleetsim.linux import mm_types as mm
+from fleetsim.linux.fs_types import NR_FILES
 from fleetsim.workloads.script import NR_HANDLES, NR_OPS, OP_MMAP_FILE, OP_NOTHING, OP_UNLINK, OP_WRITE_FILE
 from fleetsim.workloads.script_ops import ParsedOp, Script, hot_q, parse_script, quantum_ns
 
@@ -139,9 +140,9 @@ def mount_of(names: Names, path: str) -> int:
 
 def add_file(row: Any, names: Names, path: str, pages: int, mount: int = -1) -> int:
     """Enter a file: on a disk it has `pages` pages, on tmpfs it is to be created."""
-    unused = [f for f in range(mm.NR_FILES) if not row["files"][f]["used"]]
+    unused = [f for f in range(NR_FILES) if not row["files"][f]["used"]]
     if not unused:
-        raise BadInput(f"host {names.host}: more than {mm.NR_FILES} files")
+        raise BadInput(f"host {names.host}: more than {NR_FILES} files")
     f = names.files[path] = unused[0]
     file = row["files"][f]
     file["used"], file["pages"], file["size"], file["group"], file["mount"] = 1, pages, pages, -1, mount

@@ -11,14 +11,12 @@ from __future__ import annotations
 from typing import Any
 
 from fleetsim.law import law
+from fleetsim.linux.fs_types import NR_FILES, NR_MAPPINGS, NR_MOUNTS
 from fleetsim.linux.mm_types import (
     LRU_NONE,
     NR_COHORTS,
-    NR_FILES,
     NR_GROUPS,
     NR_LRU_LISTS,
-    NR_MAPPINGS,
-    NR_MOUNTS,
     NR_TASKS,
     NR_ZONES,
     TASK_EXITING,

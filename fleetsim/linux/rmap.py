@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from fleetsim.law import law
 from fleetsim.linux.events import TABLE_FULL, record
-from fleetsim.linux.mm_types import NR_MAPPINGS
+from fleetsim.linux.fs_types import NR_MAPPINGS
 
 
 @law

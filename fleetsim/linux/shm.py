@@ -9,7 +9,8 @@ from __future__ import annotations
 from fleetsim.hardware.cpu import SYSCALL
 from fleetsim.law import law
 from fleetsim.linux.events import REFUSED, TABLE_FULL, record
-from fleetsim.linux.mm_types import AREA_FREE, AREA_SHMEM, NR_AREAS, NR_FILES
+from fleetsim.linux.fs_types import NR_FILES
+from fleetsim.linux.mm_types import AREA_FREE, AREA_SHMEM, NR_AREAS
 from fleetsim.linux.rmap import add_mapping, drop_mapping, find_mapping
 from fleetsim.linux.shmem import LINKED, NOT_LINKED, SHM_MNT, shmem_evict_inode, shmem_truncate
 from fleetsim.linux.vma import enough_memory, free_tables, open_file
