@@ -75,7 +75,7 @@ def host_columns(row: Any) -> dict[str, object]:
         columns |= {f"zone.{name}.free": int(zone["free"]), f"zone.{name}.managed": int(zone["managed"])}
         columns |= {f"zone.{name}.{mark}": int(zone["wmark"][i]) for i, mark in enumerate(("min", "low", "high"))}
     columns["loadavg.1"] = f"{int(row['loadavg'][0]) / 2048:.2f}"
-    for i, name in ((0, "user"), (2, "system"), (3, "idle")):
+    for i, name in ((mm.CPU_USER, "user"), (mm.CPU_SYSTEM, "system"), (mm.CPU_IDLE, "idle"), (mm.CPU_IOWAIT, "iowait")):
         columns[f"cpu.{name}_ticks"] = int(row["cpu_ns"][i]) // TICK_NS
     return columns
 

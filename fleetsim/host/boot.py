@@ -16,6 +16,7 @@ from fleetsim.host.spec import DiskSpec, HostSpec
 from fleetsim.linux import mm_types as mm
 from fleetsim.linux.free_area import put_merged, take_blocks
 from fleetsim.linux.fs_types import NR_MOUNTS
+from fleetsim.linux.oom_badness import OOM_HEURISTICS
 from fleetsim.linux.page_alloc import (
     calculate_min_free_kbytes,
     lowmem_reserve,
@@ -55,6 +56,9 @@ def boot(spec: HostSpec, row: Any, host_key: int, tick_ns: int) -> Names:
     names = Names(spec.name)
     row["host_key"], row["boot_unix_s"], row["tick_ns"] = host_key, spec.boot_unix_s, tick_ns
     row["cpus"] = spec.cpus
+    if spec.oom_heuristic not in OOM_HEURISTICS:
+        raise BadInput(f"host {spec.name}: unknown OOM heuristic {spec.oom_heuristic!r}; known are {', '.join(OOM_HEURISTICS)}")
+    row["oom_heuristic"] = OOM_HEURISTICS.index(spec.oom_heuristic)
     try:
         row["cost"] = costs(spec.cpu_profile)
     except KeyError:

@@ -61,6 +61,7 @@ def add_task(row: Any, names: Names, spec: TaskSpec, *, started: bool) -> int:
     task["state"] = mm.TASK_WAITING
     task["cg"] = names.cgroups[spec.cgroup]
     task["oom_score_adj"] = spec.oom_score_adj
+    task["nice"], task["superuser"] = spec.nice, spec.superuser
     task["started_ns"] = max(int(row["now_ns"]), int(spec.start_s * mm.NS_PER_S)) if started else int(row["now_ns"])
     task["restart_ns"] = -1 if spec.restart_s is None else int(spec.restart_s * mm.NS_PER_S)
     task["main_thread"] = add_thread(row, names, spec.name, spec.ops)
@@ -97,7 +98,7 @@ def write_ops(row: Any, names: Names, task: str, script: Script, first: int) -> 
         op["accounted"], op["write"] = parsed.accounted, parsed.write
         op["pages"], op["time_ns"] = parsed.pages, parsed.time_ns
         op["ns_per_quantum"] = quantum_ns(parsed.rate)
-        op["hot_pages"], op["hot_q"] = int(parsed.pages * parsed.hot_share), hot_q(parsed)
+        op["hot_pages"], op["hot_q"] = parsed.chunk or int(parsed.pages * parsed.hot_share), hot_q(parsed)
         op["handle"] = handle_of(row, names, task, parsed.area) if parsed.area else -1
         op["file"] = file_of(row, names, parsed) if parsed.path else -1
         if parsed.wrap_pages:

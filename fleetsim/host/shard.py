@@ -27,7 +27,7 @@ from fleetsim.linux import mm_types as mm
 from fleetsim.linux.alloc_slowpath import enforce_limit
 from fleetsim.linux.check import RULES
 from fleetsim.linux.oom_kill import send_sigkill
-from fleetsim.linux.oom_report import stamp
+from fleetsim.linux.oom_report import oom_reaped, stamp
 from fleetsim.workloads.script import begin_program
 
 TICK_NS = 200_000_000
@@ -107,6 +107,10 @@ class Shard:
         row, names = self.records[i], self._names[i]
         rows = row["events"][: int(row["nr_events"])]
         kills = [e for e in rows if e["kind"] == ev.OOM_KILL]
+        for e in rows:
+            if e["kind"] == ev.OOM_REAP:
+                pid, file, shmem = (int(a) for a in e["arg"][:3])
+                self.dmesg[i] += stamp(oom_reaped(pid, names.task_name(int(e["subject"])), (0, file, shmem)), int(e["t_ns"]) // 1000)
         if kills:
             self.dmesg[i] += stamp(oom_report(row, names, kills), int(row["now_ns"]) // 1000)
         for e in rows:
@@ -128,7 +132,7 @@ class Shard:
             data |= {"anon_rss_bytes": arg[3] * 4096, "total_vm_bytes": arg[2] * 4096, "swap_bytes": arg[7] * 4096}
         elif kind == ev.TASK_EXIT:
             data = {"exit_code": arg[0], "oom_killed": bool(arg[1]), "pid": arg[2]}
-        elif kind == ev.TASK_START:
+        elif kind in (ev.TASK_START, ev.OOM_REAP):
             data = {"pid": arg[0]}
         elif kind in (ev.IMPACT_START, ev.IMPACT_END):
             data = {"impact": IMPACT_NAMES[arg[0]]}

@@ -32,6 +32,8 @@ class TaskSpec:
     cgroup: str = ""
     oom_score_adj: int = 0
     restart_s: float | None = None  # seconds after death at which it is started again; None: stays dead
+    nice: int = 0  # with `superuser`: what the OOM heuristic of 2.6.11 asks for
+    superuser: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class HostSpec:
     tmpfs: Mapping[str, int] = field(default_factory=lambda: {"/dev/shm": 0})  # mount point → bytes; 0: half of MemTotal
     cgroups: tuple[CgroupSpec, ...] = ()
     tasks: tuple[TaskSpec, ...] = ()
+    oom_heuristic: str = "5.9"  # how the OOM killer chooses, by kernel version: 5.9 (as 6.1 does) or 2.6.11 (age, nice, address space)
     measured: Mapping[str, Any] | None = None  # pools of a recorded host at its start, see boot.measured_pools
     boot_unix_s: int = 0  # wall-clock time of virtual time 0, only ever shown, never used by a law
 

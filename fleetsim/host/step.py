@@ -13,9 +13,10 @@ from fleetsim.hardware.cpu import START
 from fleetsim.host.impact import WINDOW_NS, measure_pace
 from fleetsim.law import law
 from fleetsim.linux.check import validate_fast
+from fleetsim.linux.cputime import account_cpus, account_iowait, account_time, can_preempt, idlest_cpu, put_off
 from fleetsim.linux.exit import exit_mmap, start_task
 from fleetsim.linux.kswapd import run_kswapd
-from fleetsim.linux.mm_types import NEVER, NS_PER_S, PSI_CPU, PSI_IO, PSI_MEM, TASK_EXITING, TASK_RUNNING, TASK_WAITING
+from fleetsim.linux.mm_types import HELD_BY_THREAD, NEVER, NS_PER_S, PSI_CPU, PSI_IO, PSI_MEM, TASK_EXITING, TASK_RUNNING, TASK_WAITING
 from fleetsim.linux.psi import productive, stall, update
 from fleetsim.linux.psi_laws import LOAD_EXP_1, LOAD_EXP_5, LOAD_EXP_15, calc_load
 from fleetsim.workloads.script import begin_program
@@ -128,16 +129,34 @@ def run_task(row, t):
         exit_mmap(row, t)
         return
     start_task(row, t)
+    cpu = idlest_cpu(row)
+    account_time(row, cpu, HELD_BY_THREAD, 0, row["cost"][START])
     th = task["main_thread"]
     thread = row["threads"][th]
     thread["used"] = 1
     thread["task"] = t
-    thread["ready_ns"] = row["now_ns"] + row["cost"][START]
+    thread["ready_ns"] = row["cpu"][cpu]["free_ns"]
     thread["since_ns"] = thread["ready_ns"]
     thread["busy_until_ns"] = 0
     thread["charge_retries"] = 0
     thread["no_progress"] = 0
     begin_program(row, th)
+
+
+@law
+def waits_for_cpu(row, thread, cg, until_ns):
+    """All CPUs are busy until `until_ns`: CPU pressure; and whoever could work, had it a CPU, keeps other stalls from being full.
+
+    Source: kernel/sched/psi.c psi_group_change (TSK_RUNNING without TSK_ONCPU); kernel-laws §9.
+    """
+    begin = row["now_ns"]
+    thread["ready_ns"] = until_ns
+    thread["work_until_ns"] = begin
+    thread["busy_until_ns"] = until_ns
+    thread["stalled"] = 1 << PSI_CPU
+    stall(row, cg, PSI_CPU, begin, until_ns)
+    if row["cpus"] == 1:
+        productive(row, cg, begin, until_ns)
 
 
 @law
@@ -148,29 +167,38 @@ def run_thread(row, th):
     """
     thread = row["threads"][th]
     cg = row["tasks"][thread["task"]]["cg"]
-    cpu = 0
-    for k in range(1, min(32, row["cpus"])):
-        if row["cpu_free_ns"][k] < row["cpu_free_ns"][cpu]:
-            cpu = k
-    if row["cpu_free_ns"][cpu] > row["now_ns"]:
-        stall(row, cg, PSI_CPU, row["now_ns"], row["cpu_free_ns"][cpu])
-        thread["ready_ns"] = row["cpu_free_ns"][cpu]
+    begin = row["now_ns"]
+    row["current"] = th
+    cpu = idlest_cpu(row)
+    free = row["cpu"][cpu]["free_ns"]
+    preempts = free > begin and can_preempt(row, cpu, thread)
+    if free > begin and not preempts:
+        waits_for_cpu(row, thread, cg, free)
         return
     row["spent_ns"] = 0
+    row["reclaim_ns"] = 0
     row["wait_ns"] = 0
     row["stall_ns"][:] = 0
-    reclaim_before = row["cpu_ns"][2]
+    task = row["tasks"][thread["task"]]
+    user_before, system_before = task["utime_ns"], task["stime_ns"]
     script_step(row, th)
-    reclaiming = row["cpu_ns"][2] - reclaim_before
-    useful = row["spent_ns"] - reclaiming
-    row["cpu_ns"][0] += useful
-    begin = row["now_ns"]
-    productive(row, cg, begin, begin + useful)
+    spent, user = row["spent_ns"], min(row["spent_ns"], task["utime_ns"] - user_before)
+    task["stime_ns"] = system_before + spent - user
+    account_time(row, cpu, HELD_BY_THREAD, user, spent - user)
+    if preempts and spent > 0 and put_off(row, cpu, free + spent):
+        stall(row, -1, PSI_MEM, free, free + spent)
+    useful = spent - row["reclaim_ns"]
+    thread["work_until_ns"] = begin + useful
+    thread["busy_until_ns"] = begin + spent + row["wait_ns"]
+    thread["stalled"] = 0
+    if row["cpus"] == 1:
+        productive(row, cg, begin, begin + useful)
     for kind in (PSI_IO, PSI_MEM):  # as if all useful work of the chunk came first: a task cannot work and wait at once
         if row["stall_ns"][kind] > 0:
+            thread["stalled"] |= 1 << kind
             stall(row, cg, kind, begin + useful, begin + useful + row["stall_ns"][kind])
-    row["cpu_free_ns"][cpu] = begin + row["spent_ns"]
-    thread["busy_until_ns"] = begin + row["spent_ns"] + row["wait_ns"]
+    if row["stall_ns"][PSI_IO] > 0:
+        account_iowait(row, cpu, thread["busy_until_ns"])
     thread["since_ns"] = thread["ready_ns"]
     if row["spent_ns"] + row["wait_ns"] == 0 and thread["used"] and thread["ready_ns"] <= begin:
         thread["ready_ns"] = begin + 1  # nothing is free of charge: an op without cost still lets time pass
@@ -207,8 +235,7 @@ def run_until(row, until_ns):
             return False
     row["now_ns"] = until_ns
     update(row)
-    idle = until_ns * row["cpus"] - row["cpu_ns"][0] - row["cpu_ns"][2]
-    row["cpu_ns"][3] = max(row["cpu_ns"][3], idle)  # work is booked when it begins: a counter must not run back for that
+    account_cpus(row)
     return True
 
 

@@ -47,7 +47,7 @@ def bill_reclaim(row, wait_ns):
     spent = row["scan"][1]["spent_ns"]
     row["spent_ns"] += spent
     row["wait_ns"] += wait_ns
-    row["cpu_ns"][2] += spent
+    row["reclaim_ns"] += spent
     row["stall_ns"][PSI_MEM] += spent + wait_ns
 
 
@@ -106,7 +106,6 @@ def alloc_pages(row, th, pages):
     reclaimed = do_try_to_free_pages(row, 0, SWAP_CLUSTER_MAX, BY_DIRECT)
     if reclaimed + row["scan"][1]["sent"] > 0:
         thread["no_progress"] = 0
-        row["kswapd"]["failures"] = 0
         bill_reclaim(row, until_written(row))
         got = rmqueue(row, min(pages, SWAP_CLUSTER_MAX), WMARK_MIN)
         if got == 0:

@@ -11,7 +11,8 @@ from __future__ import annotations
 from fleetsim.law import law
 from fleetsim.linux.mm_types import NR_EVENTS
 
-(BOOT, TASK_START, OOM_KILL, OOM_PANIC, TASK_EXIT, TABLE_FULL, COMMAND, IMPACT_START, IMPACT_END, REFUSED, OP_START, OP_END) = range(12)
+(BOOT, TASK_START, OOM_KILL, OOM_PANIC, TASK_EXIT, TABLE_FULL, COMMAND, IMPACT_START, IMPACT_END, REFUSED) = range(10)
+(OP_START, OP_END, OOM_REAP) = range(10, 13)
 
 KINDS = (
     "boot",
@@ -26,6 +27,7 @@ KINDS = (
     "enomem",
     "op_start",
     "op_end",
+    "oom_reap",
 )
 
 

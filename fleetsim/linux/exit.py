@@ -2,28 +2,33 @@
 """Tasks come and go: exec of a program's image, exit, and the time it takes to give the memory back (kernel/exit.c, mm/mmap.c exit_mmap).
 
 An exit works in slices, so that a victim's memory comes back over time, as it does (1.25 µs per page on the recordings' CPU).
-Leaves out: zombies, the OOM reaper (an exit is never stuck here), fork's copy of the parent.
+Leaves out: zombies, fork's copy of the parent.
 """
 
 from __future__ import annotations
 
 from fleetsim.hardware.cpu import EXIT
 from fleetsim.law import law
-from fleetsim.linux.events import TASK_EXIT, TASK_START, record
+from fleetsim.linux.cputime import account_time, idlest_cpu
+from fleetsim.linux.events import OOM_REAP, TASK_EXIT, TASK_START, record
 from fleetsim.linux.memcontrol import add_anon, charge
 from fleetsim.linux.mm_types import (
     AREA_ANON,
     AREA_FILE,
     AREA_FREE,
     AREA_SHMEM,
+    HELD_BY_EXIT,
     NR_AREAS,
     NR_THREADS,
+    OOM_KILLED,
+    OOM_REAPED,
     TASK_DEAD,
     TASK_EXITING,
     TASK_RUNNING,
     TASK_WAITING,
     WMARK_MIN,
 )
+from fleetsim.linux.oom_kill import uninterruptible_until
 from fleetsim.linux.rmap import drop_mapping
 from fleetsim.linux.shm import shmem_unmap
 from fleetsim.linux.vma import free_tables, zap_area
@@ -108,6 +113,10 @@ def exit_mmap(row, t):
     Source: mm/mmap.c exit_mmap, kernel/exit.c do_exit.
     """
     task = row["tasks"][t]
+    cpu = idlest_cpu(row)
+    if row["cpu"][cpu]["free_ns"] > row["now_ns"]:
+        task["exit_ready_ns"] = row["cpu"][cpu]["free_ns"]
+        return
     left = SLICE
     row["spent_ns"] = 0
     for a in range(NR_AREAS):
@@ -126,10 +135,20 @@ def exit_mmap(row, t):
             left -= done
             if not gone:
                 break
-    row["cpu_ns"][2] += row["spent_ns"]
-    task["exit_ready_ns"] = row["now_ns"] + max(row["spent_ns"], row["cost"][EXIT])
-    if left > 0:
-        finish_exit(row, t)
+    spent = max(row["spent_ns"], row["cost"][EXIT])
+    account_time(row, cpu, HELD_BY_EXIT + t, 0, spent)
+    task["stime_ns"] += spent
+    task["exit_ready_ns"] = row["now_ns"] + spent + 1  # who waited meanwhile goes first
+    if left == 0:
+        return
+    blocked_ns = uninterruptible_until(row, t)
+    if task["killed"] > 0 and blocked_ns > row["now_ns"]:
+        if task["killed"] == OOM_KILLED:  # its memory was taken from it while it waits: the reaper's work
+            task["killed"] = OOM_REAPED
+            record(row, OOM_REAP, t, task["pid"], task["rss_file"], task["rss_shmem"], 0, 0, 0, 0, 0)
+        task["exit_ready_ns"] = blocked_ns
+        return
+    finish_exit(row, t)
 
 
 @law
@@ -165,7 +184,8 @@ def finish_exit(row, t):
     row["kernel_stack"] -= task["base_stack"]
     row["slab_unreclaimable"] -= task["base_slab"]
     add_kernel(row, cg, -(task["base_stack"] + task["base_slab"]))
-    row["committed"] -= IMAGE_DATA
+    row["committed"] -= IMAGE_DATA + task["untouched_vm"]
+    task["untouched_vm"] = 0
     task["rss_anon"] = 0
     task["rss_file"] = 0
     task["total_vm"] = 0

@@ -17,9 +17,11 @@ from __future__ import annotations
 
 from fleetsim.hardware.cpu import SYSCALL
 from fleetsim.law import law
+from fleetsim.linux.cputime import account_time, idlest_cpu
 from fleetsim.linux.mm_types import (
     BY_KSWAPD,
     DEF_PRIORITY,
+    HELD_BY_KSWAPD,
     KSWAPD_NAP,
     KSWAPD_RUN,
     KSWAPD_SLEEP,
@@ -99,17 +101,18 @@ def end_run(row):
         kswapd["state"] = KSWAPD_NAP
         kswapd["next_ns"] = row["now_ns"] + NAP_NS
         return
-    done = max(kswapd["next_ns"], row["now_ns"] + row["cost"][SYSCALL])
     row["vm"][HIGH_QUICKLY] += 1
+    sc["spent_ns"] += row["cost"][SYSCALL]
     begin_run(row)
-    kswapd["next_ns"] = done
 
 
 @law
 def end_pass(row):
-    """After a pass: press harder if it scanned less than the target or reclaimed nothing; start over if all was low-protected.
+    """After a pass: press harder if it scanned less than the target or reclaimed nothing.
 
-    Source: mm/vmscan.c balance_pgdat (raise_priority, memcg_low_skipped); kernel-laws §3.9.
+    What memory.low protects is left to direct reclaim: kswapd never breaks it, and so runs fruitless when nothing else is left.
+
+    Source: mm/vmscan.c balance_pgdat (raise_priority; no memcg_low_skipped there before 6.10); kernel-laws §3.9.
     """
     kswapd, sc = row["kswapd"], row["scan"][0]
     got = sc["reclaimed"] - kswapd["pass_reclaimed"]
@@ -117,12 +120,7 @@ def end_pass(row):
         sc["priority"] -= 1
     kswapd["cursor"] = -1
     if sc["priority"] < 1:
-        if sc["reclaimed"] == 0 and sc["low_skipped"] > 0 and sc["low_reclaim"] == 0:
-            sc["low_reclaim"] = 1
-            sc["low_skipped"] = 0
-            sc["priority"] = DEF_PRIORITY
-        else:
-            end_run(row)
+        end_run(row)
 
 
 @law
@@ -137,6 +135,21 @@ def age_node(row, sc):
         lruvec = row["cgroups"][cg]
         if lruvec["size"][LRU_ACTIVE_ANON] > 0 and inactive_is_low(lruvec["tree"][LRU_INACTIVE_ANON], lruvec["tree"][LRU_ACTIVE_ANON]):
             shrink_active_list(row, sc, cg, LRU_ACTIVE_ANON, SWAP_CLUSTER_MAX)
+
+
+@law
+def begin_pass(row):
+    """A pass over all lruvecs begins: age the anonymous ones, decide what may be done.
+
+    Source: mm/vmscan.c balance_pgdat, shrink_node.
+    """
+    kswapd, sc = row["kswapd"], row["scan"][0]
+    sc["scanned"] = 0
+    kswapd["pass_reclaimed"] = sc["reclaimed"]
+    trim(row)
+    age_node(row, sc)
+    prepare_scan_count(row, sc)
+    kswapd["cursor"] = 0
 
 
 @law
@@ -164,7 +177,7 @@ def take_turns(row, sc):
 
 @law
 def run_kswapd(row):
-    """One slice of kswapd at the host's clock: the end of a nap, the beginning of a pass, or one lruvec.
+    """One slice of kswapd at the host's clock: the end of a nap, or work: passes in which nothing can be scanned go by in one slice.
 
     Source: mm/vmscan.c kswapd, balance_pgdat, kswapd_try_to_sleep; kernel-laws §3.9. Its whole run is memory stall (§9).
     """
@@ -176,22 +189,27 @@ def run_kswapd(row):
             return
         row["vm"][HIGH_QUICKLY] += 1
         begin_run(row)
-    sc["spent_ns"] = 0
-    if kswapd["cursor"] < 0:
-        if balanced(row):
-            end_run(row)
-            return
-        sc["scanned"] = 0
-        kswapd["pass_reclaimed"] = sc["reclaimed"]
-        trim(row)
-        age_node(row, sc)
-        prepare_scan_count(row, sc)
-        kswapd["cursor"] = 0
-        sc["spent_ns"] += row["cost"][SYSCALL]
-    take_turns(row, sc)
     begin = row["now_ns"]
-    kswapd["next_ns"] = begin + sc["spent_ns"]
-    row["cpu_ns"][2] += sc["spent_ns"]
-    stall(row, -1, PSI_MEM, begin, kswapd["next_ns"])
-    if kswapd["cursor"] >= row["nr_cgroups"]:
+    cpu = idlest_cpu(row)
+    if row["cpu"][cpu]["free_ns"] > begin:
+        kswapd["next_ns"] = row["cpu"][cpu]["free_ns"]
+        stall(row, -1, PSI_MEM, begin, kswapd["next_ns"])
+        return
+    sc["spent_ns"] = 0
+    kswapd["next_ns"] = begin
+    while True:
+        if kswapd["cursor"] < 0:
+            if balanced(row):
+                end_run(row)
+                break
+            begin_pass(row)
+        take_turns(row, sc)
+        if kswapd["cursor"] < row["nr_cgroups"]:
+            break
         end_pass(row)
+        if sc["scanned"] > 0 or sc["priority"] == DEF_PRIORITY or kswapd["state"] != KSWAPD_RUN:
+            break
+    if sc["spent_ns"] > 0:
+        account_time(row, cpu, HELD_BY_KSWAPD, 0, sc["spent_ns"])
+        stall(row, -1, PSI_MEM, begin, begin + sc["spent_ns"])
+    kswapd["next_ns"] = max(kswapd["next_ns"], begin + sc["spent_ns"] + 1)  # who waited meanwhile goes first

@@ -132,15 +132,15 @@ def swap_room(row, cg):
 def calculate_protection(row, root, cg):
     """Effective memory.min and memory.low of `cg` for reclaim that started at `root`.
 
-    Parents come before children in the table, so walking it in order always finds the parent's value fresh.
+    Parents come before children in the table, so walking it in order always finds the parent's value fresh. The root of the
+    reclaim keeps the values of an earlier reclaim from above, and 6.1 tests those: a cgroup whose memory.min is its memory.max
+    can be out of memory with cache left.
 
     Source: mm/memcontrol.c mem_cgroup_calculate_protection; kernel-laws §3.11 (memory_recursiveprot is on, as systemd mounts it).
     """
     group = row["cgroups"][cg]
     parent = group["parent"]
-    if cg == root or parent < 0:
-        group["emin"] = 0
-        group["elow"] = 0
+    if cg == root or group["usage"] == 0:
         return
     if parent == root:
         group["emin"] = min(group["min"], NO_LIMIT)

@@ -16,6 +16,7 @@ import numpy as np
 
 from fleetsim.linux.fs_types import FILE, MAPPING, MOUNT, NR_FILES, NR_MAPPINGS, NR_MOUNTS
 from fleetsim.linux.vmstat_names import VMSTAT_FIELDS
+from fleetsim.linux.workers import CPU, KSWAPD, SCAN_CONTROL
 
 # --- capacities (one size class; a full table answers as the kernel would: ENOMEM, EAGAIN, and an event) -------------
 NR_ZONES = 3
@@ -27,6 +28,7 @@ NR_GROUPS = 160
 NR_COHORTS = 1376
 NR_WRITEBACK = 128
 NR_EVENTS = 96
+NR_CPUS = 32
 assert NR_COHORTS < 1 << 15 and NR_GROUPS < 1 << 15 and NR_CGROUPS < 1 << 15  # int16 links
 
 # --- zones, in the order of physical addresses (include/linux/mmzone.h) ----------------------------------------------
@@ -66,6 +68,7 @@ AREA_FREE, AREA_ANON, AREA_FILE, AREA_SHMEM = 0, 1, 2, 3
 ORDERED, UNIFORM = 0, 1
 
 # --- task states -----------------------------------------------------------------------------------------------------
+OOM_KILLED, OOM_REAPED = 1, 2
 TASK_FREE, TASK_WAITING, TASK_RUNNING, TASK_EXITING, TASK_DEAD = 0, 1, 2, 3, 4
 
 # --- kswapd states ---------------------------------------------------------------------------------------------------
@@ -77,6 +80,10 @@ BY_KSWAPD, BY_DIRECT, BY_MEMCG = 0, 1, 2
 # --- kinds of stall --------------------------------------------------------------------------------------------------
 PSI_CPU, PSI_IO, PSI_MEM = 0, 1, 2
 PSI_SOME, PSI_FULL = 0, 1
+
+# --- what a CPU's time went into, in the order of /proc/stat ---------------------------------------------------------
+HELD_BY_THREAD, HELD_BY_KSWAPD, HELD_BY_EXIT = 0, 1, 2
+CPU_USER, CPU_NICE, CPU_SYSTEM, CPU_IDLE, CPU_IOWAIT = 0, 1, 2, 3, 4
 
 VM = {name: i for i, name in enumerate(VMSTAT_FIELDS)}  # /proc/vmstat's names → position in row["vm"]
 
@@ -162,6 +169,7 @@ TASK = np.dtype(
         ("pgtables", "i8"),  # pages of page tables
         ("total_vm", "i8"),  # pages of address space
         ("data_vm", "i8"),
+        ("untouched_vm", "i8"),  # … of it in mappings that are never touched and have no row of their own
         ("hwm", "i8"),  # most resident pages so far
         ("parent", "i8"),  # task that forked it, −1: started by exec
         ("base_file", "i8"),  # part of rss_file outside every area: the program's text
@@ -176,7 +184,9 @@ TASK = np.dtype(
         ("started_ns", "i8"),
         ("exit_code", "i8"),
         ("exit_ready_ns", "i8"),  # next slice of the exit's teardown
-        ("killed", "i8"),  # 1: SIGKILL by the OOM killer
+        ("killed", "i1"),  # SIGKILL by the OOM killer; OOM_REAPED once the reaper took its memory (MMF_OOM_SKIP)
+        ("nice", "i1"),
+        ("superuser", "i1"),  # uid 0: only the historical OOM heuristic asks
         ("restart_ns", "i8"),  # pause after which a dead task starts again; −1: never
         ("exits", "i8"),  # deaths so far
         ("main_thread", "i8"),
@@ -192,6 +202,8 @@ THREAD = np.dtype(
         ("charge_retries", "i8"),  # fruitless rounds of the memcg charge in progress
         ("no_progress", "i8"),  # fruitless rounds of the page allocation in progress
         ("busy_until_ns", "i8"),  # until then it is running or waiting for something (load average)
+        ("work_until_ns", "i8"),  # … of that, running and not stalled until then
+        ("stalled", "i8"),  # … and then stalled: bits 1 << PSI_CPU, PSI_IO, PSI_MEM
     ]
 )
 
@@ -270,41 +282,6 @@ REGION = np.dtype(
 
 WRITEBACK = np.dtype([("cohort", "i8"), ("pages", "i8"), ("done_ns", "i8")])  # swap-outs in flight, oldest first
 
-SCAN_CONTROL = np.dtype(
-    [
-        ("kind", "i8"),  # BY_KSWAPD, BY_DIRECT or BY_MEMCG
-        ("target", "i8"),  # cgroup whose subtree is reclaimed; 0 is the whole host
-        ("priority", "i8"),
-        ("wanted", "i8"),  # nr_to_reclaim
-        ("scanned", "i8"),  # at this priority
-        ("reclaimed", "i8"),
-        ("sent", "i8"),  # pages whose write-out this reclaim started: as good as reclaimed once they are written
-        ("may_deactivate", "i8", (2,)),  # anon, file: decided once per pass
-        ("force_deactivate", "i8"),
-        ("skipped_deactivate", "i8"),
-        ("low_reclaim", "i8"),  # memcg_low_reclaim: ignore memory.low
-        ("low_skipped", "i8"),
-        ("cache_trim_mode", "i8"),
-        ("file_is_tiny", "i8"),
-        ("nr", "i8", (4,)),  # pages still to scan, by list
-        ("goal", "i8", (4,)),  # … as get_scan_count wanted it
-        ("lruvec_reclaimed", "i8"),  # kswapd: of the lruvec whose turn it is
-        ("spent_ns", "i8"),  # processor time of the work done
-    ]
-)
-"""mm/vmscan.c struct scan_control, with what prepare_scan_count decides."""
-
-KSWAPD = np.dtype(
-    [
-        ("state", "i8"),
-        ("next_ns", "i8"),  # when its next slice of work, or the end of its nap, is due
-        ("cursor", "i8"),  # next lruvec of the pass under way, −1: a new pass begins
-        ("midway", "i8"),  # 1: the lruvec at the cursor has had a part of its turn
-        ("pass_reclaimed", "i8"),  # sc.reclaimed when the pass began
-        ("failures", "i8"),  # kswapd_failures
-    ]
-)
-
 DISK = np.dtype([("latency_ns", "i8"), ("ns_per_page", "i8"), ("free_at_ns", "i8"), ("reads", "i8"), ("writes", "i8")])
 
 EVENT = np.dtype([("t_ns", "i8"), ("seq", "i8"), ("kind", "i8"), ("subject", "i8"), ("arg", "i8", (8,))])
@@ -352,8 +329,8 @@ KERNEL_FIELDS = [
     # machinery
     ("cost", "i8", (32,)),  # the CPU profile, see hardware/cpu.py
     ("cpus", "i8"),
-    ("cpu_free_ns", "i8", (32,)),  # when each CPU has done what it was given
-    ("cpu_ns", "i8", (8,)),
+    ("cpu", CPU, (NR_CPUS,)),
+    ("cpu_ns", "i8", (8,)),  # Σ over CPUs at the last look, in the order of /proc/stat (account_cpus)
     ("loadavg", "i8", (3,)),
     ("disk", DISK, (2,)),  # 0 data, 1 swap (may be the same device: swap_disk)
     ("swap_disk", "i8"),
@@ -365,6 +342,9 @@ KERNEL_FIELDS = [
     ("next_pid", "i8"),
     # what the syscall in progress cost its caller, see linux/syscalls.py
     ("spent_ns", "i8"),  # CPU time
+    ("oom_heuristic", "i8"),  # OOM_PROPORTIONAL, or OOM_2_6_11: the badness of kernels before 2.6.36
+    ("current", "i8"),  # thread that runs just now
+    ("reclaim_ns", "i8"),  # … of it in reclaim
     ("wait_ns", "i8"),  # asleep
     ("stall_ns", "i8", (3,)),  # time lost to IO and to memory, of both; by kind
     # PSI

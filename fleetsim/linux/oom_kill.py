@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The OOM killer: whom it chooses, whom it kills, and the event that the log report is written from (mm/oom_kill.c).
 
-Leaves out: notifiers, cpusets and mempolicies, the reaper (an exit here always gives its memory back by itself).
+A victim that waits for a disk cannot die before the wait is over. After two seconds the OOM reaper takes its memory instead,
+and from then on somebody else may be chosen.
+Leaves out: notifiers, cpusets and mempolicies; the reaper's ten tries for a contended mmap lock.
 """
 
 from __future__ import annotations
@@ -9,12 +11,24 @@ from __future__ import annotations
 from fleetsim.law import law
 from fleetsim.linux.events import OOM_KILL, OOM_PANIC, record
 from fleetsim.linux.memcontrol import event, in_subtree
-from fleetsim.linux.mm_types import EV, NR_TASKS, TASK_DEAD, TASK_EXITING, TASK_RUNNING, TASK_WAITING, VM
-from fleetsim.linux.oom_badness import OOM_INELIGIBLE, oom_badness
+from fleetsim.linux.mm_types import (
+    EV,
+    NR_TASKS,
+    NS_PER_S,
+    OOM_KILLED,
+    PSI_IO,
+    TASK_DEAD,
+    TASK_EXITING,
+    TASK_RUNNING,
+    TASK_WAITING,
+    VM,
+)
+from fleetsim.linux.oom_badness import OOM_2_6_11, OOM_INELIGIBLE, badness_2_6_11, oom_adj_of, oom_badness
 
 VM_OOM_KILL = VM["oom_kill"]
 EV_OOM, EV_OOM_KILL, EV_OOM_GROUP = EV["oom"], EV["oom_kill"], EV["oom_group_kill"]
 TASK_PAGE = 4096
+OOM_REAPER_DELAY_NS = 2 * NS_PER_S
 
 
 @law
@@ -26,6 +40,19 @@ def task_points(row, t, totalpages):
     task = row["tasks"][t]
     rss = task["rss_anon"] + task["rss_file"] + task["rss_shmem"]
     return oom_badness(rss, task["swapents"], task["pgtables"] * TASK_PAGE, task["oom_score_adj"], totalpages)
+
+
+@law
+def historical_points(row, t):
+    """Badness of task `t` as kernels before 2.6.36 reckoned it.
+
+    Source: mm/oom_kill.c badness (Linux 2.6.11); kernel-laws §7.5. Leaves out: children (no task here is another's parent).
+    """
+    task = row["tasks"][t]
+    cpu_s = (task["utime_ns"] + task["stime_ns"]) // NS_PER_S
+    run_s = max(0, row["now_ns"] - task["started_ns"]) // NS_PER_S
+    root = task["superuser"] > 0
+    return badness_2_6_11(task["total_vm"], 0, cpu_s, run_s, task["nice"], root, root, oom_adj_of(task["oom_score_adj"]))
 
 
 @law
@@ -45,7 +72,7 @@ def total_pages(row, cg):
 
 @law
 def select_bad_process(row, cg):
-    """The task with the most points in the subtree of `cg`; among equals the later one.
+    """The task with the most points in the subtree of `cg`; among equals the later one (with the heuristic of 2.6.11 the earlier).
 
     returns  int64  task row; −1 nobody; −2 a victim is still giving its memory back, so nobody new is chosen
 
@@ -57,29 +84,47 @@ def select_bad_process(row, cg):
         task = row["tasks"][t]
         if not in_subtree(row, task["cg"], cg):
             continue
-        if task["state"] == TASK_EXITING and task["killed"] > 0:
+        if task["state"] == TASK_EXITING and task["killed"] == OOM_KILLED:
             return -2
         if task["state"] != TASK_RUNNING:
             continue
-        points = task_points(row, t, total)
+        points = historical_points(row, t) if row["oom_heuristic"] == OOM_2_6_11 else task_points(row, t, total)
         if points == OOM_INELIGIBLE:
             continue
-        if chosen < 0 or points >= best:
+        if chosen < 0 or points > best or (points == best and row["oom_heuristic"] != OOM_2_6_11):
             chosen, best = t, points
     return chosen
 
 
 @law
-def send_sigkill(row, t):
-    """SIGKILL: the task starts to exit now.
+def uninterruptible_until(row, t):
+    """When the last thread of a task has the pages it waits for; pacing, memory.high and other sleeps end with the signal.
 
-    Source: kernel/signal.c do_send_sig_info; the memory comes back as exit_mmap works (exit.py).
+    Source: mm/filemap.c folio_wait_bit_common (TASK_UNINTERRUPTIBLE in a fault and a read).
+    """
+    until = row["now_ns"]
+    for th in range(row["nr_threads"]):
+        thread = row["threads"][th]
+        if thread["used"] > 0 and thread["task"] == t and thread["stalled"] & (1 << PSI_IO):
+            until = max(until, thread["busy_until_ns"])
+    return until
+
+
+@law
+def send_sigkill(row, t):
+    """SIGKILL: the task starts to exit now, or when the disk lets go of it (the OOM reaper waits two seconds for that).
+
+    Source: kernel/signal.c do_send_sig_info, mm/oom_kill.c queue_oom_reaper; the memory comes back as exit_mmap works (exit.py).
     """
     task = row["tasks"][t]
     task["state"] = TASK_EXITING
     row["reschedule"] = 1
     task["exit_code"] = 137
     task["exit_ready_ns"] = row["now_ns"]
+    blocked_ns = uninterruptible_until(row, t)
+    if blocked_ns > row["now_ns"]:
+        reaper_ns = row["now_ns"] + OOM_REAPER_DELAY_NS if task["killed"] == OOM_KILLED else blocked_ns
+        task["exit_ready_ns"] = min(blocked_ns, reaper_ns)
 
 
 @law
@@ -104,7 +149,7 @@ def oom_kill_task(row, t, cg, invoker):
     )
     row["vm"][VM_OOM_KILL] += 1
     event(row, task["cg"], EV_OOM_KILL)
-    task["killed"] = 1
+    task["killed"] = OOM_KILLED
     row["attention"] = 1
     send_sigkill(row, t)
 

@@ -5,14 +5,18 @@ A stall is an interval. `some` is the union of the stalls' intervals, `full` the
 productive work. Intervals reach us roughly in the order of their begin, so the union needs one number per total: how far
 it is covered already. The totals feed the kernel's own 2-second averages (`psi_laws.py`), bit for bit.
 
-Leaves out: per-CPU states and their weighting by non-idle time (kernel-laws §9), the irq line.
+On a host with several CPUs each CPU has a state of its own, and the totals are their mean weighted by non-idle time: a stall
+counts for the share that its thread is of those not idle (`psi_stalled`), by the states at its begin.
+Leaves out: which CPU a thread is on (one each, as far as there are enough); changes of the others' states during one stall;
+the irq line.
 """
 
 from __future__ import annotations
 
 from fleetsim.law import law
+from fleetsim.linux.memcontrol import in_subtree
 from fleetsim.linux.mm_types import NS_PER_S, PSI_CPU, PSI_FULL, PSI_IO, PSI_MEM, PSI_SOME
-from fleetsim.linux.psi_laws import AVG_EXP_10, AVG_EXP_60, AVG_EXP_300, calc_avg
+from fleetsim.linux.psi_laws import AVG_EXP_10, AVG_EXP_60, AVG_EXP_300, calc_avg, psi_stalled
 
 PERIOD_NS = 2 * NS_PER_S
 
@@ -56,11 +60,49 @@ def stall_of(group, kind, begin_ns, end_ns):
 
 
 @law
+def weigh(row, cg, kind, dt_ns):
+    """One thread's stall on a host with several CPUs: its part of what `psi_stalled` says of all that are not idle just now.
+
+    It is row["current"]'s, or a kernel thread's (cg −1).
+
+    Source: kernel/sched/psi.c collect_percpu_times, get_recent_times; kernel-laws §9, T-9.1.
+    """
+    at = max(cg, 0)
+    kernel = 1 if cg < 0 else 0
+    while True:
+        delayed, working, nonidle = kernel, 0, kernel
+        for th in range(row["nr_threads"]):
+            thread = row["threads"][th]
+            if thread["used"] == 0 or (thread["busy_until_ns"] < row["now_ns"] and th != row["current"]):
+                continue
+            if at > 0 and not in_subtree(row, row["tasks"][thread["task"]]["cg"], at):
+                continue
+            nonidle += 1
+            if (cg >= 0 and th == row["current"]) or (thread["stalled"] & (1 << kind) and thread["work_until_ns"] <= row["now_ns"]):
+                delayed += 1
+            elif thread["stalled"] == 0 or thread["work_until_ns"] > row["now_ns"] or thread["stalled"] & (1 << PSI_CPU):
+                working += 1
+        some, full = psi_stalled(dt_ns, max(1, delayed), working, max(1, nonidle), row["cpus"])
+        some, full = some // max(1, delayed), full // max(1, delayed)
+        if at == 0:
+            row["psi_total_ns"][kind][PSI_SOME] += some
+            row["psi_total_ns"][kind][PSI_FULL] += 0 if kind == PSI_CPU else full
+            return
+        row["cgroups"][at]["psi_total_ns"][kind][PSI_SOME] += some
+        row["cgroups"][at]["psi_total_ns"][kind][PSI_FULL] += full
+        at = max(0, row["cgroups"][at]["parent"])
+
+
+@law
 def stall(row, cg, kind, begin_ns, end_ns):
     """A task of cgroup `cg` (−1: a kernel thread) could not go on during [begin, end).
 
     Source: kernel/sched/psi.c psi_memstall_enter … leave; kernel-laws §9. System-wide CPU `full` is zero by definition.
     """
+    if row["cpus"] > 1:
+        if end_ns > begin_ns:
+            weigh(row, cg, kind, end_ns - begin_ns)
+        return
     if kind == PSI_CPU:
         cover(row, kind, begin_ns, end_ns)
     else:

@@ -8,7 +8,7 @@ Leaves out: dirty file pages, huge pages, mlocked pages met on evictable lists.
 
 from __future__ import annotations
 
-from fleetsim.hardware.cpu import RECLAIM, SCAN, SWAP_OUT
+from fleetsim.hardware.cpu import RECLAIM, REFILL, SCAN, SWAP_OUT
 from fleetsim.law import law
 from fleetsim.linux.bags import CLASS, accessed_q, expected, rebag
 from fleetsim.linux.memcontrol import add_file, charge, count, swap_room
@@ -266,4 +266,4 @@ def shrink_active_list(row, sc, cg, lru, budget):
     row["vm"][PGDEACTIVATE] += moved
     count(row, cg, CG_REFILL, scanned)
     count(row, cg, CG_DEACTIVATE, moved)
-    sc["spent_ns"] += scanned * row["cost"][SCAN]
+    sc["spent_ns"] += scanned * row["cost"][REFILL]

@@ -18,7 +18,7 @@ from fleetsim.linux.mm_types import AREA_FILE, AREA_FREE, AREA_SHMEM, KSWAPD_SLE
 from fleetsim.linux.rmap import add_mapping, find_mapping
 from fleetsim.linux.shm import shmem_create, shmem_file_setup, shmem_mmap, shmem_unlink, shmem_unmap, shmem_zap
 from fleetsim.linux.shmem import ANONYMOUS, LINKED, NOT_LINKED, shmem_evict_inode, shmem_fault, shmem_file_io, touch_shared
-from fleetsim.linux.vma import mmap_anon, open_file, zap_area, zap_group
+from fleetsim.linux.vma import map_untouched, mmap_anon, open_file, zap_area, zap_group
 
 __all__ = [
     "ORDERED",
@@ -31,6 +31,7 @@ __all__ = [
     "map_anonymous",
     "map_file",
     "map_shared",
+    "map_untouched",
     "munmap",
     "read_file",
     "read_untouched",

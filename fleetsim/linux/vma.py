@@ -6,7 +6,7 @@ Leaves out: splitting and merging of areas, partial munmap, address-space layout
 
 from __future__ import annotations
 
-from fleetsim.hardware.cpu import EXIT
+from fleetsim.hardware.cpu import EXIT, SYSCALL
 from fleetsim.law import law
 from fleetsim.linux.events import REFUSED, TABLE_FULL, record
 from fleetsim.linux.memcontrol import add_anon, charge
@@ -176,6 +176,32 @@ def enough_memory(row, t, pages, accounted):
     limit = commit_limit(row["totalram"], row["hugetlb"], sysctl["overcommit_ratio"], sysctl["overcommit_kbytes"], row["swap_total"])
     admin, user = sysctl["admin_reserve_kbytes"] // 4, sysctl["user_reserve_kbytes"] // 4
     return vm_enough_memory(mode, pages, row["committed"], limit, total, admin, user, row["tasks"][t]["total_vm"], True)
+
+
+@law
+def map_untouched(row, th, chunk, most):
+    """Private writable mappings of `chunk` pages, again and again until ENOMEM or `most` pages are had; nobody is going to touch them.
+
+    They are address space and a promise, and have no table row.
+
+    returns  int64  pages got
+
+    Source: mm/mmap.c mmap_region (adjacent mappings merge into one).
+    """
+    t = row["threads"][th]["task"]
+    task = row["tasks"][t]
+    got = 0
+    while got < most:
+        row["spent_ns"] += row["cost"][SYSCALL]
+        if not enough_memory(row, t, chunk, 1):
+            record(row, REFUSED, t, chunk, 0, 0, 0, 0, 0, 0, 0)
+            break
+        row["committed"] += chunk
+        task["untouched_vm"] += chunk
+        task["total_vm"] += chunk
+        task["data_vm"] += chunk
+        got += chunk
+    return got
 
 
 @law

@@ -12,7 +12,7 @@ The scalar formulas are in `vmscan_laws.py`. Leaves out: MGLRU, slab shrinkers, 
 
 from __future__ import annotations
 
-from fleetsim.hardware.cpu import SYSCALL
+from fleetsim.hardware.cpu import VISIT
 from fleetsim.law import law
 from fleetsim.linux.memcontrol import calculate_protection, event, in_subtree, swap_room
 from fleetsim.linux.mm_types import (
@@ -31,6 +31,8 @@ from fleetsim.linux.mm_types import (
 from fleetsim.linux.shrink_list import shrink_active_list, shrink_inactive_list
 from fleetsim.linux.vmscan_laws import (
     ScanBalance,
+    cache_trim_mode,
+    file_is_tiny,
     fract_anon_file,
     inactive_is_low,
     protected_size,
@@ -55,14 +57,13 @@ def prepare_scan_count(row, sc):
         refaulted = target["stat"][CG_ACTIVATE + kind] != target["refaults"][kind]
         allowed = sc["force_deactivate"] > 0 or refaulted or inactive_is_low(inactive, active)
         sc["may_deactivate"][kind] = 1 if allowed else 0
-    file = target["tree"][LRU_INACTIVE_FILE]
-    sc["cache_trim_mode"] = 1 if (file >> sc["priority"]) > 0 and sc["may_deactivate"][1] == 0 else 0
+    tree = target["tree"]
+    sc["cache_trim_mode"] = 1 if cache_trim_mode(tree[LRU_INACTIVE_FILE], sc["priority"], sc["may_deactivate"][1] > 0) else 0
     sc["file_is_tiny"] = 0
     if sc["kind"] != BY_MEMCG:
-        cache = file + target["tree"][LRU_ACTIVE_FILE]
-        anon = target["tree"][LRU_INACTIVE_ANON]
-        tiny = cache + nr_free(row) <= nr_high(row) and sc["may_deactivate"][0] == 0 and (anon >> sc["priority"]) > 0
-        sc["file_is_tiny"] = 1 if tiny else 0
+        cache, deactivate_anon = tree[LRU_INACTIVE_FILE] + tree[LRU_ACTIVE_FILE], sc["may_deactivate"][0] > 0
+        if file_is_tiny(cache, nr_free(row), nr_high(row), deactivate_anon, tree[LRU_INACTIVE_ANON], sc["priority"]):
+            sc["file_is_tiny"] = 1
 
 
 @law
@@ -85,7 +86,10 @@ def get_scan_count(row, sc, cg):
     ap, fp = fract_anon_file(swappiness, target["anon_cost"], target["file_cost"])
     protection = 0
     if cg != sc["target"]:
-        protection = lruvec["emin"] if sc["low_reclaim"] > 0 or lruvec["elow"] <= lruvec["emin"] else lruvec["elow"]
+        protection = lruvec["emin"]
+        if sc["low_reclaim"] == 0 and lruvec["elow"] > lruvec["emin"]:
+            protection = lruvec["elow"]
+            sc["low_skipped"] = 1  # scanned less for its sake: worth another round without
     for lru in range(4):
         is_file = lru >= LRU_INACTIVE_FILE
         size = lruvec["size"][lru]
@@ -217,6 +221,7 @@ def may_shrink(row, sc, cg):
     group = row["cgroups"][cg]
     if group["used"] == 0 or not in_subtree(row, cg, sc["target"]):
         return False
+    sc["spent_ns"] += row["cost"][VISIT]
     calculate_protection(row, sc["target"], cg)
     if group["emin"] > 0 and group["usage"] <= group["emin"]:
         return False
@@ -243,20 +248,22 @@ def snapshot_refaults(row, target):
 def sweep(row, sc):
     """Priorities 12 down to 0 until the target is met.
 
-    Source: mm/vmscan.c do_try_to_free_pages (the inner loop); kernel-laws §3.3.
+    Source: mm/vmscan.c do_try_to_free_pages (the inner loop), shrink_node (whoever reclaims a page gives kswapd new hope);
+    kernel-laws §3.3.
     """
     sc["skipped_deactivate"] = 0
     sc["low_skipped"] = 0
     for step in range(DEF_PRIORITY + 1):
         sc["priority"] = DEF_PRIORITY - step
         sc["scanned"] = 0
-        sc["spent_ns"] += row["cost"][SYSCALL]
         prepare_scan_count(row, sc)
         for cg in range(row["nr_cgroups"]):
             if may_shrink(row, sc, cg):
                 shrink_lruvec(row, sc, cg)
         if sc["reclaimed"] + sc["sent"] >= sc["wanted"]:
-            return
+            break
+    if sc["reclaimed"] > 0:
+        row["kswapd"]["failures"] = 0
 
 
 @law

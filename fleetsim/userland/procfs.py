@@ -6,8 +6,7 @@
     write_tree(…)      the same as files, for real programs (procps, node_exporter) to read
 
 Rules: the values are those of `linux/vmstat.py`; nothing is computed here but the kernel's own rounding when it prints.
-Leaves out: interrupts, context switches and forks by kind (printed as 0), single CPUs (the host's CPU time is kept as one
-sum, so the cpuN lines are its equal parts), /proc/PID.
+Leaves out: interrupts, context switches and forks by kind (printed as 0), /proc/PID.
 """
 
 from __future__ import annotations
@@ -19,7 +18,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fleetsim.linux import vmstat as kernel
-from fleetsim.linux.mm_types import PSI_CPU, PSI_IO, PSI_MEM
+from fleetsim.linux.cputime import cpu_times
+from fleetsim.linux.mm_types import CPU_IDLE, NR_CPUS, PSI_CPU, PSI_IO, PSI_MEM
 from fleetsim.linux.vmstat_names import MEMINFO_COUNTS, MEMINFO_FIELDS, VMSTAT_FIELDS
 
 VERSION = (
@@ -28,7 +28,6 @@ VERSION = (
 )
 """What every simulated host says: the kernel that the laws follow. `uname`'s release and version are parts of it."""
 
-CPU_IDLE = 3  # position of idle in the eight kinds of CPU time
 _NS_PER_S = 1_000_000_000
 _NS_PER_TICK = 10_000_000  # USER_HZ is 100
 _NS_PER_CENTISECOND = 10_000_000
@@ -72,12 +71,11 @@ def loadavg(load: Sequence[int], running: int, threads: int, last_pid: int) -> s
     return f"{one} {five} {fifteen} {running}/{threads} {last_pid}\n"
 
 
-def stat(cpu_ns: Sequence[int], cpus: int, boot_unix_s: int, processes: int, running: int, blocked: int) -> str:
-    """/proc/stat (fs/proc/stat.c); `cpu_ns` user nice system idle iowait irq softirq steal, summed over CPUs."""
-    lines = ["cpu  " + _ticks([ns // _NS_PER_TICK for ns in cpu_ns])]
-    for cpu in range(cpus):
-        share = [ns * (cpu + 1) // cpus - ns * cpu // cpus for ns in cpu_ns]
-        lines.append(f"cpu{cpu} " + _ticks([ns // _NS_PER_TICK for ns in share]))
+def stat(cpu_ns: Sequence[Sequence[int]], boot_unix_s: int, processes: int, running: int, blocked: int) -> str:
+    """/proc/stat (fs/proc/stat.c); `cpu_ns`: per CPU user nice system idle iowait irq softirq steal."""
+    lines = ["cpu  " + _ticks([sum(column) // _NS_PER_TICK for column in zip(*cpu_ns, strict=True)])]
+    for cpu, times in enumerate(cpu_ns):
+        lines.append(f"cpu{cpu} " + _ticks([ns // _NS_PER_TICK for ns in times]))
     lines += ["intr 0", "ctxt 0", f"btime {boot_unix_s}", f"processes {processes}", f"procs_running {running}", f"procs_blocked {blocked}"]
     lines.append("softirq 0" + " 0" * 10)
     return "\n".join(lines) + "\n"
@@ -105,15 +103,21 @@ def tree(row: np.void) -> dict[str, str]:
     kernel.meminfo(row, mem)
     kernel.vmstat(row, vm)
     running, blocked, threads = _count_threads(row)
-    cpu_ns = row["cpu_ns"].tolist()
+    per_cpu = np.zeros((int(row["cpus"]), len(row["cpu_ns"])), dtype=np.int64)
+    for cpu, times in enumerate(per_cpu):
+        if cpu < NR_CPUS:
+            cpu_times(row, cpu, times)
+        else:
+            times[CPU_IDLE] = row["now_ns"]
+    cpu_ns = per_cpu.tolist()
     last_pid = int(row["next_pid"]) - 1
     files = {
         "meminfo": meminfo(mem.tolist()),
         "vmstat": vmstat(vm.tolist()),
         "loadavg": loadavg(row["loadavg"].tolist(), running, threads, last_pid),
-        "stat": stat(cpu_ns, int(row["cpus"]), int(row["boot_unix_s"]), last_pid, running, blocked),
+        "stat": stat(cpu_ns, int(row["boot_unix_s"]), last_pid, running, blocked),
         "cpuinfo": cpuinfo(int(row["cpus"])),
-        "uptime": uptime(int(row["now_ns"]), cpu_ns[CPU_IDLE]),
+        "uptime": uptime(int(row["now_ns"]), sum(times[CPU_IDLE] for times in cpu_ns)),
         "version": VERSION,
     }
     for name, resource in (("cpu", PSI_CPU), ("io", PSI_IO), ("memory", PSI_MEM)):
@@ -134,7 +138,7 @@ def _count_threads(row: np.void) -> tuple[int, int, int]:
     """(on a CPU, waiting for something, all) threads: one busy thread per busy CPU runs, the other busy ones wait."""
     used = row["threads"]["used"] > 0
     busy = int((used & (row["threads"]["busy_until_ns"] > row["now_ns"])).sum())
-    running = min(busy, int((row["cpu_free_ns"] > row["now_ns"]).sum()))
+    running = min(busy, int((row["cpu"]["free_ns"] > row["now_ns"]).sum()))
     return running, busy - running, int(used.sum())
 
 

@@ -23,6 +23,7 @@ from fleetsim.linux.syscalls import (
     map_anonymous,
     map_file,
     map_shared,
+    map_untouched,
     munmap,
     read_file,
     read_untouched,
@@ -53,7 +54,8 @@ QUIET_TICKS = 5
     OP_SHM,
     OP_WRITE_FILE,
     OP_UNLINK,
-) = range(14)
+    OP_PROBE,
+) = range(15)
 
 PACED = (OP_TOUCH, OP_ACCESS, OP_READ_FILE, OP_WRITE_FILE)
 
@@ -69,7 +71,7 @@ OP = np.dtype(
         ("pages", "i8"),  # how much; 0 is endless
         ("ns_per_quantum", "i8"),  # 0: unpaced
         ("time_ns", "i8"),  # duration (sleep, for=), instant (until), or exit code
-        ("hot_pages", "i4"),  # write_file: back to the begin after that many (wrap)
+        ("hot_pages", "i4"),  # write_file: back to the begin after that many (wrap); overcommit_probe: pages of one try
         ("hot_q", "i8"),
     ]
 )
@@ -207,6 +209,8 @@ def do_at_once(row, th, op):
     elif code == OP_DONTNEED:
         a = row["handles"][op["handle"]]
         return a < 0 or zap_pages(row, th, a)
+    elif code == OP_PROBE:
+        row["programs"][th]["progress"] += map_untouched(row, th, op["hot_pages"], op["pages"])
     elif code == OP_EXIT:
         exit_group(row, th, op["time_ns"])
     return True

@@ -4,7 +4,7 @@
     mmap_anon ID MiB [thp|nothp|noreserve]     touch ID MiB rate        rewrite|read ID MiB rate seq|random|hot:F:P [for=s]
     shm ID MiB        write_file PATH MiB rate [over] [wrap=MiB] [fsync]        unlink PATH
     read_file PATH MiB rate [rand] [for=s]     mmap_file ID PATH        free ID munmap | free ID dontneed all
-    sleep s                                    until t                  exit code
+    overcommit_probe [MiB [most MiB]]          sleep s                  until t                  exit code
 
 Rates are MiB/s, 0 is unpaced; `rewrite|read|read_file … 0` never ends. How an area is accessed is decided when it is
 mapped, from the ops that follow: random if any op accesses it at random. Ops of the language that this kernel does not
@@ -25,15 +25,13 @@ from fleetsim.workloads import script as vm
 PAGES_PER_MIB = 256
 NS_PER_S = 1_000_000_000
 
-UNSUPPORTED = frozenset(
-    ("hugetlb mlock madvise fork_hold malloc mfree mtrim stat_missing stat_files mkfiles pipes overcommit_probe sysw").split()
-)
+UNSUPPORTED = frozenset(("hugetlb mlock madvise fork_hold malloc mfree mtrim stat_missing stat_files mkfiles pipes sysw").split())
 """Ops of the recordings' language that the simulated kernel has no law for yet."""
 
 LEAST = {"mmap_anon": 2, "touch": 3, "rewrite": 4, "read": 4, "read_file": 3, "write_file": 3, "mmap_file": 2, "shm": 2, "free": 2}
 """Arguments an op takes at least; one where nothing is said."""
 
-KNOWN = frozenset("mmap_anon shm touch rewrite read read_file write_file mmap_file unlink free sleep until exit".split())
+KNOWN = frozenset("mmap_anon shm touch rewrite read read_file write_file mmap_file unlink free overcommit_probe sleep until exit".split())
 
 
 @dataclass
@@ -48,6 +46,7 @@ class ParsedOp:
     write: bool = False
     hot_share: float = 0.0
     hot_probability: float = 0.0
+    chunk: int = 0  # overcommit_probe: pages of one try
     time_ns: int = 0
     accounted: bool = True
     wrap_pages: int = 0
@@ -129,7 +128,7 @@ def parse_op(text: str) -> ParsedOp:
         return op
     if verb not in KNOWN:
         raise BadInput(f"unknown op {verb!r} in {text!r}; known are: {', '.join(sorted(KNOWN | UNSUPPORTED))}")
-    least = LEAST.get(verb, 1)
+    least = 0 if verb == "overcommit_probe" else LEAST.get(verb, 1)
     if len(args) < least:
         raise BadInput(f"op {text!r}: {verb} takes at least {least} arguments")
     if verb == "mmap_anon":
@@ -157,6 +156,12 @@ def parse_op(text: str) -> ParsedOp:
     elif verb == "mmap_file":
         op.code, op.area, op.path = vm.OP_MMAP_FILE, args[0], args[1]
         parse_tail(args[2:], op)
+    elif verb == "overcommit_probe":
+        op.code = vm.OP_PROBE
+        op.chunk = pages_of(args[0] if args else "64", text)
+        op.pages = pages_of(args[1] if len(args) > 1 else "100000", text)
+        if op.chunk == 0:
+            raise BadInput(f"op {text!r}: it must try for at least one page at a time, 0.00390625 MiB")
     elif verb == "free":
         op.area = args[0]
         whole = args[1] == "munmap" or args[1:3] == ["dontneed", "all"]

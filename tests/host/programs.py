@@ -40,6 +40,7 @@ def ops(draw: st.DrawFn) -> str:
                 f"free {area} munmap",
                 f"free {area} dontneed all",
                 "free M munmap",
+                f"overcommit_probe {size} {rate}",
                 "sleep 0.4",
                 f"exit {size}",
             ]
@@ -69,6 +70,7 @@ def commands(draw: st.DrawFn, tasks: list[str]) -> tuple[float, str, dict[str, o
                 (at, "sysctl", {"name": "vm.oom_kill_allocating_task", "value": 1}),
                 (at, "limit", {"cgroup": cgroup, "file": "memory.max", "bytes": mib * (1 << 20) if mib > 0 else -1}),
                 (at, "limit", {"cgroup": cgroup, "file": "memory.high", "bytes": mib * (1 << 20) if mib > 0 else -1}),
+                (at, "sysctl", {"name": "vm.panic_on_oom", "value": abs(mib) % 3}),
                 (at, "limit", {"cgroup": cgroup, "file": "memory.oom.group", "bytes": 1}),
                 (at, "start_thread", {"task": task, "thread": "t", "ops": (f"mmap_anon T {abs(mib)}", f"touch T {abs(mib)} 100")}),
                 (at, "stop_thread", {"task": task, "thread": "t"}),
@@ -94,6 +96,7 @@ def worlds(draw: st.DrawFn) -> Drawn:
         "swap_mib": draw(st.sampled_from([0, 0, 24, 96])),
         "cpus": draw(st.sampled_from([1, 2])),
         "thp": draw(st.sampled_from(["never", "madvise"])),
+        "oom_heuristic": draw(st.sampled_from(["5.9", "5.9", "2.6.11"])),
         "tick_ms": draw(st.sampled_from([1.0, 100.0])),
         "files": FILES,
         "cgroups": {path: draw(LIMITS) for path in CGROUPS},

@@ -6,7 +6,8 @@ from __future__ import annotations
 import pytest
 
 from fleetsim.linux.memcontrol import calculate_protection, charge, event, margin, swap_room
-from fleetsim.linux.mm_types import EV, NO_LIMIT
+from fleetsim.linux.mm_types import BY_MEMCG, EV, NO_LIMIT
+from fleetsim.linux.vmscan import do_try_to_free_pages
 from tests.host.worlds import FAST_DISK, PAGES, World, world
 
 GROW = "mmap_anon A 100 | touch A 100 20 | sleep 100"
@@ -28,7 +29,7 @@ def test_at_memory_max_with_nothing_to_reclaim_eighteen_rounds_are_tried_and_the
     assert w.kills() == ["hog"]
     assert int(w.cg("box")["peak"]) == 50 * PAGES, "not one page above the limit"
     assert w.vm("pgscan_kswapd") == w.vm("allocstall_movable") == 0, "the host itself was never short of memory"
-    assert sum(w.row["psi_total_us"][2]) < 1000, "a kill inside a cgroup is no pressure on the host"
+    assert w.row["psi_total_us"][2][0] < 1000, "a kill inside a cgroup is no pressure on the host"
 
 
 def test_while_each_round_frees_a_page_nobody_is_killed() -> None:
@@ -205,3 +206,15 @@ def test_a_limit_lowered_below_what_can_be_reclaimed_kills() -> None:
     w.at(3)
     assert w.kills() == ["a"]
     assert int(w.cg("box")["usage"]) <= 20 * PAGES
+
+
+def test_the_target_of_a_reclaim_keeps_the_protection_that_an_earlier_reclaim_from_above_gave_it() -> None:
+    """mm/memcontrol.c mem_cgroup_calculate_protection (6.1): "effective values of the reclaim targets are ignored so they can be stale";
+    but shrink_node_memcgs tests them, so a cgroup whose memory.min is its memory.max finds nothing to reclaim in itself."""
+    w = world(files={"/f": 60}, cgroups={"box": {"memory.min": 50, "memory.max": 50}}, tasks={"box/r": "read_file /f 30 0 | sleep 100"})
+    w.at(1)
+    calculate_protection(w.row, 0, 1)  # as kswapd would
+    assert int(w.cg("box")["emin"]) == 50 * PAGES
+    assert do_try_to_free_pages(w.row, 1, 32, BY_MEMCG) == 0
+    w.cg("box")["emin"] = 0  # nobody reclaimed from above before
+    assert do_try_to_free_pages(w.row, 1, 32, BY_MEMCG) >= 32

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleetsim.linux.oom_badness import OOM_INELIGIBLE, oom_badness, proc_oom_score
+from fleetsim.linux.oom_badness import OOM_INELIGIBLE, badness_2_6_11, oom_adj_of, oom_badness, proc_oom_score
 from tests.linux import naive
 
 HOST_16_GIB = 4_194_304  # pages
@@ -56,3 +56,33 @@ def test_oom_score_equals_its_naive_twin(rss: int, adj: int, total: int) -> None
     points = oom_badness(rss, 0, 0, adj, total)
     assert points == rss + adj * (total // 1000)
     assert proc_oom_score(points, total) == naive.proc_oom_score(points, total)
+
+
+@pytest.mark.parametrize(
+    ("fields", "points"),
+    [
+        ({}, 100_000),
+        ({"children_vm": 50_000}, 150_000),  # all of it, not half as later kernels
+        ({"cpu_s": 7}, 100_000),
+        ({"cpu_s": 8 * 25}, 20_000),  # divided by the root of its eighths of … seconds
+        ({"run_s": 1023}, 100_000),
+        ({"run_s": 16 * 1024}, 50_000),  # the fourth root of 16
+        ({"nice": 1}, 200_000),
+        ({"nice": -5}, 100_000),  # only penalised, never favoured
+        ({"superuser": True}, 25_000),
+        ({"superuser": True, "rawio": True}, 6_250),
+        ({"oom_adj": 3}, 800_000),
+        ({"oom_adj": -3}, 12_500),
+        ({"oom_adj": -17}, OOM_INELIGIBLE),
+    ],
+)
+def test_before_2_6_36_age_and_nice_counted_and_what_was_resident_did_not(fields: dict[str, int], points: int) -> None:
+    """kernel-laws §7.5, mm/oom_kill.c badness of 2.6.11."""
+    given = {"children_vm": 0, "cpu_s": 0, "run_s": 0, "nice": 0, "superuser": False, "rawio": False, "oom_adj": 0} | fields
+    assert badness_2_6_11(100_000, *given.values()) == points
+
+
+@pytest.mark.parametrize(("new", "old"), [(-1000, -17), (-999, -16), (-59, -1), (-58, 0), (0, 0), (500, 8), (999, 16), (1000, 15)])
+def test_the_older_scale_of_oom_adj(new: int, old: int) -> None:
+    """fs/proc/base.c oom_adj_read."""
+    assert oom_adj_of(new) == old

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import pytest
 
+from fleetsim.errors import BadInput
 from fleetsim.linux.mm_types import TASK_EXITING, TASK_RUNNING
 from fleetsim.linux.oom_kill import out_of_memory, select_bad_process, task_points, total_pages
-from tests.host.worlds import FAST_DISK, PAGES, World, world
+from tests.host.worlds import FAST_DISK, PAGES, DiskSpec, World, world
 
 
 def sized(adj: dict[str, int] | None = None, **mib: int) -> World:
@@ -185,3 +186,67 @@ def test_swap_counts_against_its_owner() -> None:
     assert w.kills()
     (first, *_) = w.events("oom_kill")
     assert int(first.data["swap_bytes"]) + int(first.data["anon_rss_bytes"]) > 115 << 20  # type: ignore[call-overload]
+
+
+def test_the_heuristic_of_2_6_11_kills_the_young_with_a_large_address_space_not_who_holds_the_memory() -> None:
+    """Before 2.6.36 address space counts, touched or not; the superuser's tasks count a sixteenth; a negative nice helps nobody."""
+    tasks = {"holder": "mmap_anon A 200 | touch A 200 900 | sleep 1000", "mapper": "mmap_anon A 300 | sleep 1000"}
+    modern, historical = world(1024, tasks=tasks).at(2), world(1024, tasks=tasks, oom_heuristic="2.6.11").at(2)
+    assert (chosen(modern), chosen(historical)) == ("holder", "mapper")
+    historical.task("mapper")["superuser"] = 1
+    assert chosen(historical) == "holder"
+    historical.task("mapper")["nice"] = 10
+    assert chosen(historical) == "holder", "twice a sixteenth"
+    historical.task("holder")["oom_score_adj"] = -1000
+    assert chosen(historical) == "mapper"
+
+
+def test_an_unknown_heuristic_is_refused() -> None:
+    with pytest.raises(BadInput, match=r"known are 5\.9, 2\.6\.11"):
+        world(oom_heuristic="4.4")
+
+
+def slow_reader(bytes_per_s: int) -> World:
+    """A task with 60 MiB that waits for one window of 128 KiB from a disk of this speed, when it is killed at 2 s."""
+    w = world(
+        files={"/f": 10},
+        disk=DiskSpec(bytes_per_s=bytes_per_s, latency_us=0.0),
+        tasks={"victim": "mmap_anon A 60 | touch A 60 0 | sleep 1.7 | read_file /f 10 0", "other": "sleep 1000"},
+    ).at(2)
+    assert out_of_memory(w.row, 0, 1)
+    return w
+
+
+def test_a_victim_dies_when_its_disk_lets_go_of_it() -> None:
+    w = slow_reader(128 << 10)  # a second for a window
+    w.at(2.2)
+    assert int(w.task("victim")["rss_anon"]) > 60 * PAGES, "the wait is uninterruptible"
+    w.at(4)
+    assert int(w.task("victim")["rss_anon"]) == 0
+    assert not any("oom_reaper" in line for line in w.shard.dmesg[0])
+
+
+def test_after_two_seconds_the_reaper_takes_the_memory_and_another_may_be_chosen() -> None:
+    w = slow_reader(16 << 10)  # eight seconds for a window
+    w.at(3.9)
+    assert int(w.task("victim")["rss_anon"]) > 60 * PAGES
+    assert chosen(w) == "-2", "there is hope"
+    w.at(4.5)
+    assert int(w.task("victim")["rss_anon"]) < PAGES
+    assert int(w.task("victim")["state"]) == TASK_EXITING
+    assert chosen(w) == "other"
+    reaped = [line for line in w.shard.dmesg[0] if "oom_reaper: reaped process" in line]
+    assert len(reaped) == 1 and "(victim), now anon-rss:0kB" in reaped[0]
+    assert int(w.at(20).task("victim")["state"]) not in (TASK_EXITING, TASK_RUNNING)
+
+
+@pytest.mark.parametrize(("mode", "global_kills", "memcg_kills"), [(0, 1, 1), (1, 0, 1), (2, 0, 0)])
+def test_panic_on_oom(mode: int, global_kills: int, memcg_kills: int) -> None:
+    """1: only if the host is out of memory; 2: also for a cgroup (kernel-laws §7.3)."""
+    seen = []
+    for cg in (0, 1):
+        w = world(cgroups={"box": {}}, tasks={"box/a": "sleep 1000"}, sysctl={"vm.panic_on_oom": mode}).at(1)
+        out_of_memory(w.row, cg, 0)
+        seen.append(w.at(2).vm("oom_kill"))
+        assert bool(w.events("oom_panic")) == (seen[-1] == 0)
+    assert seen == [global_kills, memcg_kills]

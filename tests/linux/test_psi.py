@@ -95,10 +95,24 @@ def test_two_who_want_one_cpu_wait_for_it(cpus: int, percent: int) -> None:
 def test_a_lone_task_that_waits_for_its_disk_stalls_everything_and_one_beside_it_does_not() -> None:
     slow = DiskSpec(bytes_per_s=10 << 20, latency_us=0.0)
     alone = world(disk=slow, files={"/g": 100}, tasks={"r": "read_file /g 100 0"}).at(2)
-    beside = world(disk=slow, cpus=2, files={"/f": 1, "/g": 100}, tasks={"r": "sleep 0.5 | read_file /g 100 0", "busy": BUSY}).at(2)
+    beside = world(disk=slow, cpus=2, files={"/f": 1, "/g": 100}, tasks={"r": "sleep 0.5 | read_file /g 100 0", "busy": BUSY}).at(0.5)
+    before = [some_ms(beside, PSI_IO, level) for level in (PSI_SOME, PSI_FULL)]
+    beside.at(2)
     assert some_ms(alone, PSI_IO, PSI_FULL) > 1800
-    assert some_ms(beside, PSI_IO, PSI_SOME) > 1400
-    assert some_ms(beside, PSI_IO, PSI_FULL) < 400, "somebody was productive nearly all the time"
+    for level in (PSI_SOME, PSI_FULL):  # T-9.1: one of the two CPUs that are not idle stands still, for 1.5 s
+        assert some_ms(beside, PSI_IO, level) - before[level] == pytest.approx(750, abs=30)
+
+
+def test_on_four_cpus_one_of_four_who_waits_is_a_quarter() -> None:
+    """T-9.1: 4 CPUs, 4 tasks, 1 stalled: some 25 %, full 25 %; in its own cgroup, where nobody else is, 100 %."""
+    slow = DiskSpec(bytes_per_s=10 << 20, latency_us=0.0)
+    tasks = {"box/r": "sleep 1 | read_file /g 100 0"} | {f"busy{k}": BUSY for k in range(3)}
+    w = world(disk=slow, cpus=4, files={"/f": 1, "/g": 100}, cgroups={"box": {}}, tasks=tasks).at(1)
+    before = [some_ms(w, PSI_IO, level) for level in (PSI_SOME, PSI_FULL)]
+    w.at(3)
+    for level in (PSI_SOME, PSI_FULL):
+        assert some_ms(w, PSI_IO, level) - before[level] == pytest.approx(500, abs=30)
+        assert int(w.cg("box")["psi_total_ns"][PSI_IO][level]) / MS == pytest.approx(2000, abs=100)
 
 
 def test_the_load_average_counts_who_runs_or_waits() -> None:

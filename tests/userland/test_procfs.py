@@ -63,15 +63,17 @@ def test_uptime_counts_hundredths_and_idle_of_all_cpus() -> None:
 
 
 def test_stat_has_the_kernel_s_lines_and_cpu_lines_that_sum_to_the_first() -> None:
-    cpu_ns = [n * 10**7 for n in (84_203, 3124, 25_842, 348_340, 1473, 0, 1200, 665)]
-    lines = procfs.stat(cpu_ns, 2, 1_700_000_000, 30_958, 4, 2).splitlines()
+    ticks = (84_203, 3124, 25_842, 348_340, 1473, 0, 1200, 665)
+    cpu_ns = [[n // 3 * 10**7 for n in ticks], [(n - n // 3) * 10**7 for n in ticks]]
+    lines = procfs.stat(cpu_ns, 1_700_000_000, 30_958, 4, 2).splitlines()
     assert lines[0] == "cpu  84203 3124 25842 348340 1473 0 1200 665 0 0"
     assert [line.split()[0] for line in lines] == [
         *("cpu", "cpu0", "cpu1", "intr", "ctxt", "btime", "processes", "procs_running", "procs_blocked", "softirq")
     ]
     per_cpu = [list(map(int, line.split()[1:])) for line in lines[1:3]]
     total = list(map(int, lines[0].split()[1:]))
-    assert all(whole - 1 <= sum(parts) <= whole for whole, parts in zip(total, zip(*per_cpu)))  # a tick may be cut per CPU
+    assert total == [sum(parts) for parts in zip(*per_cpu)]
+    assert per_cpu[0][0] == 84_203 // 3
     assert lines[5:9] == ["btime 1700000000", "processes 30958", "procs_running 4", "procs_blocked 2"]
 
 

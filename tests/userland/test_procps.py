@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from fleetsim.linux.mm_types import CPU_IDLE
 from fleetsim.linux.vmstat_names import MEMINFO_FIELDS, VMSTAT_FIELDS
 from fleetsim.userland import procfs
 
@@ -42,8 +43,8 @@ def proc(tmp_path_factory: pytest.TempPathFactory) -> Path:
     files = {
         "meminfo": procfs.meminfo([MEMINFO.get(field, 0) for field in MEMINFO_FIELDS]),
         "vmstat": procfs.vmstat([VMSTAT.get(field, 0) for field in VMSTAT_FIELDS]),
-        "stat": procfs.stat(cpu_ns, 2, BOOT_UNIX_S, 30_958, 3, 2),
-        "uptime": procfs.uptime(2332 * 10**9, cpu_ns[procfs.CPU_IDLE]),
+        "stat": procfs.stat([[ns // 2 for ns in cpu_ns], [ns - ns // 2 for ns in cpu_ns]], BOOT_UNIX_S, 30_958, 3, 2),
+        "uptime": procfs.uptime(2332 * 10**9, cpu_ns[CPU_IDLE]),
         "loadavg": procfs.loadavg([3051, 5754, 4464], 3, 201, 30_958),
         "cpuinfo": procfs.cpuinfo(2),
         "version": procfs.VERSION,

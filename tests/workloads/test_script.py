@@ -57,3 +57,17 @@ def test_two_tasks_share_one_processor_evenly() -> None:
     w = world(1024, cpus=1, tasks=dict.fromkeys(("a", "b"), "mmap_anon A 300 | touch A 300 0 | sleep 100")).at(0.3)
     assert w.progress_mib("a") + w.progress_mib("b") == pytest.approx(0.3 / 3.4e-6 / 256, rel=0.05)
     assert w.progress_mib("a") == pytest.approx(w.progress_mib("b"), rel=0.02)
+
+
+def test_a_probe_takes_address_space_until_it_is_refused_and_gives_it_back_at_its_end() -> None:
+    """Mode 0 refuses no piece that fits the machine alone; mode 2 grants what the commit limit leaves (T-6.2, e15_overcommit)."""
+    for mode, least, most in ((0, 1000, 1000), (2, 90, 130)):
+        w = world(256, tasks={"p": "overcommit_probe 10 1000 | sleep 2"}, sysctl={"vm.overcommit_memory": mode})
+        before = int(w.row["committed"])
+        w.at(1)
+        got = int(w.progress_mib("p"))
+        assert least <= got <= most
+        assert int(w.task("p")["total_vm"]) > got * 256
+        assert int(w.row["committed"]) >= before + got * 256
+        assert int(w.task("p")["rss_anon"]) < 256
+        assert int(w.at(5).row["committed"]) == before

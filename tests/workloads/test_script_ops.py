@@ -28,6 +28,8 @@ TRUTH = Path(__file__).resolve().parent.parent / "ground_truth"
         ("mmap_file M /f", vm.OP_MMAP_FILE, 0, 0, 0),
         ("free A munmap", vm.OP_MUNMAP, 0, 0, 0),
         ("free A dontneed all", vm.OP_DONTNEED, 0, 0, 0),
+        ("overcommit_probe 64 60000", vm.OP_PROBE, 60_000 * 256, 0, 0),
+        ("overcommit_probe", vm.OP_PROBE, 100_000 * 256, 0, 0),
         ("sleep 1.5", vm.OP_SLEEP, 0, 0, 1.5),
         ("until 30", vm.OP_UNTIL, 0, 0, 30),
     ],

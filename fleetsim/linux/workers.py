@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rows of those who work: a reclaim's scan control, kswapd, a CPU. Declared here, placed in a host's record by `mm_types.py`."""
+
+from __future__ import annotations
+
+import numpy as np
+
+SCAN_CONTROL = np.dtype(
+    [
+        ("kind", "i8"),  # BY_KSWAPD, BY_DIRECT or BY_MEMCG
+        ("target", "i8"),  # cgroup whose subtree is reclaimed; 0 is the whole host
+        ("priority", "i8"),
+        ("wanted", "i8"),  # nr_to_reclaim
+        ("scanned", "i8"),  # at this priority
+        ("reclaimed", "i8"),
+        ("sent", "i8"),  # pages whose write-out this reclaim started: as good as reclaimed once they are written
+        ("may_deactivate", "i8", (2,)),  # anon, file: decided once per pass
+        ("force_deactivate", "i8"),
+        ("skipped_deactivate", "i8"),
+        ("low_reclaim", "i8"),  # memcg_low_reclaim: ignore memory.low
+        ("low_skipped", "i8"),
+        ("cache_trim_mode", "i8"),
+        ("file_is_tiny", "i8"),
+        ("nr", "i8", (4,)),  # pages still to scan, by list
+        ("goal", "i8", (4,)),  # … as get_scan_count wanted it
+        ("lruvec_reclaimed", "i8"),  # kswapd: of the lruvec whose turn it is
+        ("spent_ns", "i8"),  # processor time of the work done
+    ]
+)
+"""mm/vmscan.c struct scan_control, with what prepare_scan_count decides."""
+
+KSWAPD = np.dtype(
+    [
+        ("state", "i8"),
+        ("next_ns", "i8"),  # when its next slice of work, or the end of its nap, is due
+        ("cursor", "i8"),  # next lruvec of the pass under way, −1: a new pass begins
+        ("midway", "i8"),  # 1: the lruvec at the cursor has had a part of its turn
+        ("pass_reclaimed", "i8"),  # sc.reclaimed when the pass began
+        ("failures", "i8"),  # kswapd_failures
+    ]
+)
+
+CPU = np.dtype(
+    [
+        ("free_ns", "i8"),  # when it has done what it was given
+        ("io_until_ns", "i8"),  # until then somebody who ran here last waits for I/O
+        ("user_ns", "i8"),  # booked so far, with what it was given last …
+        ("system_ns", "i8"),
+        ("iowait_ns", "i8"),
+        ("last_system_ns", "i8"),  # … which ends with this much system time
+        ("holder", "i8"),  # who has it until free_ns: HELD_BY_THREAD, HELD_BY_KSWAPD, or HELD_BY_EXIT + task row
+    ]
+)
+"""kernel/sched/sched.h struct rq, as far as /proc/stat shows it."""
