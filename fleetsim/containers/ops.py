@@ -29,6 +29,12 @@ _KINDS: dict[str, tuple[re.Pattern[str], str]] = {
     "OVER": (re.compile(r"over"), "over"),
     "WRAP": (re.compile(r"wrap=[0-9]{1,9}(\.[0-9]{1,6})?"), "wrap=MIB"),
     "FSYNC": (re.compile(r"fsync"), "fsync"),
+    "BLOCKS": (re.compile(r"[0-9]{1,9}"), "a number of blocks"),
+    "BYTES": (re.compile(r"[0-9]{1,9}(-[0-9]{1,9})?"), "a size in bytes or a range of sizes such as 64-160"),
+    "FREED": (
+        re.compile(rf"all|keep_every:[1-9][0-9]{{0,8}}|(first|last|random):{_FRACTION}"),
+        "all, keep_every:K, first:F, last:F or random:F",
+    ),
     "ALL": (re.compile(r"all"), "all"),
 }
 
@@ -43,6 +49,9 @@ OPS: dict[str, str] = {
     "write_file": "PATH MIB RATE OVER? WRAP? FSYNC?",
     "unlink": "PATH",
     "free": "ID HOW ALL?",
+    "malloc": "BLOCKS BYTES RATE?",
+    "mfree": "FREED",
+    "mtrim": "",
     "sleep": "SECONDS",
     "until": "SECONDS",
     "exit": "CODE",
@@ -57,7 +66,7 @@ def check_op(op: str) -> None:
         near = difflib.get_close_matches(name, OPS, 1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise ValueError(f"{op!r} is not an op; {hint}known ops are {', '.join(OPS)}")
-    form = f"{name} {OPS[name]}"
+    form = f"{name} {OPS[name]}".strip()
     rest = list(words)
     for slot in OPS[name].split():
         pattern, right = _KINDS[slot.rstrip("?")]
@@ -79,4 +88,6 @@ def files_read(ops: list[str]) -> tuple[str, ...]:
 
 
 def areas_mapped(ops: tuple[str, ...]) -> int:
-    return sum(op.split()[0] in ("mmap_anon", "mmap_file", "shm") for op in ops)
+    verbs = [op.split()[0] for op in ops]
+    heap = 3 if "malloc" in verbs else 0  # the heap, its mapped chunks, the table of pointers
+    return heap + sum(verb in ("mmap_anon", "mmap_file", "shm") for verb in verbs)

@@ -10,13 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from fleetsim.allocators.glibc_laws import chunk_size, mapped_pages, mean_chunk_q
+from fleetsim.allocators.tables import NR_HEAPS
 from fleetsim.containers.ops import areas_mapped
 from fleetsim.host.spec import Command, HostSpec, TaskSpec
 from fleetsim.linux.fs_types import NR_FILES
-from fleetsim.linux.mm_types import NR_AREAS, NR_CGROUPS, NR_COHORTS, NR_GROUPS, NR_TASKS, NR_THREADS, SYSCTL_NAMES, UNIFORM
+from fleetsim.linux.mm_types import NR_AREAS, NR_CGROUPS, NR_COHORTS, NR_GROUPS, NR_TASKS, NR_THREADS, ORDERED, SYSCTL_NAMES, UNIFORM
 from fleetsim.linux.vma import cohorts_for
-from fleetsim.workloads.script import NR_OPS, OP_MMAP_ANON, OP_MMAP_FILE, OP_READ_FILE, OP_SHM, OP_WRITE_FILE
-from fleetsim.workloads.script_ops import parse_script
+from fleetsim.workloads.script import NR_OPS, OP_MALLOC, OP_MMAP_ANON, OP_MMAP_FILE, OP_READ_FILE, OP_SHM, OP_WRITE_FILE
+from fleetsim.workloads.script_malloc import POINTER_BYTES
+from fleetsim.workloads.script_ops import ParsedOp, parse_script
 
 PAGE = 4096
 
@@ -42,6 +45,7 @@ def too_much(spec: HostSpec, commands: Iterable[Command]) -> str | None:
         ("threads", len(scripts), NR_THREADS),
         ("files", len(spec.files), NR_FILES),
         ("memory areas", sum(areas_mapped(ops) for ops in scripts), NR_AREAS),
+        ("heaps (processes and threads with malloc)", sum(any(op.split()[0] == "malloc" for op in ops) for ops in scripts), NR_HEAPS),
         ("ops", sum(len(ops) for ops in scripts), NR_OPS),
     )
     for what, count, capacity in wanted:
@@ -60,6 +64,10 @@ def page_groups(spec: HostSpec, scripts: Iterable[Sequence[str]]) -> tuple[int, 
                 wanted[number, place] = (op.pages, op.pattern, op.hot_share)
             elif op.code == OP_WRITE_FILE:
                 wanted[op.path] = (op.wrap_pages or op.pages, op.pattern, 0.0)
+            elif op.code == OP_MALLOC:
+                for part, pages in enumerate(heap_pages(op)):
+                    before = wanted.get((number, "heap", part), (0, ORDERED, 0.0))[0]
+                    wanted[number, "heap", part] = (min(total, before + pages), ORDERED, 0.0)
             elif op.code in (OP_READ_FILE, OP_MMAP_FILE) and op.path in spec.files:
                 wanted[op.path] = (max(1, spec.files[op.path] // PAGE), op.pattern, op.hot_share)
     groups = cohorts = 0
@@ -68,6 +76,13 @@ def page_groups(spec: HostSpec, scripts: Iterable[Sequence[str]]) -> tuple[int, 
         groups += parts
         cohorts += parts * cohorts_for(total, pages, kind)
     return groups, cohorts
+
+
+def heap_pages(op: ParsedOp) -> tuple[int, int, int]:
+    """Pages of heap, of mapped chunks and of the table of pointers that a malloc op may take."""
+    least, most = op.sizes
+    heap = op.time_ns * int(mean_chunk_q(least, most)) // (1024 * PAGE) + 64
+    return heap, op.time_ns * int(mapped_pages(chunk_size(most))) + 1, op.time_ns * POINTER_BYTES // PAGE + 1
 
 
 def without_effect(hosts: Iterable[HostSpec], commands: Iterable[Command]) -> list[str]:

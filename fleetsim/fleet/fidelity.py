@@ -111,7 +111,7 @@ def task_columns(row: Any, name: str, t: int) -> dict[str, object]:
         return {}
     alive = state in (mm.TASK_RUNNING, mm.TASK_EXITING)
     columns: dict[str, object] = {at + "pid": int(task["pid"]), at + "alive": int(alive), at + "op": int(program["op"])}
-    columns[at + "progress_bytes"] = int(program["progress"]) * PAGE
+    columns[at + "progress_bytes"] = int(program["progress"]) * PAGE + int(program["progress_bytes"])
     if not alive:
         return columns
     total = int(row["totalram"] + row["swap_total"])

@@ -11,6 +11,8 @@
 - from the recordings' event times (a process's first op begins 1.8 ms after its start): starting a program;
 - new pages of shared memory: the system time of e11 (490 ms for 89,600 faults), the unpaced write of e00 (119.2 ms for 25,600);
 - fork: e00 and e10 (10.4 ms for 76,800 mapped pages, 12.2 ms for 89,600), what a fork costs without pages being an estimate;
+- from e20_malloc's event times: malloc() and free() (240,000 to 750,000 calls in one go, 186 to 209 ns each), a madvise call (65.7 ms
+  for 10,000 calls and 20,700 pages, 39 ms for 1,500 and 25,000);
 - estimates, not measured by themselves: swap-in, a fault that only maps, a system call.
 `server` is bare metal of about 2020: kernel-laws §10.5, rows tagged [D] and [M] where there is one, else an estimate.
 `lab-tcg` is `lab` times one factor, for recordings made with a real clock: the median, over the six repeats of e02, e03 and
@@ -23,6 +25,7 @@ from __future__ import annotations
 FAULT_ANON, ACCESS, COW, READ_CACHED, READ_MISS, SCAN, RECLAIM, SWAP_OUT, SWAP_IN, EXIT, FAULT_MINOR, SYSCALL, TICK, START = range(14)
 FAULT_SHMEM, SHMEM_WRITE, FORK_PAGE, FORK = range(14, 18)
 REFILL, VISIT = 18, 19
+MALLOC, MADVISE = 20, 21
 
 OPERATIONS: dict[str, tuple[int, int, int]] = {
     # operation: (position, lab ns, server ns)                                   per page unless said
@@ -45,6 +48,8 @@ OPERATIONS: dict[str, tuple[int, int, int]] = {
     "write() of a new page of a tmpfs file": (SHMEM_WRITE, 4_656, 1_000),
     "fork copies the entry of a mapped page": (FORK_PAGE, 134, 35),
     "fork of a small program, per process": (FORK, 200_000, 60_000),
+    "malloc() or free(), user time": (MALLOC, 190, 40),
+    "brk, mmap, munmap or madvise, per call": (MADVISE, 4_000, 1_000),
     "timer tick, HZ=250, per tick": (TICK, 4_000_000, 4_000_000),
 }
 

@@ -12,6 +12,7 @@ from fleetsim.host.spec import TaskSpec
 from fleetsim.linux import mm_types as mm
 from fleetsim.linux.fs_types import NR_FILES
 from fleetsim.workloads.script import NR_HANDLES, NR_OPS, OP_MMAP_FILE, OP_NOTHING, OP_UNLINK, OP_WRITE_FILE
+from fleetsim.workloads.script_malloc import SIZE_MAX
 from fleetsim.workloads.script_ops import ParsedOp, Script, hot_q, parse_script, quantum_ns
 
 
@@ -99,6 +100,10 @@ def write_ops(row: Any, names: Names, task: str, script: Script, first: int) -> 
         op["pages"], op["time_ns"] = parsed.pages, parsed.time_ns
         op["ns_per_quantum"] = quantum_ns(parsed.rate)
         op["hot_pages"], op["hot_q"] = parsed.chunk or int(parsed.pages * parsed.hot_share), hot_q(parsed)
+        if parsed.sizes[1] > 0:
+            op["hot_q"] = parsed.sizes[1] * SIZE_MAX + parsed.sizes[0]
+        if parsed.fraction > 0:
+            op["hot_q"] = round(parsed.fraction * 1_000_000_000)
         op["handle"] = handle_of(row, names, task, parsed.area) if parsed.area else -1
         op["file"] = file_of(row, names, parsed) if parsed.path else -1
         if parsed.wrap_pages:

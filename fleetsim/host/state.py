@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from fleetsim.allocators.tables import ALLOCATOR_FIELDS
 from fleetsim.linux.mm_types import KERNEL_FIELDS, NR_THREADS
 from fleetsim.workloads.script import PROGRAM, SCRIPT_FIELDS
 
@@ -16,6 +17,7 @@ HOST = np.dtype(
         *KERNEL_FIELDS,
         ("programs", PROGRAM, (NR_THREADS,)),  # one per thread
         *SCRIPT_FIELDS,
+        *ALLOCATOR_FIELDS,
         ("slow_next_ns", "i8"),  # when progress is next compared with pace (impact.py)
         ("slow_seen", "i8", (NR_THREADS, 2)),  # progress and due at the last comparison
         ("slow_open", "i8", (NR_THREADS,)),  # 1: an impact "slow" is open

@@ -248,42 +248,56 @@ def mmap_anon(row, t, pages, kind, hot_pages, accounted):
 
 
 @law
-def zap_group(row, g, budget):
-    """Give back up to `budget` pages of a group: resident ones first, then swap slots.
+def zap_cohort(row, i, budget):
+    """Give back up to `budget` pages of an anonymous cohort: resident ones first, then swap slots.
 
     returns  int64  pages and slots given back
 
     Source: mm/memory.c zap_pte_range, free_swap_and_cache.
     """
-    group = row["groups"][g]
+    cohort = row["cohorts"][i]
+    group = row["groups"][cohort["group"]]
     task = row["tasks"][group["task"]]
     left = budget
+    if left > 0 and cohort["nr"] > 0:
+        n = min(left, cohort["nr"])
+        cached = min(n, cohort["wb"])
+        give_back(row, cohort, n)
+        cohort["nr"] -= n
+        cohort["wb"] -= cached
+        account(row, cohort["cg"], cohort["list"], -n)
+        group["resident"] -= n
+        row["swap_cache"] -= cached
+        release_slots(row, cohort["cg"], cached)
+        task["swapents"] -= cached
+        task["rss_anon"] -= n - cached
+        add_anon(row, cohort["cg"], cached - n)
+        charge(row, cohort["cg"], -n)
+        left -= n
+        if cohort["nr"] == 0:
+            list_del(row, i)
+    if left > 0 and cohort["swapped"] > 0:
+        n = min(left, cohort["swapped"])
+        cohort["swapped"] -= n
+        group["swapped"] -= n
+        task["swapents"] -= n
+        release_slots(row, task["cg"], n)
+        left -= n
+    return budget - left
+
+
+@law
+def zap_group(row, g, budget):
+    """Give back up to `budget` pages of a group, slice by slice.
+
+    returns  int64  pages and slots given back
+
+    Source: mm/memory.c zap_pte_range.
+    """
+    group = row["groups"][g]
+    left = budget
     for k in range(group["cohorts"]):
-        cohort = row["cohorts"][group["first"] + k]
-        if left > 0 and cohort["nr"] > 0:
-            n = min(left, cohort["nr"])
-            cached = min(n, cohort["wb"])
-            give_back(row, cohort, n)
-            cohort["nr"] -= n
-            cohort["wb"] -= cached
-            account(row, cohort["cg"], cohort["list"], -n)
-            group["resident"] -= n
-            row["swap_cache"] -= cached
-            release_slots(row, cohort["cg"], cached)
-            task["swapents"] -= cached
-            task["rss_anon"] -= n - cached
-            add_anon(row, cohort["cg"], cached - n)
-            charge(row, cohort["cg"], -n)
-            left -= n
-            if cohort["nr"] == 0:
-                list_del(row, group["first"] + k)
-        if left > 0 and cohort["swapped"] > 0:
-            n = min(left, cohort["swapped"])
-            cohort["swapped"] -= n
-            group["swapped"] -= n
-            task["swapents"] -= n
-            release_slots(row, task["cg"], n)
-            left -= n
+        left -= zap_cohort(row, group["first"] + k, left)
     return budget - left
 
 

@@ -32,6 +32,7 @@ from fleetsim.linux.syscalls import (
     write_file,
     zap_pages,
 )
+from fleetsim.workloads.script_malloc import heap_step
 
 NR_OPS = 320
 NR_HANDLES = 128
@@ -55,9 +56,13 @@ QUIET_TICKS = 5
     OP_WRITE_FILE,
     OP_UNLINK,
     OP_PROBE,
-) = range(15)
+    OP_MALLOC,
+    OP_MFREE,
+    OP_MTRIM,
+) = range(18)
 
 PACED = (OP_TOUCH, OP_ACCESS, OP_READ_FILE, OP_WRITE_FILE)
+ON_A_HEAP = (OP_MALLOC, OP_MFREE, OP_MTRIM)
 
 OP = np.dtype(
     [
@@ -72,7 +77,7 @@ OP = np.dtype(
         ("ns_per_quantum", "i8"),  # 0: unpaced
         ("time_ns", "i8"),  # duration (sleep, for=), instant (until), or exit code
         ("hot_pages", "i4"),  # write_file: back to the begin after that many (wrap); overcommit_probe: pages of one try
-        ("hot_q", "i8"),
+        ("hot_q", "i8"),  # malloc: the sizes asked for; mfree: a fraction
     ]
 )
 
@@ -90,6 +95,7 @@ PROGRAM = np.dtype(
         ("deadline_ns", "i8"),
         ("end_ns", "i8"),  # for=
         ("progress", "i8"),  # pages done by all ops
+        ("progress_bytes", "i8"),  # … and what is left over of a page, by ops that count bytes
         ("due", "i8"),  # pages that the paces of earlier ops asked for
         ("begun_ns", "i8"),  # when the op under way began
         ("once", "i8"),  # 1: an extra thread: when its ops are done the task goes on
@@ -153,6 +159,7 @@ def begin_program(row, th):
     program["fresh_op"] = 1
     program["quantum"] = 0
     program["progress"] = 0
+    program["progress_bytes"] = 0
     program["due"] = 0
     for i in range(program["first"], program["first"] + program["ops"]):
         op = row["ops"][i]
@@ -176,7 +183,7 @@ def begin_op(row, program, op):
     if op["code"] == OP_ACCESS and row["handles"][op["handle"]] >= 0:
         program["fresh"] = 1 if row["areas"][row["handles"][op["handle"]]]["touched"] == 0 else 0
     program["quantum"] = 0
-    paced = op["code"] in PACED
+    paced = op["code"] in PACED or op["code"] == OP_MALLOC
     late = op["ns_per_quantum"] * (quantum_pages(row, op, 1) // QUANTUM_PAGES - 1) // 2 if paced else 0
     program["deadline_ns"] = row["now_ns"] + late
     program["begun_ns"] = row["now_ns"]
@@ -336,6 +343,9 @@ def step(row, th):
     code = op["code"]
     if code in PACED:
         work(row, th, program, op)
+    elif code in ON_A_HEAP:
+        if heap_step(row, th, program, op, OP_MALLOC, quantum_pages(row, op, 1) // QUANTUM_PAGES):
+            next_op(row, program)
     elif code in (OP_SLEEP, OP_UNTIL):
         wake = program["end_ns"] if code == OP_SLEEP else op["time_ns"]
         if row["now_ns"] >= wake:

@@ -4,6 +4,7 @@
     mmap_anon ID MiB [thp|nothp|noreserve]     touch ID MiB rate        rewrite|read ID MiB rate seq|random|hot:F:P [for=s]
     shm ID MiB        write_file PATH MiB rate [over] [wrap=MiB] [fsync]        unlink PATH
     read_file PATH MiB rate [rand] [for=s]     mmap_file ID PATH        free ID munmap | free ID dontneed all
+    malloc N a-b rate                          mfree keep_every:k|first:f|last:f|random:f|all            mtrim
     overcommit_probe [MiB [most MiB]]          sleep s                  until t                  exit code
 
 Rates are MiB/s, 0 is unpaced; `rewrite|read|read_file … 0` never ends. How an area is accessed is decided when it is
@@ -21,17 +22,33 @@ from fleetsim.errors import BadInput
 from fleetsim.law import ONE_Q
 from fleetsim.linux.syscalls import ORDERED, UNIFORM
 from fleetsim.workloads import script as vm
+from fleetsim.workloads.script_malloc import FREE_ALL, FREE_FIRST, FREE_KEEP_EVERY, FREE_LAST, FREE_RANDOM
 
 PAGES_PER_MIB = 256
 NS_PER_S = 1_000_000_000
 
-UNSUPPORTED = frozenset(("hugetlb mlock madvise fork_hold malloc mfree mtrim stat_missing stat_files mkfiles pipes sysw").split())
+UNSUPPORTED = frozenset(("hugetlb mlock madvise fork_hold stat_missing stat_files mkfiles pipes sysw").split())
 """Ops of the recordings' language that the simulated kernel has no law for yet."""
 
-LEAST = {"mmap_anon": 2, "touch": 3, "rewrite": 4, "read": 4, "read_file": 3, "write_file": 3, "mmap_file": 2, "shm": 2, "free": 2}
+LEAST = {
+    "mmap_anon": 2,
+    "touch": 3,
+    "rewrite": 4,
+    "read": 4,
+    "read_file": 3,
+    "write_file": 3,
+    "mmap_file": 2,
+    "shm": 2,
+    "free": 2,
+    "malloc": 2,
+    "mtrim": 0,
+    "overcommit_probe": 0,
+}
 """Arguments an op takes at least; one where nothing is said."""
 
-KNOWN = frozenset("mmap_anon shm touch rewrite read read_file write_file mmap_file unlink free overcommit_probe sleep until exit".split())
+KNOWN = frozenset(
+    "mmap_anon shm touch rewrite read read_file write_file mmap_file unlink free malloc mfree mtrim overcommit_probe sleep until exit".split()
+)
 
 
 @dataclass
@@ -47,6 +64,8 @@ class ParsedOp:
     hot_share: float = 0.0
     hot_probability: float = 0.0
     chunk: int = 0  # overcommit_probe: pages of one try
+    sizes: tuple[int, int] = (0, 0)
+    fraction: float = 0.0
     time_ns: int = 0
     accounted: bool = True
     wrap_pages: int = 0
@@ -116,6 +135,33 @@ def parse_write(words: Sequence[str], op: ParsedOp) -> None:
             raise BadInput(f"op {op.text!r}: unknown word {word!r}; write_file takes over, wrap=MiB and fsync")
 
 
+def parse_malloc(verb: str, args: Sequence[str], op: ParsedOp) -> None:
+    """malloc N a-b [rate] | mfree keep_every:k|first:f|last:f|random:f|all | mtrim"""
+    op.code = {"malloc": vm.OP_MALLOC, "mfree": vm.OP_MFREE, "mtrim": vm.OP_MTRIM}[verb]
+    if verb == "malloc":
+        least, _, most = args[1].partition("-")
+        op.sizes = int(number(least, op.text, "the size")), int(number(most or least, op.text, "the size"))
+        if not 1 <= op.sizes[0] <= op.sizes[1] < 1 << 30:
+            raise BadInput(f"op {op.text!r}: sizes are a-b in bytes, from 1 up to 1 GiB, the smaller one first")
+        op.time_ns = int(number(args[0], op.text, "the number of blocks"))
+        op.rate = number(args[2], op.text, "the rate") if len(args) > 2 else 0.0
+        op.pages = max(1, op.time_ns * sum(op.sizes) // 2 >> 12)
+    elif verb == "mfree":
+        how, _, value = args[0].partition(":")
+        kinds = {"all": FREE_ALL, "keep_every": FREE_KEEP_EVERY, "first": FREE_FIRST, "last": FREE_LAST, "random": FREE_RANDOM}
+        if how not in kinds or (how == "all") == bool(value):
+            raise BadInput(f"op {op.text!r}: mfree takes keep_every:k, first:f, last:f, random:f or all")
+        op.pattern = kinds[how]
+        amount = number(value, op.text, "the amount") if value else 1.0
+        if how == "keep_every":
+            op.pages = int(amount)
+            if op.pages < 1:
+                raise BadInput(f"op {op.text!r}: keep_every:k keeps every k-th block, k from 1")
+        elif amount > 1:
+            raise BadInput(f"op {op.text!r}: {how}:f takes a fraction from 0 to 1")
+        op.fraction = amount
+
+
 def parse_op(text: str) -> ParsedOp:
     """One op string (BadInput with the op and what would be right)."""
     words = text.split()
@@ -128,7 +174,8 @@ def parse_op(text: str) -> ParsedOp:
         return op
     if verb not in KNOWN:
         raise BadInput(f"unknown op {verb!r} in {text!r}; known are: {', '.join(sorted(KNOWN | UNSUPPORTED))}")
-    least = 0 if verb == "overcommit_probe" else LEAST.get(verb, 1)
+    least = LEAST.get(verb, 1)
+
     if len(args) < least:
         raise BadInput(f"op {text!r}: {verb} takes at least {least} arguments")
     if verb == "mmap_anon":
@@ -156,12 +203,8 @@ def parse_op(text: str) -> ParsedOp:
     elif verb == "mmap_file":
         op.code, op.area, op.path = vm.OP_MMAP_FILE, args[0], args[1]
         parse_tail(args[2:], op)
-    elif verb == "overcommit_probe":
-        op.code = vm.OP_PROBE
-        op.chunk = pages_of(args[0] if args else "64", text)
-        op.pages = pages_of(args[1] if len(args) > 1 else "100000", text)
-        if op.chunk == 0:
-            raise BadInput(f"op {text!r}: it must try for at least one page at a time, 0.00390625 MiB")
+    elif verb in ("malloc", "mfree", "mtrim"):
+        parse_malloc(verb, args, op)
     elif verb == "free":
         op.area = args[0]
         whole = args[1] == "munmap" or args[1:3] == ["dontneed", "all"]

@@ -27,6 +27,7 @@ from fleetsim.linux import mm_types as mm
 from fleetsim.linux.check import violations
 from fleetsim.linux.per_cpu_pages import nr_pcp
 from fleetsim.linux.vmstat import MEMINFO_COUNTS, MEMINFO_FIELDS, VMSTAT_FIELDS, meminfo, vmstat
+from tests.allocators.heaps import heap_violations
 
 MIB = 1 << 20
 PAGES = 256  # of 4 KiB in a MiB
@@ -60,7 +61,7 @@ class World:
 
     def at(self, seconds: float) -> World:
         self.shard.advance(0, round(seconds * mm.NS_PER_S))
-        found = violations(self.row)
+        found = violations(self.row) + heap_violations(self.row)
         assert not found, found
         return self
 
