@@ -47,7 +47,9 @@ LEAST = {
 """Arguments an op takes at least; one where nothing is said."""
 
 KNOWN = frozenset(
-    "mmap_anon shm touch rewrite read read_file write_file mmap_file unlink free malloc mfree mtrim overcommit_probe sleep until exit".split()
+    (
+        "mmap_anon shm touch rewrite read read_file write_file mmap_file unlink free malloc mfree mtrim overcommit_probe sleep until exit"
+    ).split()
 )
 
 
@@ -175,7 +177,6 @@ def parse_op(text: str) -> ParsedOp:
     if verb not in KNOWN:
         raise BadInput(f"unknown op {verb!r} in {text!r}; known are: {', '.join(sorted(KNOWN | UNSUPPORTED))}")
     least = LEAST.get(verb, 1)
-
     if len(args) < least:
         raise BadInput(f"op {text!r}: {verb} takes at least {least} arguments")
     if verb == "mmap_anon":
@@ -203,6 +204,12 @@ def parse_op(text: str) -> ParsedOp:
     elif verb == "mmap_file":
         op.code, op.area, op.path = vm.OP_MMAP_FILE, args[0], args[1]
         parse_tail(args[2:], op)
+    elif verb == "overcommit_probe":
+        op.code = vm.OP_PROBE
+        op.chunk = pages_of(args[0] if args else "64", text)
+        op.pages = pages_of(args[1] if len(args) > 1 else "100000", text)
+        if op.chunk == 0:
+            raise BadInput(f"op {text!r}: it must try for at least one page at a time, 0.00390625 MiB")
     elif verb in ("malloc", "mfree", "mtrim"):
         parse_malloc(verb, args, op)
     elif verb == "free":
