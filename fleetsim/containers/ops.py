@@ -52,6 +52,7 @@ OPS: dict[str, str] = {
     "malloc": "BLOCKS BYTES RATE?",
     "mfree": "FREED",
     "mtrim": "",
+    "overcommit_probe": "MIB? MIB?",
     "sleep": "SECONDS",
     "until": "SECONDS",
     "exit": "CODE",
