@@ -19,10 +19,12 @@ import numpy as np
 from fleetsim.errors import BadInput
 from fleetsim.fleet.fidelity_score import Score, score
 from fleetsim.fleet.recording import Experiment, read_experiment, write_trace
+from fleetsim.hardware.disk import REQUEST_PAGES, busy_ms
 from fleetsim.host.shard import Shard
 from fleetsim.linux import mm_types as mm
 from fleetsim.linux.oom_badness import OOM_INELIGIBLE, proc_oom_score
 from fleetsim.linux.oom_kill import task_points
+from fleetsim.linux.page_writeback import swap_writeback
 from fleetsim.linux.psi_laws import avg_hundredths
 from fleetsim.linux.vmstat import MEMINFO_COUNTS, MEMINFO_FIELDS, VMSTAT_FIELDS, meminfo, vmstat
 
@@ -74,9 +76,28 @@ def host_columns(row: Any) -> dict[str, object]:
             columns[f"buddy.{name}.{order}"] = blocks
         columns |= {f"zone.{name}.free": int(zone["free"]), f"zone.{name}.managed": int(zone["managed"])}
         columns |= {f"zone.{name}.{mark}": int(zone["wmark"][i]) for i, mark in enumerate(("min", "low", "high"))}
+    file_pages, swap_pages, now_ns = int(row["nr_writeback"]), int(swap_writeback(row)), int(row["now_ns"])
+    columns |= disk_columns("data", row["disk"][0], now_ns, file_pages + (0 if row["swap_disk"] else swap_pages))
+    if row["swap_disk"]:
+        columns |= disk_columns("swap", row["disk"][1], now_ns, swap_pages)
     columns["loadavg.1"] = f"{int(row['loadavg'][0]) / 2048:.2f}"
     for i, name in ((mm.CPU_USER, "user"), (mm.CPU_SYSTEM, "system"), (mm.CPU_IDLE, "idle"), (mm.CPU_IOWAIT, "iowait")):
         columns[f"cpu.{name}_ticks"] = int(row["cpu_ns"][i]) // TICK_NS
+    return columns
+
+
+def disk_columns(name: str, disk: Any, now_ns: int, in_flight: int) -> dict[str, object]:
+    """What /proc/diskstats says of one device: requests and sectors once they are done (here: up to what is queued now)."""
+    at = f"disk.{name}."
+    columns: dict[str, object] = {}
+    for k, (word, one) in enumerate((("reads", "read"), ("writes", "write"))):
+        waiting = in_flight if word == "writes" else 0
+        columns[f"{at}{word}"] = int(disk["requests"][k]) - -(-waiting // REQUEST_PAGES)
+        columns[f"{at}{one}_sectors"] = (int(disk["pages"][k]) - waiting) * 8
+        columns[f"{at}{one}_ms"] = int(disk["wait_ns"][k]) // mm.NS_PER_MS
+    columns[f"{at}inflight"] = -(-in_flight // REQUEST_PAGES)
+    columns[f"{at}io_ms"] = int(busy_ms(disk, now_ns))
+    columns[f"{at}weighted_ms"] = int(disk["wait_ns"].sum()) // mm.NS_PER_MS
     return columns
 
 
@@ -90,7 +111,7 @@ def cgroup_columns(name: str, group: Any) -> dict[str, object]:
     events = {event: int(group["events"][i]) for event, i in mm.EV.items()}
     columns |= {f"{at}events.{e}": events[e] for e in ("low", "high", "max", "oom", "oom_kill", "oom_group_kill")}
     columns |= {f"{at}swap_events.{e}": events[f"swap_{e}"] for e in ("max", "fail")}
-    for key in ("anon", "file", "shmem", "kernel", "pagetables"):
+    for key in ("anon", "file", "shmem", "kernel", "pagetables", "file_dirty", "file_writeback"):
         columns[f"{at}stat.{key}"] = int(group[key]) * PAGE
     for lru, key in enumerate(STAT_LISTS):
         columns[f"{at}stat.{key}"] = int(group["tree"][lru]) * PAGE

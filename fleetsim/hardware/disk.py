@@ -1,29 +1,59 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A block device: a fixed latency per request and a bandwidth shared by everybody who queues.
+"""A block device: one queue for everybody, with a bandwidth, a latency and maybe a limit of requests per second.
 
-A request waits until the device has moved what was asked of it before, then for its own pages, then for the latency.
-Leaves out: seek order, merging, separate read and write queues.
+A request waits until the device has moved what was asked of it before, then for its own pages, then for the latency. What
+is queued counts as /proc/diskstats counts it: requests and sectors when they are done, and the time the device is busy.
+A device can be slow (`slow_percent`: every time it takes is multiplied) and it can fail (`failing`: the caller gets an error).
+Leaves out: seek order, separate read and write queues, write-back throttling of the block layer, merging of what others queued.
+Source: block/ and Documentation/admin-guide/iostats.rst (Linux 6.1) for what is counted; the times are fleetsim's own model.
 """
 
 from __future__ import annotations
 
 from fleetsim.law import law
 
+REQUEST_PAGES = 320  # max_sectors_kb 1280: the most that one request moves
+READ, WRITE = 0, 1
+
 
 @law
-def submit(disk, now_ns, pages):
+def submit(disk, now_ns, pages, direction):
     """Queue a transfer and say when it is done.
 
-        begin = max(now, free_at) ;  free_at = begin + pages · ns_per_page ;  done = free_at + latency
+        requests = ⌈pages / 320⌉ ;  begin = max(now, free_at)
+        free_at = begin + max(pages · ns_per_page, requests · ns_per_request) ;  done = free_at + latency
 
-    disk      record  a row of `DISK`
-    now_ns    int64   when it is submitted
-    pages     int64   ≥ 0
-    returns   int64   ns, when the data is there
+    disk       record  a row of `DISK`
+    now_ns     int64   when it is submitted
+    pages      int64   ≥ 0
+    direction  int64   READ or WRITE
+    returns    int64   ns, when the data is there
 
     Source: fleetsim's own device model; the latencies are data (kernel-laws §10.5).
     Leaves out: see the module.
     """
+    requests = (pages + REQUEST_PAGES - 1) // REQUEST_PAGES
+    slow = disk["slow_percent"]
     begin = max(now_ns, disk["free_at_ns"])
-    disk["free_at_ns"] = begin + pages * disk["ns_per_page"]
-    return disk["free_at_ns"] + disk["latency_ns"]
+    took = max(pages * disk["ns_per_page"], requests * disk["ns_per_request"])
+    latency = disk["latency_ns"]
+    if slow != 100:
+        took = took * slow // 100
+        latency = latency * slow // 100
+    disk["free_at_ns"] = begin + took
+    done = disk["free_at_ns"] + latency
+    disk["requests"][direction] += requests
+    disk["pages"][direction] += pages
+    disk["wait_ns"][direction] += requests * (done - now_ns)
+    disk["busy_ns"] += done - max(now_ns, min(disk["busy_until_ns"], done))
+    disk["busy_until_ns"] = max(disk["busy_until_ns"], done)
+    return done
+
+
+@law
+def busy_ms(disk, now_ns):
+    """Milliseconds that the device had something to do, up to now (the queue's future is not counted yet).
+
+    Source: block/genhd.c diskstats_show (io_ticks).
+    """
+    return (disk["busy_ns"] - max(0, disk["busy_until_ns"] - now_ns)) // 1_000_000

@@ -11,7 +11,7 @@ from typing import Any
 
 from fleetsim.errors import BadInput
 from fleetsim.hardware.cpu import costs
-from fleetsim.host.programs import Names, add_file, add_task
+from fleetsim.host.programs import Names, add_file, add_task, expect_files
 from fleetsim.host.spec import DiskSpec, HostSpec
 from fleetsim.linux import mm_types as mm
 from fleetsim.linux.free_area import put_merged, take_blocks
@@ -27,8 +27,10 @@ from fleetsim.linux.page_alloc import (
     zone_batchsize,
     zone_pcp_high,
 )
+from fleetsim.linux.page_writeback_laws import DIRTY_POLL_THRESH, INIT_BW
 from fleetsim.linux.per_cpu_pages import OTHERS
 from fleetsim.linux.shmem import SHM_MNT
+from fleetsim.linux.sysctl import SYSCTL_NAMES, counterpart
 
 PAGE = 4096
 DMA_PAGES = 3840  # 16 MiB less what the firmware keeps (kernel-laws §1.1)
@@ -77,6 +79,8 @@ def boot(spec: HostSpec, row: Any, host_key: int, tick_ns: int) -> Names:
     for path, size in spec.files.items():
         add_file(row, names, path, max(1, size // PAGE))
     for task in spec.tasks:
+        expect_files(row, names, task.ops)
+    for task in spec.tasks:
         add_task(row, names, task, started=True)
     row["next_pid"] = 83
     return names
@@ -90,6 +94,11 @@ def clear_tables(row: Any) -> None:
     row["files"]["group"] = -1
     row["handles"] = -1
     row["kswapd"]["next_ns"] = NEVER
+    row["bdi"]["next_ns"] = row["bdi"]["wake_ns"] = NEVER
+    for estimate in ("write_bandwidth", "avg_write_bandwidth", "dirty_ratelimit", "balanced_dirty_ratelimit"):
+        row["bdi"][estimate] = INIT_BW
+    row["journal"]["begun_ns"], row["journal"]["next_ns"] = -1, NEVER
+    row["threads"]["nr_dirtied_pause"] = DIRTY_POLL_THRESH
     row["kswapd"]["cursor"] = -1
     row["psi_next_ns"] = 2 * mm.NS_PER_S
     row["load_next_ns"] = 5 * mm.NS_PER_S
@@ -191,6 +200,7 @@ def set_sysctls(row: Any, spec: HostSpec) -> None:
     sysctl = row["sysctl"]
     sysctl["swappiness"], sysctl["overcommit_ratio"], sysctl["page_cluster"] = 60, 50, 3
     sysctl["dirty_ratio"], sysctl["dirty_background_ratio"], sysctl["watermark_scale_factor"] = 20, 10, 10
+    sysctl["dirty_expire_centisecs"], sysctl["dirty_writeback_centisecs"] = 3_000, 500
     free_kb = sum(int(z["free"]) for z in row["zones"]) * 4
     sysctl["admin_reserve_kbytes"] = min(free_kb // 32, 8_192)
     sysctl["user_reserve_kbytes"] = min(free_kb // 32, 131_072)
@@ -205,9 +215,12 @@ def set_sysctls(row: Any, spec: HostSpec) -> None:
 def set_sysctl(row: Any, name: str, value: int) -> bool:
     """Write one `vm.*` knob; False if this kernel does not simulate it (it exists, but nothing here reads it)."""
     field = name.removeprefix("vm.").replace("-", "_")
-    if field not in mm.SYSCTL_NAMES:
+    if field not in SYSCTL_NAMES:
         return False
     row["sysctl"][field] = value
+    twin = counterpart("vm." + field)
+    if twin and value > 0 and twin.removeprefix("vm.") in SYSCTL_NAMES:
+        row["sysctl"][twin.removeprefix("vm.")] = 0
     if field in ("min_free_kbytes", "watermark_scale_factor"):
         set_watermarks(row)
     return True
@@ -281,6 +294,8 @@ def disks(row: Any, spec: HostSpec) -> None:
     def fill(i: int, disk: DiskSpec) -> None:
         row["disk"][i]["latency_ns"] = int(disk.latency_us * 1000)
         row["disk"][i]["ns_per_page"] = mm.NS_PER_S * PAGE // disk.bytes_per_s
+        row["disk"][i]["ns_per_request"] = mm.NS_PER_S // disk.iops if disk.iops else 0
+        row["disk"][i]["slow_percent"] = 100
 
     fill(0, spec.disk)
     if spec.swap_disk is not None:

@@ -11,7 +11,7 @@ from fleetsim.errors import BadInput
 from fleetsim.host.spec import TaskSpec
 from fleetsim.linux import mm_types as mm
 from fleetsim.linux.fs_types import NR_FILES
-from fleetsim.workloads.script import NR_HANDLES, NR_OPS, OP_MMAP_FILE, OP_NOTHING, OP_UNLINK, OP_WRITE_FILE
+from fleetsim.workloads.script import NR_HANDLES, NR_OPS, OP_MMAP_FILE, OP_UNLINK, OP_WRITE_FILE
 from fleetsim.workloads.script_malloc import SIZE_MAX
 from fleetsim.workloads.script_ops import ParsedOp, Script, hot_q, parse_script, quantum_ns
 
@@ -91,10 +91,6 @@ def add_thread(row: Any, names: Names, task: str, lines: Sequence[str]) -> int:
 def write_ops(row: Any, names: Names, task: str, script: Script, first: int) -> None:
     for i, parsed in enumerate(script.ops):
         op = row["ops"][first + i]
-        if parsed.code in (OP_WRITE_FILE, OP_UNLINK) and mount_of(names, parsed.path) < 0:
-            names.unsupported.setdefault(task, []).append(parsed.text)
-            op["used"], op["code"] = 1, OP_NOTHING
-            continue
         op["used"], op["code"], op["pattern"] = 1, parsed.code, parsed.pattern
         op["accounted"], op["write"] = parsed.accounted, parsed.write
         op["pages"], op["time_ns"] = parsed.pages, parsed.time_ns
@@ -106,6 +102,7 @@ def write_ops(row: Any, names: Names, task: str, script: Script, first: int) -> 
             op["hot_q"] = round(parsed.fraction * 1_000_000_000)
         op["handle"] = handle_of(row, names, task, parsed.area) if parsed.area else -1
         op["file"] = file_of(row, names, parsed) if parsed.path else -1
+        op["fsync"] = parsed.fsync
         if parsed.wrap_pages:
             op["hot_pages"] = parsed.wrap_pages
         if parsed.path and parsed.code == OP_MMAP_FILE:
@@ -122,20 +119,26 @@ def handle_of(row: Any, names: Names, task: str, area: str) -> int:
 
 
 def file_of(row: Any, names: Names, op: ParsedOp) -> int:
-    """Row of the file an op names; one on tmpfs gets its row, with room for the most that ops write to it, when it is first named."""
+    """Row of the file an op names. What is on tmpfs, or is written or unlinked, need not be there before."""
     path = op.path
     mount = mount_of(names, path)
-    room = (op.wrap_pages or op.pages) if op.code == OP_WRITE_FILE else 0
-    if path not in names.files and mount >= 0:
+    if path not in names.files and (mount >= 0 or op.code in (OP_WRITE_FILE, OP_UNLINK)):
         add_file(row, names, path, 0, mount)
     if path not in names.files:
         known = ", ".join(sorted(names.files)) or "none"
         raise BadInput(f"host {names.host}: op {op.text!r} names the unknown file {path!r}; the host's files are: {known}")
     f = names.files[path]
     file = row["files"][f]
-    if mount >= 0 and file["group"] < 0:
-        file["pages"] = max(int(file["pages"]), room)
+    if op.code == OP_WRITE_FILE and (mount < 0 or file["group"] < 0):  # cut for the largest that any script makes of it
+        file["pages"] = max(int(file["pages"]), op.wrap_pages or op.pages)
     return f
+
+
+def expect_files(row: Any, names: Names, lines: Sequence[str]) -> None:
+    """Enter the files that a script writes, so that other scripts may read them."""
+    for parsed in parse_script(lines).ops:
+        if parsed.code == OP_WRITE_FILE:
+            file_of(row, names, parsed)
 
 
 def mount_of(names: Names, path: str) -> int:
@@ -145,12 +148,12 @@ def mount_of(names: Names, path: str) -> int:
 
 
 def add_file(row: Any, names: Names, path: str, pages: int, mount: int = -1) -> int:
-    """Enter a file: on a disk it has `pages` pages, on tmpfs it is to be created."""
+    """Enter a file: one of `pages` pages, all on disk and none of them cached; or, with none, one that is to be created."""
     unused = [f for f in range(NR_FILES) if not row["files"][f]["used"]]
     if not unused:
         raise BadInput(f"host {names.host}: more than {NR_FILES} files")
     f = names.files[path] = unused[0]
     file = row["files"][f]
     file["used"], file["pages"], file["size"], file["group"], file["mount"] = 1, pages, pages, -1, mount
-    file["linked"] = 1 if mount < 0 else 0
+    file["linked"], file["blocks"], file["tid"] = int(pages > 0), pages, -1
     return f

@@ -190,6 +190,10 @@ class Shard:
     def _do_sysctl(self, row: Any, names: Names, args: Any) -> None:
         set_sysctl(row, str(args["name"]), int(args["value"]))
 
+    def _do_disk(self, row: Any, names: Names, args: Any) -> None:
+        disk = row["disk"][0 if args["disk"] == "data" else int(row["swap_disk"])]
+        disk["slow_percent"], disk["failing"] = int(args.get("slow_percent", 100)), int(args.get("failing", 0))
+
     def _do_limit(self, row: Any, names: Names, args: Any) -> None:
         if not args["cgroup"]:
             raise BadInput(f"host {names.host}: the root cgroup has no limits")

@@ -38,10 +38,11 @@ class TaskSpec:
 
 @dataclass(frozen=True)
 class DiskSpec:
-    """A block device: fixed latency per request plus a bandwidth shared by everybody."""
+    """A block device: fixed latency per request plus a bandwidth, and maybe a limit of requests per second, shared by everybody."""
 
     bytes_per_s: int
     latency_us: float
+    iops: int = 0  # requests per second, 0: no limit
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Command:
 
     t_ns: int
     host: str
-    kind: str  # start_thread | stop_thread | start_task | kill | sysctl | limit
+    kind: str  # start_thread | stop_thread | start_task | kill | sysctl | limit | disk
     args: Mapping[str, object] = field(default_factory=dict)
     author: str = "chaos"
 
@@ -80,6 +81,7 @@ class Command:
     # kill          {"task": name}                             SIGKILL
     # sysctl        {"name": "vm.swappiness", "value": 10}
     # limit         {"cgroup": name, "file": "memory.max", "bytes": n}
+    # disk          {"disk": "data", "slow_percent": 1000, "failing": 0}   a device gets slow (100: as it was), or fails every transfer
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The page where the order of the laws is read: what happens next on a host, again and again, until an instant.
 
-A host is a queue of things that are due: a thread that can go on, a slice of kswapd, a slice of an exit, a task to be
-started, the two-second step of the pressure averages. The earliest is done, at its own time; ties go in the order of
-this list. Nothing is drawn by luck and nothing runs on a grid, so that tasks, kswapd and the disk interleave as finely
-as the work itself (measured: the interleaving matters more than the length of a tick, design §3.3).
+A host is a queue of things that are due: a thread that can go on, a slice of kswapd, a chunk of the flusher, a commit of the
+journal, a slice of an exit, a task to be started, the two-second step of the pressure averages. The earliest is done, at its
+own time; ties go in the order of this list. Nothing is drawn by luck and nothing runs on a grid, so that tasks, kswapd and the
+disk interleave as finely as the work itself (measured: the interleaving matters more than the length of a tick, design §3.3).
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from fleetsim.law import law
 from fleetsim.linux.check import validate_fast
 from fleetsim.linux.cputime import account_cpus, account_iowait, account_time, can_preempt, idlest_cpu, put_off
 from fleetsim.linux.exit import exit_mmap, start_task
+from fleetsim.linux.fs_writeback import run_flusher
+from fleetsim.linux.jbd2 import kjournald2
 from fleetsim.linux.kswapd import run_kswapd
 from fleetsim.linux.mm_types import HELD_BY_THREAD, NEVER, NS_PER_S, PSI_CPU, PSI_IO, PSI_MEM, TASK_EXITING, TASK_RUNNING, TASK_WAITING
 from fleetsim.linux.psi import productive, stall, update
@@ -23,7 +25,7 @@ from fleetsim.workloads.script import begin_program
 from fleetsim.workloads.script import step as script_step
 
 LOAD_PERIOD_NS = 5 * NS_PER_S
-DUE_NOTHING, DUE_CLOCK, DUE_KSWAPD, DUE_TASK, DUE_THREAD = range(5)
+DUE_NOTHING, DUE_CLOCK, DUE_KSWAPD, DUE_WRITEBACK, DUE_JOURNAL, DUE_TASK, DUE_THREAD = range(7)
 
 
 @law
@@ -79,6 +81,10 @@ def next_due(row, until_ns):
         what, when = DUE_CLOCK, clock
     if row["kswapd"]["next_ns"] < when:
         what, when = DUE_KSWAPD, row["kswapd"]["next_ns"]
+    if row["bdi"]["next_ns"] < when:
+        what, when = DUE_WRITEBACK, row["bdi"]["next_ns"]
+    if row["journal"]["next_ns"] < when:
+        what, when = DUE_JOURNAL, row["journal"]["next_ns"]
     if row["task_due_ns"] < when:
         what, when = DUE_TASK, row["task_due_ns"]
     due = row["due_ns"]
@@ -225,6 +231,10 @@ def run_until(row, until_ns):
             run_clock(row)
         elif what == DUE_KSWAPD:
             run_kswapd(row)
+        elif what == DUE_WRITEBACK:
+            run_flusher(row)
+        elif what == DUE_JOURNAL:
+            kjournald2(row)
         elif what == DUE_TASK:
             run_task(row, which)
             row["reschedule"] = 1

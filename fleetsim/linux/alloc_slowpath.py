@@ -36,6 +36,7 @@ from fleetsim.linux.zonelist import nr_free, rmqueue
 
 EV_HIGH, EV_MAX = EV["high"], EV["max"]
 HZ = 250
+THROTTLE_NS = 100_000_000
 
 
 @law
@@ -53,11 +54,14 @@ def bill_reclaim(row, wait_ns):
 
 @law
 def until_written(row):
-    """Time until the pages that reclaim sent out last are written, ns; 0 if it sent none.
+    """Time until the pages that reclaim sent out last are written, or, if it met nothing but dirty file pages, until some of those are, ns.
 
     Source: mm/vmscan.c reclaim_throttle(VMSCAN_THROTTLE_WRITEBACK), by what it waits for.
     """
-    if row["scan"][1]["sent"] == 0 or row["wb_count"] == 0:
+    sc = row["scan"][1]
+    if sc["sent"] + sc["reclaimed"] == 0 and sc["dirty"] > 0 and row["pv_count"] > 0:
+        return min(THROTTLE_NS, max(0, row["pagevecs"][row["pv_head"]]["done_ns"] - row["now_ns"]))
+    if sc["sent"] == 0 or row["wb_count"] == 0:
         return 0
     last = row["writeback"][(row["wb_head"] + row["wb_count"] - 1) % NR_WRITEBACK]
     return max(0, last["done_ns"] - row["now_ns"])
@@ -112,7 +116,7 @@ def alloc_pages(row, th, pages):
             drain_all_pages(row)
             got = rmqueue(row, min(pages, SWAP_CLUSTER_MAX), WMARK_MIN)
         return got
-    bill_reclaim(row, row["cost"][TICK])  # reclaim_throttle(NOPROGRESS)
+    bill_reclaim(row, max(row["cost"][TICK], until_written(row)))  # reclaim_throttle(NOPROGRESS or WRITEBACK)
     thread["no_progress"] += 1
     if thread["no_progress"] <= MAX_RECLAIM_RETRIES and should_reclaim_retry(row):
         return 0
@@ -126,12 +130,20 @@ def alloc_pages(row, th, pages):
 
 @law
 def try_charge(row, th, pages):
-    """How many of `pages` pages may be charged to the thread's cgroup now; 0 after a round of reclaim: come back.
+    """How many of `pages` pages may be charged to the thread's own cgroup now; 0 after a round of reclaim: come back.
+
+    Source: mm/memcontrol.c mem_cgroup_charge.
+    """
+    return try_charge_memcg(row, th, row["tasks"][row["threads"][th]["task"]]["cg"], pages)
+
+
+@law
+def try_charge_memcg(row, th, cg, pages):
+    """How many of `pages` pages may be charged to `cg` now, for thread `th`; 0 after a round of reclaim: come back.
 
     Source: mm/memcontrol.c try_charge_memcg; kernel-laws §8.3, T-8.1. Leaves out: per-CPU stocks (a charge is exact).
     """
     thread = row["threads"][th]
-    cg = row["tasks"][thread["task"]]["cg"]
     if cg == 0:
         return pages
     at = cg

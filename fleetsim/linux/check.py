@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from fleetsim.law import law
-from fleetsim.linux.fs_types import NR_FILES, NR_MAPPINGS, NR_MOUNTS
+from fleetsim.linux.fs_types import NR_FILES, NR_MAPPINGS, NR_MOUNTS, NR_PAGEVECS
 from fleetsim.linux.mm_types import (
     LRU_NONE,
     NR_COHORTS,
@@ -59,6 +59,10 @@ def validate_fast(row):
         group = row["cgroups"][cg]
         if group["usage"] < 0 or group["swap"] < 0 or group["anon"] < 0 or group["file"] < 0:
             return 4
+    if row["nr_dirty"] != row["cgroups"][0]["file_dirty"] or row["nr_writeback"] != row["cgroups"][0]["file_writeback"]:
+        return 5
+    if row["nr_dirty"] < 0 or row["nr_writeback"] < 0 or row["nr_dirty"] > row["nr_file_lru"]:
+        return 5
     return 0
 
 
@@ -68,6 +72,7 @@ RULES = (
     "SwapFree is outside 0..SwapTotal",
     "a zone has negative free pages or lost pinned ones",
     "a cgroup's usage, swap, anon or file is negative",
+    "dirty or written pages of the host and of the root cgroup disagree, or are more than the cache has",
 )
 
 
@@ -80,6 +85,7 @@ def violations(row: Any) -> list[str]:
     found += group_violations(row)
     found += zone_violations(row)
     found += object_violations(row)
+    found += dirty_violations(row)
     return found
 
 
@@ -200,6 +206,47 @@ def object_violations(row: Any) -> list[str]:
     mapped = int(row["boot_mapped"]) + int(used["mapped"].sum(dtype="i8"))
     if mapped != int(row["file_mapped"]):
         found.append(f"Mapped is {int(row['file_mapped'])} pages, the groups have {mapped}")
+    return found
+
+
+def dirty_violations(row: Any) -> list[str]:
+    """Dirty pages and pages under writeback: cohorts, files, cgroups, the queue and the host agree."""
+    found = []
+    per_cg = {cg: [0, 0] for cg in range(int(row["nr_cgroups"]))}
+    host, buffered = [0, 0], 0
+    for f, file in enumerate(row["files"]):
+        if int(file["mount"]) >= 0:  # tmpfs is never written back
+            continue
+        own = [0, 0]
+        for g in range(int(file["group"]), int(file["group"]) + int(file["groups"])) if file["group"] >= 0 else ():
+            group = row["groups"][g]
+            buffered += int(group["buffered"])
+            if not 0 <= int(group["buffered"]) <= int(group["resident"]):
+                found.append(f"group {g}: {int(group['buffered'])} buffer_heads on {int(group['resident'])} pages")
+            for cohort in row["cohorts"][int(group["first"]) : int(group["first"]) + int(group["cohorts"])]:
+                dirty, wb = int(cohort["dirty"]), int(cohort["wb"])
+                if not (0 <= dirty <= int(cohort["nr"]) and 0 <= wb <= int(cohort["nr"])):
+                    found.append(f"group {g}: impossible dirty counts in {cohort}")
+                own[0], own[1] = own[0] + dirty, own[1] + wb
+                at = int(cohort["cg"])
+                while at >= 0 and dirty + wb > 0:
+                    per_cg[at][0] += dirty
+                    per_cg[at][1] += wb
+                    at = int(row["cgroups"][at]["parent"])
+        if own != [int(file["dirty"]), int(file["writeback"])]:
+            found.append(f"file {f}: its cohorts hold {own} pages dirty and under writeback, it says {file}")
+        host = [host[0] + own[0], host[1] + own[1]]
+    for cg, sums in per_cg.items():
+        said = [int(row["cgroups"][cg]["file_dirty"]), int(row["cgroups"][cg]["file_writeback"])]
+        if sums != said:
+            found.append(f"cgroup {cg}: its pages dirty and under writeback are {sums}, it says {said}")
+    queued = sum(int(row["pagevecs"][(int(row["pv_head"]) + k) % NR_PAGEVECS]["pages"]) for k in range(int(row["pv_count"])))
+    if host != [int(row["nr_dirty"]), int(row["nr_writeback"])] or queued != host[1]:
+        found.append(
+            f"{host} pages are dirty and under writeback, {queued} queued; the host says {int(row['nr_dirty'])}, {int(row['nr_writeback'])}"
+        )
+    if buffered != int(row["nr_buffer_heads"]):
+        found.append(f"{buffered} pages have buffer_heads, the host says {int(row['nr_buffer_heads'])}")
     return found
 
 

@@ -5,18 +5,18 @@ read() of an ordered file walks its slices with the reader's own cursor. Missing
 positions were evicted first), are read in readahead windows, and join the inactive list's head; when the cursor leaves
 a slice its pages were all touched: a second touch of an inactive page activates it.
 A mapped file read at random is a uniform group: expected values, read-around on a miss, fault-around on a hit.
-Leaves out: dirty pages and writeback, executable mappings, large folios.
+Leaves out: writing (ext4_file.py; not through mappings), executable mappings, large folios.
 """
 
 from __future__ import annotations
 
 from fleetsim.hardware.cpu import ACCESS, FAULT_MINOR, READ_CACHED, READ_MISS
-from fleetsim.hardware.disk import submit
+from fleetsim.hardware.disk import READ, submit
 from fleetsim.law import Q, law
-from fleetsim.linux.alloc_slowpath import handle_over_high
+from fleetsim.linux.alloc_slowpath import alloc_pages, handle_over_high, try_charge_memcg
 from fleetsim.linux.bags import blend_base, expected, open_bag
 from fleetsim.linux.memcontrol import add_file, charge
-from fleetsim.linux.memory import count_faults, get_pages
+from fleetsim.linux.memory import count_faults
 from fleetsim.linux.mm_inline import add_pages, list_add, list_move
 from fleetsim.linux.mm_types import (
     ACCESSED,
@@ -33,6 +33,7 @@ from fleetsim.linux.mm_types import (
 from fleetsim.linux.readahead import init_window
 from fleetsim.linux.rmap import map_pages
 from fleetsim.linux.shrink_list import count_activated
+from fleetsim.linux.vma import slice_at
 from fleetsim.linux.workingset_clock import workingset_refault
 
 PGPGIN = VM["pgpgin"]
@@ -57,9 +58,8 @@ def read_disk(row, th, pages, hot):
     wait = 0
     left = pages
     for _ in range(requests):
-        wait = submit(disk, begin + wait, min(window, left)) - begin
+        wait = submit(disk, begin + wait, min(window, left), READ) - begin
         left -= window
-    disk["reads"] += requests
     row["wait_ns"] += wait
     task["blkio_ns"] += wait
     row["stall_ns"][PSI_IO] += wait
@@ -67,6 +67,19 @@ def read_disk(row, th, pages, hot):
         row["stall_ns"][PSI_MEM] += wait
     row["vm"][PGPGIN] += 4 * pages
     return requests
+
+
+@law
+def get_cache_pages(row, th, cg, pages):
+    """Charge to `cg`, whose cohort they are going to join, and allocate up to `pages` pages.
+
+    returns  int64  pages got; 0: come back when the bill is paid
+
+    Source: mm/filemap.c __filemap_add_folio (mem_cgroup_charge), filemap_alloc_folio. A reader's pages are charged to the reader; those
+    that join a slice somebody else has in the cache are charged, and held against a limit, where the slice is.
+    """
+    allowed = try_charge_memcg(row, th, cg, pages)
+    return alloc_pages(row, th, allowed) if allowed > 0 else 0
 
 
 @law
@@ -139,16 +152,14 @@ def access_mapped_ordered(row, th, m, at, pages):
     g = mapping["group"]
     group = row["groups"][g]
     task = row["tasks"][row["threads"][th]["task"]]
-    i = group["first"] + at // group["slice"]
+    k, start = slice_at(group, at)
+    i = group["first"] + k
     cohort = row["cohorts"][i]
-    offset = at % group["slice"]
-    length = min(group["slice"], group["pages"] - (at - offset))
-    n = min(pages, length - offset)
-    if offset == 0:
-        enter_slice(row, th, i, length)
+    length = slice_end(group, k) - start
+    n = min(pages, start + length - at)
     missing = min(n, length - cohort["nr"])
     if missing > 0:
-        n, requests = fill_slice(row, th, i, missing)
+        n, requests = fill_slice(row, th, i, missing, at == start, length)
         if n == 0:
             return 0
         count_faults(row, task, 0, requests)
@@ -165,18 +176,23 @@ def access_mapped_ordered(row, th, m, at, pages):
 
 
 @law
-def fill_slice(row, th, i, pages):
+def fill_slice(row, th, i, pages, entered, length):
     """Read up to `pages` missing pages of an ordered file's slice from disk.
 
+    entered  bool   the cursor stands at the slice's begin: once there is memory for them, where they will stand is decided
+    length   int64  pages of the slice
     returns  (int64 pages (0: come back), int64 requests made)
 
     Source: mm/filemap.c filemap_get_pages, mm/readahead.c.
     """
     cohort = row["cohorts"][i]
     group = row["groups"][cohort["group"]]
-    n = get_pages(row, th, pages)
+    cg = row["tasks"][row["threads"][th]["task"]]["cg"]
+    n = get_cache_pages(row, th, cg if cohort["list"] == LRU_NONE else cohort["cg"], pages)
     if n == 0:
         return 0, 0
+    if entered:
+        enter_slice(row, th, i, length)
     if cohort["list"] == LRU_NONE:  # reclaim emptied it under the cursor
         list_add(row, i, LRU_INACTIVE_FILE)
     hot = cohort["evicted"] > 0 and cohort["flags"] & SHADOW_WORKINGSET > 0
@@ -200,16 +216,15 @@ def read_ordered(row, th, g, at, pages, fresh):
     Source: mm/filemap.c filemap_read.
     """
     group = row["groups"][g]
-    i = group["first"] + at // group["slice"]
+    k, start = slice_at(group, at)
+    i = group["first"] + k
     cohort = row["cohorts"][i]
-    offset = at % group["slice"]
-    length = min(group["slice"], group["pages"] - (at - offset))
+    offset = at - start
+    length = slice_end(group, k) - start
     n = min(pages, length - offset)
-    if offset == 0:
-        enter_slice(row, th, i, length)
     missing = min(n, length - cohort["nr"])
     if missing > 0:
-        n, _ = fill_slice(row, th, i, missing)
+        n, _ = fill_slice(row, th, i, missing, offset == 0, length)
         if n == 0:
             return 0, 0
         missing = n
@@ -221,6 +236,15 @@ def read_ordered(row, th, g, at, pages, fresh):
 
 
 @law
+def slice_end(group, k):
+    """First position behind the k-th slice of an ordered file.
+
+    Source: fleetsim's own representation (design §3.2).
+    """
+    return group["pages"] if k == group["cohorts"] - 1 else min(group["pages"], (k + 1) * group["slice"])
+
+
+@law
 def load_uniform(row, th, g, pages):
     """Read `pages` missing pages of a uniform file into its newest bag; evicted ones are refaults.
 
@@ -229,10 +253,10 @@ def load_uniform(row, th, g, pages):
     Source: mm/filemap.c filemap_fault, mm/workingset.c workingset_refault.
     """
     group = row["groups"][g]
-    n = get_pages(row, th, pages)
+    cg = row["tasks"][row["threads"][th]["task"]]["cg"]
+    n = get_cache_pages(row, th, cg, pages)
     if n == 0:
         return 0
-    cg = row["tasks"][row["threads"][th]["task"]]["cg"]
     missing = group["pages"] - group["resident"]
     back = min(group["evicted"], n * group["evicted"] // missing)
     activate, hot, source, left = False, False, -1, back

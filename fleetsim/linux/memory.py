@@ -11,7 +11,7 @@ Leaves out: huge pages, copy-on-write (fork), shared anonymous memory.
 from __future__ import annotations
 
 from fleetsim.hardware.cpu import ACCESS, FAULT_ANON, FAULT_MINOR, SWAP_IN
-from fleetsim.hardware.disk import submit
+from fleetsim.hardware.disk import READ, submit
 from fleetsim.law import Q, law
 from fleetsim.linux.alloc_slowpath import alloc_pages, handle_over_high, try_charge
 from fleetsim.linux.bags import blend_base, expected, open_bag
@@ -195,9 +195,8 @@ def read_swap(row, th, pages, window, hot):
     begin = row["now_ns"] + row["spent_ns"] + row["wait_ns"]
     wait = 0
     for _ in range(requests):
-        done = submit(disk, begin + wait, min(window, pages))
+        done = submit(disk, begin + wait, min(window, pages), READ)
         wait = done - begin
-    disk["reads"] += requests
     row["wait_ns"] += wait
     task["blkio_ns"] += wait
     row["stall_ns"][PSI_IO] += wait

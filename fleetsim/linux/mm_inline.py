@@ -75,6 +75,28 @@ def list_add(row, i, lru):
 
 
 @law
+def list_add_tail(row, i, lru):
+    """Put cohort `i` (on no list) at the tail of list `lru` of its own lruvec, where reclaim looks next.
+
+    Source: include/linux/mm_inline.h lruvec_add_folio_tail.
+    """
+    cohorts = row["cohorts"]
+    cohort = cohorts[i]
+    lruvec = row["cgroups"][cohort["cg"]]
+    tail = lruvec["tail"][lru]
+    cohort["next"] = -1
+    cohort["prev"] = tail
+    if tail >= 0:
+        cohorts[tail]["next"] = i
+    else:
+        lruvec["head"][lru] = i
+    lruvec["tail"][lru] = i
+    cohort["list"] = lru
+    cohort["off"] = 0
+    account(row, cohort["cg"], lru, cohort["nr"])
+
+
+@law
 def list_move(row, i, lru):
     """Move cohort `i` to the head of list `lru`.
 
@@ -120,6 +142,14 @@ def move_pages(row, source, target, pages):
             k = min(over, a["low_zone"][z])
             a["low_zone"][z] -= k
             b["low_zone"][z] += k
+    if row["groups"][a["group"]]["is_file"]:  # dirty ones and those under writeback: a share, but none is left without its page
+        rest = a["nr"] - pages
+        k = max(int(pages) * a["dirty"] // max(1, a["nr"]), a["dirty"] - rest)
+        a["dirty"] -= k
+        b["dirty"] += k
+        k = max(int(pages) * a["wb"] // max(1, a["nr"]), a["wb"] - rest)
+        a["wb"] -= k
+        b["wb"] += k
     a["nr"] -= pages
     b["nr"] += pages
     if a["list"] != LRU_NONE:

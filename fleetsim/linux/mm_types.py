@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from fleetsim.linux.fs_types import FILE, MAPPING, MOUNT, NR_FILES, NR_MAPPINGS, NR_MOUNTS
+from fleetsim.linux.fs_types import DISK, FS_FIELDS
+from fleetsim.linux.sysctl import SYSCTL
 from fleetsim.linux.vmstat_names import VMSTAT_FIELDS
 from fleetsim.linux.workers import CPU, KSWAPD, SCAN_CONTROL
 
@@ -62,6 +63,7 @@ REFERENCED = 1  # PG_referenced
 WORKINGSET = 2  # PG_workingset
 SHADOW_WORKINGSET = 4  # the shadow left behind by the evicted pages had PG_workingset
 ACCESSED = 8  # the PTE accessed bit is set on the pages (ordered groups; bags count instead)
+RECLAIM = 16  # PG_reclaim: reclaim met the pages dirty or under writeback; once they are written they go first
 
 # --- area and group kinds --------------------------------------------------------------------------------------------
 AREA_FREE, AREA_ANON, AREA_FILE, AREA_SHMEM = 0, 1, 2, 3
@@ -138,6 +140,8 @@ CGROUP = np.dtype(
         ("shmem", "i8"),  # memory.stat shmem, part of file
         ("kernel", "i8"),  # page tables, stacks, slab
         ("pagetables", "i8"),
+        ("file_dirty", "i8"),  # memory.stat file_dirty
+        ("file_writeback", "i8"),
         ("head", "i2", (NR_LRU_LISTS,)),  # this lruvec's lists: newest cohort
         ("tail", "i2", (NR_LRU_LISTS,)),  # … and oldest, where reclaim looks
         ("size", "i8", (NR_LRU_LISTS,)),  # pages on each list of this lruvec alone
@@ -204,6 +208,9 @@ THREAD = np.dtype(
         ("busy_until_ns", "i8"),  # until then it is running or waiting for something (load average)
         ("work_until_ns", "i8"),  # … of that, running and not stalled until then
         ("stalled", "i8"),  # … and then stalled: bits 1 << PSI_CPU, PSI_IO, PSI_MEM
+        ("nr_dirtied", "i8"),  # pages dirtied since its last pause (current->nr_dirtied)
+        ("nr_dirtied_pause", "i8"),  # … and at how many it pauses next
+        ("dirty_paused_ns", "i8"),  # when its last pause for writeback ended
     ]
 )
 
@@ -241,6 +248,7 @@ GROUP = np.dtype(
         ("carry", "i8"),  # 2^20ths of a page owed by expected-value rounding
         ("carry_split", "i8"),  # the same for the split between hot and cold part
         ("mapped", "i8"),  # pages of a file or shared object that at least one task maps
+        ("buffered", "i4"),  # resident file pages with a buffer_head: those that were written to
     ]
 )
 
@@ -255,7 +263,8 @@ COHORT = np.dtype(
         ("flags", "i1"),
         ("nr", "i4"),  # pages on the list
         ("low_zone", "i4", (2,)),  # … of them in DMA and DMA32
-        ("wb", "i4"),  # … of them in the swap cache, unmapped: being written out, or written and waiting to be freed
+        ("wb", "i4"),  # anon: … in the swap cache, unmapped: being written out, or written and waiting to be freed; file: under writeback
+        ("dirty", "i4"),  # … of them dirty (a page under writeback that was written to again is both)
         ("swapped", "i4"),  # pages in swap only
         ("evicted", "i4"),  # file pages dropped
         ("off", "i4"),  # scan budget already spent on it at a tail
@@ -280,17 +289,10 @@ REGION = np.dtype(
 )
 """Pages of a zone that were taken one after the other, and so lie side by side."""
 
-WRITEBACK = np.dtype([("cohort", "i8"), ("pages", "i8"), ("done_ns", "i8")])  # swap-outs in flight, oldest first
+WRITEBACK = np.dtype([("cohort", "i4"), ("pages", "i4"), ("done_ns", "i8")])  # swap-outs in flight, oldest first
 
-DISK = np.dtype([("latency_ns", "i8"), ("ns_per_page", "i8"), ("free_at_ns", "i8"), ("reads", "i8"), ("writes", "i8")])
 
 EVENT = np.dtype([("t_ns", "i8"), ("seq", "i8"), ("kind", "i8"), ("subject", "i8"), ("arg", "i8", (8,))])
-
-SYSCTL_NAMES = (
-    "swappiness overcommit_memory overcommit_ratio overcommit_kbytes admin_reserve_kbytes user_reserve_kbytes page_cluster "
-    "dirty_ratio dirty_background_ratio panic_on_oom oom_kill_allocating_task min_free_kbytes watermark_scale_factor"
-).split()
-SYSCTL = np.dtype([(name, "i8") for name in SYSCTL_NAMES])
 
 KERNEL_FIELDS = [
     # clocks
@@ -369,9 +371,7 @@ KERNEL_FIELDS = [
     ("areas", AREA, (NR_AREAS,)),
     ("groups", GROUP, (NR_GROUPS,)),
     ("cohorts", COHORT, (NR_COHORTS,)),
-    ("files", FILE, (NR_FILES,)),
-    ("mappings", MAPPING, (NR_MAPPINGS,)),
-    ("mounts", MOUNT, (NR_MOUNTS,)),
+    *FS_FIELDS,
     ("events", EVENT, (NR_EVENTS,)),
     ("nr_events", "i8"),
     ("event_seq", "i8"),

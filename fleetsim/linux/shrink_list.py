@@ -3,7 +3,8 @@
 
 An ordered cohort is evicted page by page but rotated, activated or deactivated as a whole, once scan budget for all of
 its pages was spent on it (`off` carries the budget). A bag is split: the accessed share is kept, the rest goes.
-Leaves out: dirty file pages, huge pages, mlocked pages met on evictable lists.
+A file page that is dirty or under writeback is not dropped: it goes to the active list, and comes to the tail when it is written.
+Leaves out: huge pages, mlocked pages met on evictable lists.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from __future__ import annotations
 from fleetsim.hardware.cpu import RECLAIM, REFILL, SCAN, SWAP_OUT
 from fleetsim.law import law
 from fleetsim.linux.bags import CLASS, accessed_q, expected, rebag
+from fleetsim.linux.buffer import free_buffers
+from fleetsim.linux.fs_writeback import pageout, wakeup_flusher_threads
 from fleetsim.linux.memcontrol import add_file, charge, count, swap_room
 from fleetsim.linux.mm_inline import account, list_del, list_move
 from fleetsim.linux.mm_types import (
@@ -27,6 +30,9 @@ from fleetsim.linux.mm_types import (
     VM,
     WORKINGSET,
 )
+from fleetsim.linux.mm_types import (
+    RECLAIM as PG_RECLAIM,
+)
 from fleetsim.linux.rmap import try_to_unmap
 from fleetsim.linux.swap import free_written, swap_out, wb_room
 from fleetsim.linux.workingset_clock import age_nonresident, workingset_eviction
@@ -34,6 +40,7 @@ from fleetsim.linux.zonelist import give_back
 
 PGSCAN_KSWAPD, PGSCAN_DIRECT, PGSCAN_ANON = VM["pgscan_kswapd"], VM["pgscan_direct"], VM["pgscan_anon"]
 PGSTEAL_KSWAPD, PGSTEAL_DIRECT, PGSTEAL_ANON = VM["pgsteal_kswapd"], VM["pgsteal_direct"], VM["pgsteal_anon"]
+NR_VMSCAN_IMMEDIATE = VM["nr_vmscan_immediate_reclaim"]
 PGREFILL, PGACTIVATE, PGDEACTIVATE = VM["pgrefill"], VM["pgactivate"], VM["pgdeactivate"]
 CG_SCAN_KSWAPD, CG_SCAN_DIRECT = CG["pgscan_kswapd"], CG["pgscan_direct"]
 CG_STEAL_KSWAPD, CG_STEAL_DIRECT = CG["pgsteal_kswapd"], CG["pgsteal_direct"]
@@ -60,6 +67,7 @@ def evict_file(row, sc, i, pages):
     cohort = row["cohorts"][i]
     group = row["groups"][cohort["group"]]
     try_to_unmap(row, cohort["group"], pages, 0)
+    free_buffers(row, group, pages)
     give_back(row, cohort, pages)
     cohort["nr"] -= pages
     cohort["evicted"] += pages
@@ -130,6 +138,10 @@ def scan_ordered(row, sc, i, usable, budget):
         return pages, 0
     pages = min(budget, usable)
     if cohort["list"] == LRU_INACTIVE_FILE:
+        clean = usable - min(usable, cohort["dirty"])
+        if clean == 0:
+            return keep_dirty(row, sc, i, usable, budget), 0
+        pages = min(budget, clean)
         evict_file(row, sc, i, pages)
         return pages, pages
     sent = send_out(row, sc, i, pages)
@@ -138,6 +150,28 @@ def scan_ordered(row, sc, i, usable, budget):
     pages = min(budget, usable - cohort["off"])
     keep_whole(row, i, usable, pages)
     return pages, 0
+
+
+@law
+def keep_dirty(row, sc, i, usable, budget):
+    """Dirty file pages at the tail: not dropped, and not written here unless kswapd meets them again. The flusher is woken.
+
+    returns  int64  pages looked at
+
+    Source: mm/vmscan.c shrink_folio_list (dirty file folio), shrink_inactive_list (nr_unqueued_dirty); kernel-laws §3.7.
+    """
+    cohort = row["cohorts"][i]
+    pages = min(budget, usable - cohort["off"])
+    sc["dirty"] += pages
+    if sc["kind"] == BY_KSWAPD and cohort["flags"] & PG_RECLAIM:
+        pageout(row, i, pages)
+    cohort["flags"] |= PG_RECLAIM
+    cohort["off"] += pages
+    if cohort["off"] >= usable:
+        count_activated(row, cohort["cg"], usable)
+        list_move(row, i, LRU_ACTIVE_FILE)
+    wakeup_flusher_threads(row)
+    return pages
 
 
 @law
@@ -159,8 +193,13 @@ def scan_bag(row, sc, i, usable, budget):
     flags = cohort["flags"] & CLASS
     if gone > 0:
         if lru == LRU_INACTIVE_FILE:
-            evict_file(row, sc, i, gone)
-            reclaimed = gone
+            reclaimed = min(gone, usable - min(usable, cohort["dirty"]))
+            evict_file(row, sc, i, reclaimed)
+            if reclaimed < gone:
+                sc["dirty"] += gone - reclaimed
+                count_activated(row, cg, gone - reclaimed)
+                rebag(row, i, active, flags, gone - reclaimed)
+                wakeup_flusher_threads(row)
         else:
             sent = send_out(row, sc, i, gone)
             if sent < gone:
@@ -198,6 +237,13 @@ def shrink_inactive_list(row, sc, cg, lru, budget):
             break
         cohort = row["cohorts"][i]
         usable = cohort["nr"] - cohort["wb"]
+        if usable == 0 and lru == LRU_INACTIVE_FILE:  # all of it is under writeback: it comes to the tail when it is written
+            sc["dirty"] += cohort["nr"]
+            row["vm"][NR_VMSCAN_IMMEDIATE] += cohort["nr"] if cohort["flags"] & PG_RECLAIM else 0
+            cohort["flags"] |= PG_RECLAIM
+            count_activated(row, cg, cohort["nr"])
+            list_move(row, i, LRU_ACTIVE_FILE)
+            continue
         if usable == 0:  # all of it is being written: it comes back by itself (free_written)
             if first_moved < 0:
                 first_moved = i

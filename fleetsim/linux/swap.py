@@ -8,7 +8,7 @@ Leaves out: several areas with priorities, zswap, zram, slots kept by clean page
 
 from __future__ import annotations
 
-from fleetsim.hardware.disk import submit
+from fleetsim.hardware.disk import WRITE, submit
 from fleetsim.law import law
 from fleetsim.linux.memcontrol import add_anon, add_shmem, add_swap, charge
 from fleetsim.linux.mm_inline import account, list_del
@@ -83,8 +83,7 @@ def swap_out(row, i, pages):
         add_anon(row, cg, -pages)
         to_swap(row, cohort["group"], pages)
     cohort["wb"] += pages
-    done = submit(row["disk"][row["swap_disk"]], row["now_ns"], pages)
-    row["disk"][row["swap_disk"]]["writes"] += pages
+    done = submit(row["disk"][row["swap_disk"]], row["now_ns"], pages, WRITE)
     last = row["writeback"][(row["wb_head"] + row["wb_count"] - 1) % NR_WRITEBACK]
     if row["wb_count"] > 0 and last["cohort"] == i and (done - last["done_ns"] < JOIN_NS or row["wb_count"] == NR_WRITEBACK):
         last["pages"] += pages

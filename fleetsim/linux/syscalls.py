@@ -12,22 +12,28 @@ from fleetsim.hardware.cpu import EXIT, SYSCALL
 from fleetsim.law import Q, law
 from fleetsim.linux.events import REFUSED, record
 from fleetsim.linux.exit import begin_exit, unmap_file
-from fleetsim.linux.filemap import access_mapped, access_mapped_ordered, read_ordered, read_random
+from fleetsim.linux.filemap import access_mapped, access_mapped_ordered
 from fleetsim.linux.memory import access_ordered, access_uniform, read_zero, touch_new
 from fleetsim.linux.mm_types import AREA_FILE, AREA_FREE, AREA_SHMEM, KSWAPD_SLEEP, NR_AREAS, ORDERED, UNIFORM
 from fleetsim.linux.rmap import add_mapping, find_mapping
-from fleetsim.linux.shm import shmem_create, shmem_file_setup, shmem_mmap, shmem_unlink, shmem_unmap, shmem_zap
-from fleetsim.linux.shmem import ANONYMOUS, LINKED, NOT_LINKED, shmem_evict_inode, shmem_fault, shmem_file_io, touch_shared
+from fleetsim.linux.shm import shmem_file_setup, shmem_mmap, shmem_unmap, shmem_zap
+from fleetsim.linux.shmem import ANONYMOUS, LINKED, NOT_LINKED, shmem_evict_inode, shmem_fault, touch_shared
+from fleetsim.linux.sync import SYNC_DATA, SYNC_DONE
+from fleetsim.linux.truncate import evict_inode, is_mapped
+from fleetsim.linux.vfs import creat, file_size, fsync, is_empty, read_file, unlink, write_file
 from fleetsim.linux.vma import map_untouched, mmap_anon, open_file, zap_area, zap_group
 
 __all__ = [
     "ORDERED",
+    "SYNC_DATA",
+    "SYNC_DONE",
     "UNIFORM",
     "access",
     "at_rest",
     "creat",
     "exit_group",
     "file_size",
+    "fsync",
     "map_anonymous",
     "map_file",
     "map_shared",
@@ -68,7 +74,7 @@ def map_file(row, th, f, kind, hot_pages):
     Source: mm/mmap.c.
     """
     t = row["threads"][th]["task"]
-    if row["files"][f]["linked"] == NOT_LINKED or not open_file(row, f, kind, hot_pages):
+    if row["files"][f]["linked"] == NOT_LINKED or is_empty(row, f) or not open_file(row, f, kind, hot_pages):
         return -1
     if row["files"][f]["mount"] >= 0:
         a = shmem_mmap(row, t, f)
@@ -85,11 +91,11 @@ def map_file(row, th, f, kind, hot_pages):
             area["group"] = file["group"]
             area["groups"] = file["groups"]
             area["accounted"] = 0
-            area["pages"] = file["pages"]
-            area["touched"] = file["pages"]
+            area["pages"] = file["size"]
+            area["touched"] = file["size"]
             area["zero"] = 0
             area["tables"] = 0
-            row["tasks"][t]["total_vm"] += file["pages"]
+            row["tasks"][t]["total_vm"] += file["size"]
             for k in range(file["groups"]):
                 if add_mapping(row, a, file["group"] + k) < 0:
                     unmap_file(row, row["tasks"][t], a)
@@ -266,77 +272,6 @@ def at_rest(row, g, groups):
 
 
 @law
-def read_file(row, th, f, at, pages, fresh, kind):
-    """read() of up to `pages` pages of a file from page `at`, or anywhere if it is a file read at random.
-
-    kind     int64  ORDERED or UNIFORM: how the file is read, decided by whoever opens it first
-
-    returns  (int64 pages done, int64 of them from disk); (0, 0): come back; −1: it cannot be read
-
-    Source: mm/filemap.c filemap_read.
-    """
-    file = row["files"][f]
-    if file["linked"] == NOT_LINKED or not open_file(row, f, kind, 0):
-        return -1, 0
-    if file["mount"] >= 0:
-        return shmem_file_io(row, th, f, at, pages, 0), 0
-    g = file["group"]
-    if row["groups"][g]["kind"] == ORDERED:
-        return read_ordered(row, th, g, at, pages, fresh)
-    if file["groups"] == 2 and at >= row["groups"][g]["pages"]:
-        g += 1
-    return read_random(row, th, g, pages), 0
-
-
-@law
-def file_size(row, f):
-    """Size of a file, pages.
-
-    Source: fs/stat.c (i_size).
-    """
-    return row["files"][f]["size"]
-
-
-@law
-def creat(row, th, f, kind, truncate):
-    """open(O_WRONLY | O_CREAT) of a file on tmpfs, with O_TRUNC if `truncate` is 1.
-
-    returns  bool  False: it cannot be opened (a table is full, or the file is on a disk: writing those is not simulated)
-
-    Source: fs/open.c do_sys_openat2.
-    """
-    if row["files"][f]["mount"] < 0:
-        return False
-    return shmem_create(row, f, kind, truncate)
-
-
-@law
-def write_file(row, th, f, at, pages):
-    """write() of up to `pages` pages to a file on tmpfs from page `at`.
-
-    returns  int64  pages done; 0: come back; −1: ENOSPC
-
-    Source: mm/shmem.c shmem_file_write_iter.
-    """
-    file = row["files"][f]
-    n = -1
-    if file["mount"] >= 0 and at < file["pages"]:
-        n = shmem_file_io(row, th, f, at, pages, 1)
-    file["size"] = max(file["size"], at + n)
-    return n
-
-
-@law
-def unlink(row, th, f):
-    """unlink() of a file on tmpfs; one on a disk is left alone.
-
-    Source: fs/namei.c do_unlinkat.
-    """
-    if row["files"][f]["mount"] >= 0:
-        shmem_unlink(row, f)
-
-
-@law
 def munmap(row, th, a):
     """Unmap a whole area; a large one takes several calls.
 
@@ -345,7 +280,10 @@ def munmap(row, th, a):
     Source: mm/mmap.c.
     """
     if row["areas"][a]["kind"] == AREA_FILE:
+        f = row["areas"][a]["file"]
         unmap_file(row, row["tasks"][row["threads"][th]["task"]], a)
+        if row["files"][f]["linked"] == 0 and not is_mapped(row, f):
+            evict_inode(row, th, f)
         return True
     if row["areas"][a]["kind"] == AREA_SHMEM:
         _, gone = shmem_unmap(row, a, 4096)

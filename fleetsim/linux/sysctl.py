@@ -14,6 +14,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from difflib import get_close_matches
 
+import numpy as np
+
 from fleetsim.errors import BadInput
 
 INT_MAX = 2**31 - 1
@@ -90,6 +92,14 @@ COUNTERPART = {
     "vm.overcommit_ratio": "vm.overcommit_kbytes",
     "vm.overcommit_kbytes": "vm.overcommit_ratio",
 }
+
+# those that some law reads: fields of a host's record
+SYSCTL_NAMES = (
+    "swappiness overcommit_memory overcommit_ratio overcommit_kbytes admin_reserve_kbytes user_reserve_kbytes page_cluster "
+    "dirty_ratio dirty_background_ratio dirty_bytes dirty_background_bytes dirty_expire_centisecs dirty_writeback_centisecs "
+    "panic_on_oom oom_kill_allocating_task min_free_kbytes watermark_scale_factor"
+).split()
+SYSCTL = np.dtype([(name, "i8") for name in SYSCTL_NAMES])
 
 assert list(SYSCTLS) == sorted(SYSCTLS)
 assert all(knob.default is None or knob.default == 0 or knob.low <= knob.default <= knob.high for knob in _KNOBS)

@@ -100,6 +100,7 @@ def make_group(row, g, kind, is_file, task, pages):
     group["carry"] = 0
     group["carry_split"] = 0
     group["mapped"] = 0
+    group["buffered"] = 0
     for k in range(wanted):
         cohort = row["cohorts"][first + k]
         cohort["group"] = g
@@ -109,6 +110,7 @@ def make_group(row, g, kind, is_file, task, pages):
         cohort["low_zone"][0] = 0
         cohort["low_zone"][1] = 0
         cohort["wb"] = 0
+        cohort["dirty"] = 0
         cohort["swapped"] = 0
         cohort["evicted"] = 0
         cohort["off"] = 0
@@ -357,12 +359,28 @@ def open_file(row, f, kind, hot_pages):
     if file["group"] >= 0:
         return True
     on_disk = file["mount"] < 0
-    g = make_groups(row, kind, 1 if on_disk else 0, -1, file["pages"], hot_pages)
+    largest = max(file["pages"], file["size"], 1)
+    g = make_groups(row, kind, 1 if on_disk else 0, -1, largest, hot_pages)
     if g < 0:
-        record(row, TABLE_FULL, -1, file["pages"], 0, 0, 0, 0, 0, 0, 0)
+        record(row, TABLE_FULL, -1, largest, 0, 0, 0, 0, 0, 0, 0)
         return False
     file["group"] = g
-    file["groups"] = 2 if kind == UNIFORM and 0 < hot_pages < file["pages"] else 1
+    file["groups"] = 2 if kind == UNIFORM and 0 < hot_pages < largest else 1
     for k in range(file["groups"]):
         row["groups"][g + k]["shmem"] = 0 if on_disk else 1
+    if on_disk:
+        last = row["groups"][g + file["groups"] - 1]
+        last["pages"] -= largest - file["size"]  # it is cut for the size it will have; it has the size it has
     return True
+
+
+@law
+def slice_at(group, at):
+    """Which cohort of an ordered group holds position `at`; the last one takes whatever a file grew beyond the size it was cut for.
+
+    returns  (int64 number of the cohort in its group, int64 first position of its slice)
+
+    Source: fleetsim's own representation (design §3.2).
+    """
+    k = min(at // group["slice"], group["cohorts"] - 1)
+    return k, k * group["slice"]

@@ -284,6 +284,7 @@ def do_try_to_free_pages(row, target, wanted, kind):
     sc["wanted"] = wanted
     sc["reclaimed"] = 0
     sc["sent"] = 0
+    sc["dirty"] = 0
     sc["force_deactivate"] = 0
     sc["low_reclaim"] = 0
     sc["spent_ns"] = 0

@@ -13,7 +13,7 @@ from fleetsim.law import law
 from fleetsim.linux.mm_types import NR_ZONES, VM, WMARK_LOW
 from fleetsim.linux.mmap import commit_limit
 from fleetsim.linux.page_alloc import si_mem_available
-from fleetsim.linux.page_writeback import dirty_thresholds, dirtyable
+from fleetsim.linux.page_writeback import domain_dirty_limits, host_avail, swap_writeback
 from fleetsim.linux.vmstat_names import MEMINFO_COUNTS, MEMINFO_FIELDS, VMSTAT_FIELDS
 from fleetsim.linux.zonelist import nr_free
 
@@ -26,8 +26,8 @@ M = {name: i for i, name in enumerate(MEMINFO_FIELDS)}
 (ACTIVE, INACTIVE, UNEVICTABLE, MLOCKED, SWAP_TOTAL, SWAP_FREE) = (
     M[n] for n in ("Active", "Inactive", "Unevictable", "Mlocked", "SwapTotal", "SwapFree")
 )
-(WRITEBACK, ANON_PAGES, MAPPED, KRECLAIMABLE, SLAB, SRECLAIMABLE, SUNRECLAIM) = (
-    M[n] for n in ("Writeback", "AnonPages", "Mapped", "KReclaimable", "Slab", "SReclaimable", "SUnreclaim")
+(DIRTY, WRITEBACK, ANON_PAGES, MAPPED, KRECLAIMABLE, SLAB, SRECLAIMABLE, SUNRECLAIM) = (
+    M[n] for n in ("Dirty", "Writeback", "AnonPages", "Mapped", "KReclaimable", "Slab", "SReclaimable", "SUnreclaim")
 )
 (KERNEL_STACK, PAGE_TABLES, COMMIT_LIMIT, COMMITTED_AS, VMALLOC_TOTAL, PERCPU) = (
     M[n] for n in ("KernelStack", "PageTables", "CommitLimit", "Committed_AS", "VmallocTotal", "Percpu")
@@ -78,7 +78,8 @@ def meminfo(row, out):
     out[MLOCKED] = row["mlocked"] * KB
     out[SWAP_TOTAL] = row["swap_total"] * KB
     out[SWAP_FREE] = row["swap_free"] * KB
-    out[WRITEBACK] = 0
+    out[DIRTY] = row["nr_dirty"] * KB
+    out[WRITEBACK] = (row["nr_writeback"] + swap_writeback(row)) * KB
     out[ANON_PAGES] = row["anon_mapped"] * KB
     out[MAPPED] = row["file_mapped"] * KB
     out[KRECLAIMABLE] = row["slab_reclaimable"] * KB
@@ -123,6 +124,7 @@ def meminfo(row, out):
         "nr_zone_inactive_anon",
     )
 )
+NR_DIRTY, NR_WRITEBACK, NR_ZONE_WRITE_PENDING = VM["nr_dirty"], VM["nr_writeback"], VM["nr_zone_write_pending"]
 
 
 @law
@@ -151,9 +153,9 @@ def vmstat(row, out):
     out[NR_KERNEL_STACK] = row["kernel_stack"] * KB
     out[NR_PAGE_TABLE] = row["page_tables"]
     out[NR_SWAPCACHED] = row["swap_cache"]
-    sysctl = row["sysctl"]
-    thresh, background, _ = dirty_thresholds(
-        dirtyable(free, row["totalreserve"], tree[2], tree[3]), sysctl["dirty_ratio"], sysctl["dirty_background_ratio"]
-    )
+    out[NR_DIRTY] = row["nr_dirty"]
+    out[NR_WRITEBACK] = row["nr_writeback"] + swap_writeback(row)
+    out[NR_ZONE_WRITE_PENDING] = out[NR_DIRTY] + out[NR_WRITEBACK]
+    thresh, background, _ = domain_dirty_limits(row, host_avail(row))
     out[NR_DIRTY_THRESHOLD] = thresh
     out[NR_DIRTY_THRESHOLD + 1] = background

@@ -25,6 +25,7 @@ SCAN_CONTROL = np.dtype(
         ("goal", "i8", (4,)),  # … as get_scan_count wanted it
         ("lruvec_reclaimed", "i8"),  # kswapd: of the lruvec whose turn it is
         ("spent_ns", "i8"),  # processor time of the work done
+        ("dirty", "i8"),  # dirty or written file pages that it met
     ]
 )
 """mm/vmscan.c struct scan_control, with what prepare_scan_count decides."""

@@ -15,11 +15,14 @@ import numpy as np
 
 from fleetsim.law import law
 from fleetsim.linux.syscalls import (
+    SYNC_DATA,
+    SYNC_DONE,
     access,
     at_rest,
     creat,
     exit_group,
     file_size,
+    fsync,
     map_anonymous,
     map_file,
     map_shared,
@@ -71,6 +74,7 @@ OP = np.dtype(
         ("pattern", "i1"),  # ORDERED or UNIFORM
         ("accounted", "i1"),
         ("write", "i1"),  # access: 1 for rewrite, 0 for read; write_file: 1 keeps what the file holds (over)
+        ("fsync", "i1"),  # write_file: 1 ends with an fsync
         ("handle", "i2"),  # which of the task's areas
         ("file", "i2"),
         ("pages", "i8"),  # how much; 0 is endless
@@ -90,6 +94,7 @@ PROGRAM = np.dtype(
         ("done", "i8"),  # pages done in this op
         ("at", "i8"),  # cursor, pages
         ("fresh", "i8"),  # read: pages of the current slice that came from disk; access: 1 if nothing of the area was touched yet
+        ("stage", "i8"),  # write_file: 0 to be opened, 1 open, then stages of fsync
         ("quantum", "i8"),  # pages left of the quantum under way
         ("planned", "i8"),  # pages of the whole of it
         ("deadline_ns", "i8"),
@@ -180,6 +185,7 @@ def begin_op(row, program, op):
     program["done"] = 0
     program["at"] = 0
     program["fresh"] = 0
+    program["stage"] = 0
     if op["code"] == OP_ACCESS and row["handles"][op["handle"]] >= 0:
         program["fresh"] = 1 if row["areas"][row["handles"][op["handle"]]]["touched"] == 0 else 0
     program["quantum"] = 0
@@ -204,8 +210,6 @@ def do_at_once(row, th, op):
         row["handles"][op["handle"]] = map_anonymous(row, th, op["pages"], op["pattern"], op["hot_pages"], op["accounted"])
     elif code == OP_SHM:
         row["handles"][op["handle"]] = map_shared(row, th, op["pages"], op["pattern"], op["hot_pages"])
-    elif code == OP_UNLINK:
-        unlink(row, th, op["file"])
     elif code == OP_MMAP_FILE:
         row["handles"][op["handle"]] = map_file(row, th, op["file"], op["pattern"], op["hot_pages"])
     elif code == OP_MUNMAP:
@@ -218,6 +222,8 @@ def do_at_once(row, th, op):
         return a < 0 or zap_pages(row, th, a)
     elif code == OP_PROBE:
         row["programs"][th]["progress"] += map_untouched(row, th, op["hot_pages"], op["pages"])
+    elif code == OP_UNLINK:
+        return unlink(row, th, op["file"])
     elif code == OP_EXIT:
         exit_group(row, th, op["time_ns"])
     return True
@@ -231,17 +237,34 @@ def write_chunk(row, th, program, op, pages):
 
     Source: the recordings' driver.
     """
-    if program["fresh"] == 0:
-        if not creat(row, th, op["file"], op["pattern"], 0 if op["write"] else 1):
-            return -1
-        program["fresh"] = 1
-    at, left = program["at"], pages
+    if program["stage"] == 0:
+        opened = creat(row, th, op["file"], op["pattern"], 0 if op["write"] else 1)
+        if opened <= 0:
+            return opened
+        program["stage"] = 1
     if op["hot_pages"] > 0:
-        at = at % op["hot_pages"]
-        left = min(pages, op["hot_pages"] - at)
-    done = write_file(row, th, op["file"], at, left)
+        if program["at"] >= op["hot_pages"]:
+            program["at"] = 0
+        pages = min(pages, op["hot_pages"] - program["at"])
+    done = write_file(row, th, op["file"], program["at"], pages)
     program["at"] += max(0, done)
     return done
+
+
+@law
+def finish_write(row, th, program, op):
+    """All pages of a write_file are written: close the file, after an fsync if the op wants one.
+
+    Source: the recordings' driver.
+    """
+    if program["stage"] == 0:  # nothing was to be written: it is made, or emptied, all the same
+        opened = creat(row, th, op["file"], op["pattern"], 0 if op["write"] else 1)
+        program["stage"] = SYNC_DONE if opened < 0 else opened
+    elif op["fsync"] and program["stage"] < SYNC_DONE:
+        program["stage"] = fsync(row, th, op["file"], max(SYNC_DATA, program["stage"]))
+    else:
+        next_op(row, program)
+    row["threads"][th]["ready_ns"] = row["now_ns"] + row["spent_ns"] + row["wait_ns"]
 
 
 @law
@@ -311,12 +334,15 @@ def work(row, th, program, op):
     program["quantum"] -= done
     end = row["now_ns"] + row["spent_ns"] + row["wait_ns"]
     thread["ready_ns"] = end
-    if op["pages"] > 0 and program["done"] >= op["pages"]:
-        next_op(row, program)
-    elif program["quantum"] == 0 and op["ns_per_quantum"] > 0:
-        program["deadline_ns"] += op["ns_per_quantum"] * (program["planned"] // QUANTUM_PAGES)
+    finished = op["pages"] > 0 and program["done"] >= op["pages"]
+    if program["quantum"] == 0 and op["ns_per_quantum"] > 0:
+        quanta = program["planned"] // QUANTUM_PAGES
+        program["deadline_ns"] += op["ns_per_quantum"] * quanta
         program["deadline_ns"] = max(program["deadline_ns"], end - LAG_NS)
-        thread["ready_ns"] = max(end, program["deadline_ns"])
+        early = op["ns_per_quantum"] * (quanta - 1) // 2 if finished else 0  # a quantum of a tick is centred in its time
+        thread["ready_ns"] = max(end, program["deadline_ns"] - early)
+    if finished and op["code"] != OP_WRITE_FILE:
+        next_op(row, program)
 
 
 @law
@@ -341,7 +367,9 @@ def step(row, th):
             thread["ready_ns"] = program["deadline_ns"]
             return
     code = op["code"]
-    if code in PACED:
+    if code == OP_WRITE_FILE and program["done"] >= op["pages"]:
+        finish_write(row, th, program, op)
+    elif code in PACED:
         work(row, th, program, op)
     elif code in ON_A_HEAP:
         if heap_step(row, th, program, op, OP_MALLOC, quantum_pages(row, op, 1) // QUANTUM_PAGES):

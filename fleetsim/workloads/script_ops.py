@@ -25,6 +25,7 @@ from fleetsim.workloads import script as vm
 from fleetsim.workloads.script_malloc import FREE_ALL, FREE_FIRST, FREE_KEEP_EVERY, FREE_LAST, FREE_RANDOM
 
 PAGES_PER_MIB = 256
+WRITE_PAGES = 32  # one write() call
 NS_PER_S = 1_000_000_000
 
 UNSUPPORTED = frozenset(("hugetlb mlock madvise fork_hold stat_missing stat_files mkfiles pipes sysw").split())
@@ -124,11 +125,16 @@ def parse_tail(words: Sequence[str], op: ParsedOp) -> None:
             parse_pattern(word, op)
 
 
+def whole_writes(text: str, op: str) -> int:
+    """Pages of as many write() calls of 128 KiB as it takes to have written that many MiB."""
+    return -(-pages_of(text, op) // WRITE_PAGES) * WRITE_PAGES
+
+
 def parse_write(words: Sequence[str], op: ParsedOp) -> None:
     """over (keep what the file holds), wrap=MiB (start over after so much), fsync (at the end)."""
     for word in words:
         if word.startswith("wrap="):
-            op.wrap_pages = pages_of(word[5:], op.text)
+            op.wrap_pages = whole_writes(word[5:], op.text)
         elif word == "over":
             op.write = True
         elif word == "fsync":
@@ -197,7 +203,7 @@ def parse_op(text: str) -> ParsedOp:
         if op.pages == 0:
             raise BadInput(f"op {text!r}: an area must have at least one page, 0.00390625 MiB")
     elif verb == "write_file":
-        op.code, op.path, op.pages, op.rate = vm.OP_WRITE_FILE, args[0], pages_of(args[1], text), number(args[2], text, "the rate")
+        op.code, op.path, op.pages, op.rate = vm.OP_WRITE_FILE, args[0], whole_writes(args[1], text), number(args[2], text, "the rate")
         parse_write(args[3:], op)
     elif verb == "unlink":
         op.code, op.path = vm.OP_UNLINK, args[0]
@@ -243,7 +249,7 @@ def parse_script(lines: Sequence[str]) -> Script:
             owner.pattern, owner.hot_share = UNIFORM, max(owner.hot_share, op.hot_share)
     at_random = {op.path for op in script.ops if op.code == vm.OP_READ_FILE and op.pattern == UNIFORM}
     for op in script.ops:
-        if op.code == vm.OP_READ_FILE and op.path in at_random:
+        if op.code in (vm.OP_READ_FILE, vm.OP_WRITE_FILE) and op.path in at_random:
             op.pattern = UNIFORM
     return script
 

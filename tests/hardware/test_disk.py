@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleetsim.hardware.disk import submit
+from fleetsim.hardware.disk import READ, REQUEST_PAGES, WRITE, busy_ms, submit
 from tests.host.worlds import world
 
 
@@ -19,14 +19,14 @@ def disk(latency_ns: int, ns_per_page: int) -> Any:
 
 
 def test_an_idle_disk_takes_its_latency_and_the_transfer() -> None:
-    assert submit(disk(100, 10), 5000, 32) == 5000 + 320 + 100
+    assert submit(disk(100, 10), 5000, 32, READ) == 5000 + 320 + 100
 
 
 def test_a_busy_disk_serves_one_after_the_other_and_latencies_overlap() -> None:
     d = disk(100, 10)
-    assert submit(d, 0, 32) == 420
-    assert submit(d, 0, 32) == 740, "the second waits for the first one's transfer, not for its latency"
-    assert submit(d, 10_000, 1) == 10_110, "idle again"
+    assert submit(d, 0, 32, READ) == 420
+    assert submit(d, 0, 32, READ) == 740, "the second waits for the first one's transfer, not for its latency"
+    assert submit(d, 10_000, 1, READ) == 10_110, "idle again"
 
 
 @given(st.lists(st.tuples(st.integers(0, 1000), st.integers(0, 64)), min_size=1, max_size=40))
@@ -36,7 +36,32 @@ def test_no_order_of_requests_beats_the_bandwidth(requests: list[tuple[int, int]
     for wait, n in requests:
         now += wait
         pages += n
-        last, done = done, submit(d, now, n)
+        last, done = done, submit(d, now, n, WRITE)
         assert done >= now + n * 13 + 7
         assert done >= last, "in order"
     assert done >= first + pages * 13
+
+
+def test_requests_per_second_are_a_limit_of_their_own() -> None:
+    d = disk(0, 10)
+    d["ns_per_request"] = 1_000_000
+    assert submit(d, 0, 1, READ) == 1_000_000
+    assert submit(d, 0, REQUEST_PAGES * 3, WRITE) == 4_000_000, "three requests at the least"
+    assert [int(n) for n in d["requests"]] == [1, 3]
+    assert [int(n) for n in d["pages"]] == [1, REQUEST_PAGES * 3]
+
+
+def test_a_slow_disk_takes_its_time_over_everything() -> None:
+    d = disk(100, 10)
+    d["slow_percent"] = 500
+    assert submit(d, 0, 32, READ) == 5 * 320 + 5 * 100
+
+
+def test_busy_time_counts_overlapping_requests_once_and_the_queues_future_not_yet() -> None:
+    d = disk(0, 1_000_000)
+    submit(d, 0, 10, READ)
+    submit(d, 0, 10, WRITE)
+    assert busy_ms(d, 5_000_000) == 5
+    assert busy_ms(d, 100_000_000) == 20
+    submit(d, 100_000_000, 10, READ)
+    assert busy_ms(d, 200_000_000) == 30, "the pause between is not busy"

@@ -12,8 +12,12 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from tests.host.worlds import FAST_DISK, DiskSpec
+
 AREAS = ("A", "B")
 FILES = {"/small": 20, "/large": 90}
+WRITTEN = ("/small", "/large", "/log")
+DISKS = (FAST_DISK, DiskSpec(bytes_per_s=20 << 20, latency_us=200.0, iops=500))
 PATTERNS = ("seq", "random", "hot:0.2:0.8")
 SIZES = st.sampled_from([1, 7, 30, 60, 120])
 RATES = st.sampled_from([5, 40, 200, 900])
@@ -25,6 +29,7 @@ def ops(draw: st.DrawFn) -> str:
     area, path, size, rate = draw(st.sampled_from(AREAS)), draw(st.sampled_from(sorted(FILES))), draw(SIZES), draw(RATES)
     pattern, lasting = draw(st.sampled_from(PATTERNS)), draw(st.sampled_from(["", " for=0.7", " for=2.5"]))
     endless = 0 if lasting else size
+    written, how = draw(st.sampled_from(WRITTEN)), draw(st.sampled_from(["", " fsync", " over", " over wrap=10", " over wrap=40 fsync"]))
     return draw(
         st.sampled_from(
             [
@@ -35,6 +40,10 @@ def ops(draw: st.DrawFn) -> str:
                 f"rewrite {area} {endless} {rate} {pattern}{lasting}",
                 f"read {area} {endless} {rate} {pattern}{lasting}",
                 f"read_file {path} {endless} {rate}{lasting}",
+                f"read_file {path} {endless} {rate} rand{lasting}",
+                f"write_file {written} {size} {rate}{how}",
+                f"write_file {written} {size} {rate}{how}",
+                f"unlink {written}",
                 f"mmap_file M {path}",
                 f"read M {endless} {rate} {pattern}{lasting}",
                 f"free {area} munmap",
@@ -68,6 +77,9 @@ def commands(draw: st.DrawFn, tasks: list[str]) -> tuple[float, str, dict[str, o
                 (at, "sysctl", {"name": "vm.overcommit_memory", "value": mib % 3}),
                 (at, "sysctl", {"name": "vm.min_free_kbytes", "value": 1024 * (1 + abs(mib) % 11)}),
                 (at, "sysctl", {"name": "vm.oom_kill_allocating_task", "value": 1}),
+                (at, "sysctl", {"name": "vm.dirty_bytes", "value": 8192 + abs(mib) * 100_000}),
+                (at, "sysctl", {"name": "vm.dirty_background_ratio", "value": abs(mib)}),
+                (at, "disk", {"disk": "data", "slow_percent": 100 + 10 * abs(mib), "failing": int(mib < 0)}),
                 (at, "limit", {"cgroup": cgroup, "file": "memory.max", "bytes": mib * (1 << 20) if mib > 0 else -1}),
                 (at, "limit", {"cgroup": cgroup, "file": "memory.high", "bytes": mib * (1 << 20) if mib > 0 else -1}),
                 (at, "sysctl", {"name": "vm.panic_on_oom", "value": abs(mib) % 3}),
@@ -99,6 +111,7 @@ def worlds(draw: st.DrawFn) -> Drawn:
         "oom_heuristic": draw(st.sampled_from(["5.9", "5.9", "2.6.11"])),
         "tick_ms": draw(st.sampled_from([1.0, 100.0])),
         "files": FILES,
+        "disk": draw(st.sampled_from(DISKS)),
         "cgroups": {path: draw(LIMITS) for path in CGROUPS},
         "tasks": {placed[name]: " | ".join(draw(st.lists(ops(), min_size=1, max_size=7))) for name in names},
         "adj": {name: draw(st.sampled_from([0, 0, 500, -500, -1000])) for name in names},

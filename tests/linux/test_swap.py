@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from fleetsim.hardware.disk import submit
+from fleetsim.hardware.disk import WRITE, submit
 from fleetsim.host.spec import DiskSpec
 from fleetsim.linux.mm_types import BY_KSWAPD, LRU_INACTIVE_ANON
 from fleetsim.linux.swap import free_written, swap_out
@@ -47,7 +47,7 @@ def test_writes_are_done_in_the_order_of_the_device() -> None:
     swap_out(w.row, oldest, 50)
     w.row["now_ns"] += 100_000_000
     swap_out(w.row, int(w.row["cohorts"][oldest]["prev"]), 50)
-    first = submit(w.row["disk"][1].copy(), w.row["now_ns"], 0)
+    first = submit(w.row["disk"][1].copy(), w.row["now_ns"], 0, WRITE)
     assert first > w.row["now_ns"]
     w.row["now_ns"] += 5_000_000  # 50 pages take 10 ms on this disk: the first write is long done, the second is not
     assert free_written(w.row, 0, 0, 1000) == 50
