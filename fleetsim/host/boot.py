@@ -14,6 +14,7 @@ from fleetsim.hardware.cpu import costs
 from fleetsim.host.programs import Names, add_file, add_task, expect_files
 from fleetsim.host.spec import DiskSpec, HostSpec
 from fleetsim.linux import mm_types as mm
+from fleetsim.linux.drop_caches import drop_pagecache
 from fleetsim.linux.free_area import put_merged, take_blocks
 from fleetsim.linux.fs_types import NR_MOUNTS
 from fleetsim.linux.oom_badness import OOM_HEURISTICS
@@ -215,6 +216,8 @@ def set_sysctls(row: Any, spec: HostSpec) -> None:
 def set_sysctl(row: Any, name: str, value: int) -> bool:
     """Write one `vm.*` knob; False if this kernel does not simulate it (it exists, but nothing here reads it)."""
     field = name.removeprefix("vm.").replace("-", "_")
+    if field == "drop_caches" and value & 1:
+        drop_pagecache(row)
     if field not in SYSCTL_NAMES:
         return False
     row["sysctl"][field] = value
