@@ -53,6 +53,7 @@ OPS: dict[str, str] = {
     "mfree": "FREED",
     "mtrim": "",
     "overcommit_probe": "MIB? MIB?",
+    "fork_hold": "SECONDS",
     "sleep": "SECONDS",
     "until": "SECONDS",
     "exit": "CODE",

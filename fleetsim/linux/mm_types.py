@@ -177,6 +177,7 @@ TASK = np.dtype(
         ("hwm", "i8"),  # most resident pages so far
         ("parent", "i8"),  # task that forked it, −1: started by exec
         ("base_file", "i8"),  # part of rss_file outside every area: the program's text
+        ("base_shared", "i8"),  # part of rss_anon that a child shares with its parent's image
         ("base_anon", "i8"),  # part of rss_anon outside every area: stack, heap and data of the program itself
         ("base_stack", "i8"),  # … and of the kernel memory it brought with it
         ("base_slab", "i8"),
@@ -249,6 +250,8 @@ GROUP = np.dtype(
         ("carry_split", "i8"),  # the same for the split between hot and cold part
         ("mapped", "i8"),  # pages of a file or shared object that at least one task maps
         ("buffered", "i4"),  # resident file pages with a buffer_head: those that were written to
+        ("below", "i2"),  # layer that a fork left shared under it, −1; see anon_vma.py
+        ("cow", "i8"),  # pages write-protected since a fork; of a layer: pages that went to the only user who still saw them
     ]
 )
 

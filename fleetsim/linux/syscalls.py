@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from fleetsim.hardware.cpu import EXIT, SYSCALL
 from fleetsim.law import Q, law
+from fleetsim.linux.anon_vma import detach, layered, push_layer, unmap_anon
 from fleetsim.linux.events import REFUSED, record
 from fleetsim.linux.exit import begin_exit, unmap_file
 from fleetsim.linux.filemap import access_mapped, access_mapped_ordered
@@ -21,7 +22,9 @@ from fleetsim.linux.shmem import ANONYMOUS, LINKED, NOT_LINKED, shmem_evict_inod
 from fleetsim.linux.sync import SYNC_DATA, SYNC_DONE
 from fleetsim.linux.truncate import evict_inode, is_mapped
 from fleetsim.linux.vfs import creat, file_size, fsync, is_empty, read_file, unlink, write_file
-from fleetsim.linux.vma import map_untouched, mmap_anon, open_file, zap_area, zap_group
+from fleetsim.linux.vma import map_untouched, mmap_anon, open_file, zap_group
+from fleetsim.linux.fork import copy_process
+from fleetsim.linux.wp_page import access_forked_ordered, access_forked_uniform
 
 __all__ = [
     "ORDERED",
@@ -34,6 +37,7 @@ __all__ = [
     "exit_group",
     "file_size",
     "fsync",
+    "fork",
     "map_anonymous",
     "map_file",
     "map_shared",
@@ -185,6 +189,8 @@ def touch(row, th, a, pages):
             n = shmem_fault(row, th, a, g, at, n, group["pages"], 1)
         area["touched"] += max(0, n)
         return n
+    if row["groups"][area["group"]]["task"] < 0 and not push_layer(row, a):
+        return -1
     return touch_new(row, th, a, min(pages, area["pages"] - area["touched"]))
 
 
@@ -203,6 +209,8 @@ def access_part(row, th, a, g, accesses, write):
         hot = row["groups"][area["group"]]["pages"]
         _, _, reach = mapped_part(row, a, 0 if g == area["group"] else hot)
         return shmem_fault(row, th, a, g, 0, accesses, reach, write)
+    if layered(row["groups"][g]):
+        return access_forked_uniform(row, th, a, g - area["group"], accesses, write)
     return access_uniform(row, th, g, accesses, write)
 
 
@@ -224,6 +232,8 @@ def access(row, th, a, at, pages, hot_q, write):
             return access_mapped_ordered(row, th, find_mapping(row, a, g), at, pages)
         if area["kind"] == AREA_SHMEM:
             return shmem_fault(row, th, a, g, at, pages, group["pages"], write)
+        if layered(group):
+            return access_forked_ordered(row, th, a, at, pages, write)
         return access_ordered(row, th, g, at, pages, write)
     hot = pages
     if area["groups"] == 2:
@@ -231,6 +241,7 @@ def access(row, th, a, at, pages, hot_q, write):
         hot = min(pages, exact >> Q)
         group["carry_split"] = exact - (hot << Q)
     done = access_part(row, th, a, g, hot, write)
+    g = area["group"]
     if hot == pages or (hot > 0 and done == 0):
         return done
     rest = pages - hot if hot == 0 else (pages - hot) * done // hot  # the cold part goes as far as the hot one did
@@ -268,6 +279,8 @@ def at_rest(row, g, groups):
         missing += group["pages"] - group["resident"]
         if group["task"] < 0:  # what is not mapped yet faults
             missing += group["resident"] - group["mapped"]
+        elif group["is_file"] == 0 and layered(group):  # what is write-protected faults
+            missing += 1
     return missing == 0
 
 
@@ -288,7 +301,7 @@ def munmap(row, th, a):
     if row["areas"][a]["kind"] == AREA_SHMEM:
         _, gone = shmem_unmap(row, a, 4096)
         return gone
-    _, gone = zap_area(row, a, 4096)
+    _, gone = unmap_anon(row, a, 4096)
     return gone
 
 
@@ -304,6 +317,8 @@ def zap_pages(row, th, a):
     if area["kind"] == AREA_SHMEM:
         shmem_zap(row, a)
         return True
+    if layered(row["groups"][area["group"]]) and not detach(row, a):
+        return True
     left = 4096
     for k in range(area["groups"]):
         left -= zap_group(row, area["group"] + k, left)
@@ -313,6 +328,17 @@ def zap_pages(row, th, a):
     area["touched"] = 0
     area["zero"] = 0
     return True
+
+
+@law
+def fork(row, th, child_th):
+    """fork(): the child's only thread is thread row `child_th`, −1: there is none left for it.
+
+    returns  int64  task row of the child; −1: ENOMEM or EAGAIN
+
+    Source: kernel/fork.c kernel_clone.
+    """
+    return copy_process(row, row["threads"][th]["task"], child_th)
 
 
 @law

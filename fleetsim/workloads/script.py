@@ -23,6 +23,7 @@ from fleetsim.linux.syscalls import (
     exit_group,
     file_size,
     fsync,
+    fork,
     map_anonymous,
     map_file,
     map_shared,
@@ -62,8 +63,10 @@ QUIET_TICKS = 5
     OP_MALLOC,
     OP_MFREE,
     OP_MTRIM,
-) = range(18)
+    OP_FORK_HOLD,
+) = range(19)
 
+CHILD = 2
 PACED = (OP_TOUCH, OP_ACCESS, OP_READ_FILE, OP_WRITE_FILE)
 ON_A_HEAP = (OP_MALLOC, OP_MFREE, OP_MTRIM)
 
@@ -103,7 +106,7 @@ PROGRAM = np.dtype(
         ("progress_bytes", "i8"),  # … and what is left over of a page, by ops that count bytes
         ("due", "i8"),  # pages that the paces of earlier ops asked for
         ("begun_ns", "i8"),  # when the op under way began
-        ("once", "i8"),  # 1: an extra thread: when its ops are done the task goes on
+        ("once", "i8"),  # 1: an extra thread: when its ops are done the task goes on; CHILD: it sleeps through its op and exits
     ]
 )
 
@@ -193,8 +196,33 @@ def begin_op(row, program, op):
     late = op["ns_per_quantum"] * (quantum_pages(row, op, 1) // QUANTUM_PAGES - 1) // 2 if paced else 0
     program["deadline_ns"] = row["now_ns"] + late
     program["begun_ns"] = row["now_ns"]
-    timed = op["code"] in (OP_ACCESS, OP_READ_FILE, OP_SLEEP)
+    timed = op["code"] in (OP_ACCESS, OP_READ_FILE, OP_SLEEP, OP_FORK_HOLD)
     program["end_ns"] = row["now_ns"] + op["time_ns"] if timed and op["time_ns"] > 0 else 1 << 62
+
+
+@law
+def fork_hold(row, th):
+    """Fork a child that sleeps as long as the op says, and exits.
+
+    Source: the recordings' driver.
+    """
+    program = row["programs"][th]
+    child = -1
+    for k in range(len(row["programs"])):
+        other = row["programs"][k]
+        if child < 0 and row["threads"][k]["used"] == 0 and (other["ops"] == 0 or other["once"] == CHILD):
+            child = k
+    if fork(row, th, child) < 0:
+        return
+    other = row["programs"][child]
+    other["first"] = program["first"] + program["op"]
+    other["ops"] = 1
+    other["op"] = 0
+    other["fresh_op"] = 1
+    other["quantum"] = 0
+    other["progress"] = 0
+    other["due"] = 0
+    other["once"] = CHILD
 
 
 @law
@@ -210,6 +238,8 @@ def do_at_once(row, th, op):
         row["handles"][op["handle"]] = map_anonymous(row, th, op["pages"], op["pattern"], op["hot_pages"], op["accounted"])
     elif code == OP_SHM:
         row["handles"][op["handle"]] = map_shared(row, th, op["pages"], op["pattern"], op["hot_pages"])
+    elif code == OP_FORK_HOLD:
+        fork_hold(row, th)
     elif code == OP_MMAP_FILE:
         row["handles"][op["handle"]] = map_file(row, th, op["file"], op["pattern"], op["hot_pages"])
     elif code == OP_MUNMAP:
@@ -374,9 +404,11 @@ def step(row, th):
     elif code in ON_A_HEAP:
         if heap_step(row, th, program, op, OP_MALLOC, quantum_pages(row, op, 1) // QUANTUM_PAGES):
             next_op(row, program)
-    elif code in (OP_SLEEP, OP_UNTIL):
-        wake = program["end_ns"] if code == OP_SLEEP else op["time_ns"]
-        if row["now_ns"] >= wake:
+    elif code in (OP_SLEEP, OP_UNTIL) or program["once"] == CHILD:
+        wake = op["time_ns"] if code == OP_UNTIL else program["end_ns"]
+        if row["now_ns"] >= wake and program["once"] == CHILD:
+            exit_group(row, th, 0)
+        elif row["now_ns"] >= wake:
             next_op(row, program)
         else:
             thread["ready_ns"] = wake

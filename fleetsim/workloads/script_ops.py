@@ -5,7 +5,7 @@
     shm ID MiB        write_file PATH MiB rate [over] [wrap=MiB] [fsync]        unlink PATH
     read_file PATH MiB rate [rand] [for=s]     mmap_file ID PATH        free ID munmap | free ID dontneed all
     malloc N a-b rate                          mfree keep_every:k|first:f|last:f|random:f|all            mtrim
-    overcommit_probe [MiB [most MiB]]          sleep s                  until t                  exit code
+    overcommit_probe [MiB [most MiB]]          fork_hold s       sleep s       until t       exit code
 
 Rates are MiB/s, 0 is unpaced; `rewrite|read|read_file … 0` never ends. How an area is accessed is decided when it is
 mapped, from the ops that follow: random if any op accesses it at random. Ops of the language that this kernel does not
@@ -28,7 +28,7 @@ PAGES_PER_MIB = 256
 WRITE_PAGES = 32  # one write() call
 NS_PER_S = 1_000_000_000
 
-UNSUPPORTED = frozenset(("hugetlb mlock madvise fork_hold stat_missing stat_files mkfiles pipes sysw").split())
+UNSUPPORTED = frozenset(("hugetlb mlock madvise stat_missing stat_files mkfiles pipes sysw").split())
 """Ops of the recordings' language that the simulated kernel has no law for yet."""
 
 LEAST = {
@@ -49,7 +49,8 @@ LEAST = {
 
 KNOWN = frozenset(
     (
-        "mmap_anon shm touch rewrite read read_file write_file mmap_file unlink free malloc mfree mtrim overcommit_probe sleep until exit"
+        "mmap_anon shm touch rewrite read read_file write_file mmap_file unlink fork_hold free malloc mfree mtrim "
+        "overcommit_probe sleep until exit"
     ).split()
 )
 
@@ -224,7 +225,7 @@ def parse_op(text: str) -> ParsedOp:
         op.supported = whole
         op.code = vm.OP_NOTHING if not whole else vm.OP_MUNMAP if args[1] == "munmap" else vm.OP_DONTNEED
     else:
-        op.code = {"sleep": vm.OP_SLEEP, "until": vm.OP_UNTIL, "exit": vm.OP_EXIT}[verb]
+        op.code = {"sleep": vm.OP_SLEEP, "until": vm.OP_UNTIL, "exit": vm.OP_EXIT, "fork_hold": vm.OP_FORK_HOLD}[verb]
         value = number(args[0], text, "the time" if verb != "exit" else "the code")
         op.time_ns = int(value) if verb == "exit" else int(value * NS_PER_S)
     return op
