@@ -9,22 +9,20 @@ again once the bill is paid: that is how a task waits for memory. No call tells 
 from __future__ import annotations
 
 from fleetsim.hardware.cpu import EXIT, SYSCALL
-from fleetsim.law import Q, law
-from fleetsim.linux.anon_vma import detach, layered, push_layer, unmap_anon
+from fleetsim.law import law
+from fleetsim.linux.anon_vma import detach, layered, unmap_anon
 from fleetsim.linux.events import REFUSED, record
 from fleetsim.linux.exit import begin_exit, unmap_file
-from fleetsim.linux.filemap import access_mapped, access_mapped_ordered
-from fleetsim.linux.memory import access_ordered, access_uniform, read_zero, touch_new
-from fleetsim.linux.mm_types import AREA_FILE, AREA_FREE, AREA_SHMEM, KSWAPD_SLEEP, NR_AREAS, ORDERED, UNIFORM
-from fleetsim.linux.rmap import add_mapping, find_mapping
+from fleetsim.linux.fork import copy_process
+from fleetsim.linux.mm_fault import access, at_rest, read_untouched, touch
+from fleetsim.linux.mm_types import AREA_FILE, AREA_FREE, AREA_SHMEM, NR_AREAS, ORDERED, UNIFORM
+from fleetsim.linux.rmap import add_mapping
 from fleetsim.linux.shm import shmem_file_setup, shmem_mmap, shmem_unmap, shmem_zap
-from fleetsim.linux.shmem import ANONYMOUS, LINKED, NOT_LINKED, shmem_evict_inode, shmem_fault, touch_shared
+from fleetsim.linux.shmem import ANONYMOUS, LINKED, NOT_LINKED, shmem_evict_inode
 from fleetsim.linux.sync import SYNC_DATA, SYNC_DONE
 from fleetsim.linux.truncate import evict_inode, is_mapped
 from fleetsim.linux.vfs import creat, file_size, fsync, is_empty, read_file, unlink, write_file
 from fleetsim.linux.vma import map_untouched, mmap_anon, open_file, zap_group
-from fleetsim.linux.fork import copy_process
-from fleetsim.linux.wp_page import access_forked_ordered, access_forked_uniform
 
 __all__ = [
     "ORDERED",
@@ -36,8 +34,8 @@ __all__ = [
     "creat",
     "exit_group",
     "file_size",
-    "fsync",
     "fork",
+    "fsync",
     "map_anonymous",
     "map_file",
     "map_shared",
@@ -149,139 +147,6 @@ def shm_rmid(row, th, f):
     row["spent_ns"] += row["cost"][SYSCALL]
     row["files"][f]["linked"] = ANONYMOUS
     shmem_evict_inode(row, f, row["files"][f]["pages"] + 1)
-
-
-@law
-def mapped_part(row, a, at):
-    """Group of an area that position `at` is in, the position inside it, and how many of the group's pages the area reaches.
-
-    returns  (int64 group, int64 position, int64 pages)
-
-    Source: fleetsim's own representation (hot and cold part of an area are two groups).
-    """
-    area = row["areas"][a]
-    g = area["group"]
-    hot = row["groups"][g]["pages"]
-    reach = area["touched"] if area["touched"] > 0 else area["pages"]
-    if area["groups"] == 2 and at >= hot:
-        return g + 1, at - hot, max(0, reach - hot)
-    return g, at, min(hot, reach)
-
-
-@law
-def touch(row, th, a, pages):
-    """Write to the next `pages` never-touched pages of an area, in order.
-
-    returns  int64  pages done; −1 once every page was touched
-
-    Source: mm/memory.c.
-    """
-    area = row["areas"][a]
-    if area["touched"] >= area["pages"]:
-        return -1
-    if area["kind"] == AREA_SHMEM:
-        g, at, _ = mapped_part(row, a, area["touched"])
-        group = row["groups"][g]
-        n = min(pages, min(area["pages"] - area["touched"], group["pages"] - at))
-        if group["kind"] == UNIFORM:
-            n = touch_shared(row, th, a, g, n)
-        else:
-            n = shmem_fault(row, th, a, g, at, n, group["pages"], 1)
-        area["touched"] += max(0, n)
-        return n
-    if row["groups"][area["group"]]["task"] < 0 and not push_layer(row, a):
-        return -1
-    return touch_new(row, th, a, min(pages, area["pages"] - area["touched"]))
-
-
-@law
-def access_part(row, th, a, g, accesses, write):
-    """Random accesses to one uniform group of an area.
-
-    Source: mm/memory.c handle_mm_fault, mm/filemap.c filemap_fault.
-    """
-    area = row["areas"][a]
-    if accesses == 0:
-        return 0
-    if area["kind"] == AREA_FILE:
-        return access_mapped(row, th, find_mapping(row, a, g), accesses)
-    if area["kind"] == AREA_SHMEM:
-        hot = row["groups"][area["group"]]["pages"]
-        _, _, reach = mapped_part(row, a, 0 if g == area["group"] else hot)
-        return shmem_fault(row, th, a, g, 0, accesses, reach, write)
-    if layered(row["groups"][g]):
-        return access_forked_uniform(row, th, a, g - area["group"], accesses, write)
-    return access_uniform(row, th, g, accesses, write)
-
-
-@law
-def access(row, th, a, at, pages, hot_q, write):
-    """Access `pages` pages of an area: from position `at` on if it is swept, anywhere if it is used at random.
-
-    hot_q    int64  share of random accesses that go to the hot part, 2^20ths
-    write    int64  1: the pages are written to, 0: only read
-    returns  int64  pages done
-
-    Source: mm/memory.c handle_mm_fault, mm/filemap.c filemap_fault.
-    """
-    area = row["areas"][a]
-    g = area["group"]
-    group = row["groups"][g]
-    if group["kind"] == ORDERED:
-        if area["kind"] == AREA_FILE:
-            return access_mapped_ordered(row, th, find_mapping(row, a, g), at, pages)
-        if area["kind"] == AREA_SHMEM:
-            return shmem_fault(row, th, a, g, at, pages, group["pages"], write)
-        if layered(group):
-            return access_forked_ordered(row, th, a, at, pages, write)
-        return access_ordered(row, th, g, at, pages, write)
-    hot = pages
-    if area["groups"] == 2:
-        exact = pages * hot_q + group["carry_split"]
-        hot = min(pages, exact >> Q)
-        group["carry_split"] = exact - (hot << Q)
-    done = access_part(row, th, a, g, hot, write)
-    g = area["group"]
-    if hot == pages or (hot > 0 and done == 0):
-        return done
-    rest = pages - hot if hot == 0 else (pages - hot) * done // hot  # the cold part goes as far as the hot one did
-    return done + access_part(row, th, a, g + 1, rest, write)
-
-
-@law
-def read_untouched(row, th, a, at, pages, hot_q):
-    """Read `pages` pages of an area that was never written to: private anonymous memory is all zero, a shared object gets its pages.
-
-    at       int64  position of the reader's cursor
-    hot_q    int64  as for `access`
-    returns  int64  pages done
-
-    Source: mm/memory.c do_anonymous_page (read fault), mm/shmem.c shmem_fault.
-    """
-    area = row["areas"][a]
-    if area["kind"] == AREA_SHMEM:
-        return access(row, th, a, at, pages, hot_q, 0)
-    ordered = row["groups"][area["group"]]["kind"] == ORDERED
-    return read_zero(row, th, a, at if ordered else -1, min(pages, area["pages"]))
-
-
-@law
-def at_rest(row, g, groups):
-    """True if every page of some groups is resident and mapped and nobody reclaims: accesses to them change nothing but accessed bits.
-
-    Source: fleetsim's own representation (design §3.2: quiet groups are not visited).
-    """
-    if row["kswapd"]["state"] != KSWAPD_SLEEP:
-        return False
-    missing = 0
-    for k in range(groups):
-        group = row["groups"][g + k]
-        missing += group["pages"] - group["resident"]
-        if group["task"] < 0:  # what is not mapped yet faults
-            missing += group["resident"] - group["mapped"]
-        elif group["is_file"] == 0 and layered(group):  # what is write-protected faults
-            missing += 1
-    return missing == 0
 
 
 @law
