@@ -165,6 +165,39 @@ def promised(row, t):
 
 
 @law
+def kernel_side(row, child):
+    """The kernel's own memory of a child: its stack, and the slab objects that stand for it.
+
+    Source: kernel/fork.c dup_task_struct; the amounts are those of exec (exit.py).
+    """
+    child["base_stack"] = rmqueue(row, IMAGE_STACK, WMARK_MIN)
+    pin_got(row)
+    child["base_slab"] = rmqueue(row, IMAGE_SLAB, WMARK_MIN)
+    pin_got(row)
+    row["kernel_stack"] += child["base_stack"]
+    row["slab_unreclaimable"] += child["base_slab"]
+    add_kernel(row, child["cg"], child["base_stack"] + child["base_slab"])
+
+
+@law
+def start_thread(row, th, t, ready_ns):
+    """Thread row `th` becomes the only thread of task `t`, and may run from `ready_ns` on.
+
+    Source: kernel/fork.c wake_up_new_task.
+    """
+    thread = row["threads"][th]
+    thread["used"] = 1
+    thread["task"] = t
+    thread["ready_ns"] = ready_ns
+    thread["since_ns"] = ready_ns
+    thread["busy_until_ns"] = 0
+    thread["work_until_ns"] = 0
+    thread["stalled"] = 0
+    thread["charge_retries"] = 0
+    thread["no_progress"] = 0
+
+
+@law
 def copy_process(row, t, th):
     """fork() of task `t`; the child's only thread is thread row `th`.
 
@@ -215,24 +248,11 @@ def copy_process(row, t, th):
         if row["areas"][a]["kind"] != AREA_FREE and row["areas"][a]["task"] == t:
             tables += row["areas"][a]["tables"]
     copy_tables(row, child, parent["pgtables"] - tables)
-    child["base_stack"] = rmqueue(row, IMAGE_STACK, WMARK_MIN)
-    pin_got(row)
-    child["base_slab"] = rmqueue(row, IMAGE_SLAB, WMARK_MIN)
-    pin_got(row)
-    row["kernel_stack"] += child["base_stack"]
-    row["slab_unreclaimable"] += child["base_slab"]
-    add_kernel(row, child["cg"], child["base_stack"] + child["base_slab"])
+    kernel_side(row, child)
     child["hwm"] = child["rss_anon"] + child["rss_file"]
     row["spent_ns"] += entries * row["cost"][FORK_PAGE]
     parent["stime_ns"] += row["cost"][FORK] + entries * row["cost"][FORK_PAGE]
-    thread = row["threads"][th]
-    thread["used"] = 1
-    thread["task"] = c
-    thread["ready_ns"] = row["now_ns"] + row["spent_ns"]
-    thread["since_ns"] = thread["ready_ns"]
-    thread["busy_until_ns"] = 0
-    thread["charge_retries"] = 0
-    thread["no_progress"] = 0
+    start_thread(row, th, c, row["now_ns"] + row["spent_ns"])
     row["nr_threads"] = max(row["nr_threads"], th + 1)
     row["reschedule"] = 1
     record(row, TASK_START, c, child["pid"], child["cg"], 0, t + 1, 0, 0, 0, 0)
