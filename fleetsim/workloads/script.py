@@ -22,7 +22,6 @@ from fleetsim.linux.syscalls import (
     creat,
     exit_group,
     file_size,
-    fork,
     fsync,
     map_anonymous,
     map_file,
@@ -36,6 +35,7 @@ from fleetsim.linux.syscalls import (
     write_file,
     zap_pages,
 )
+from fleetsim.workloads.script_fork import CHILD, fork_hold
 from fleetsim.workloads.script_malloc import heap_step
 
 NR_OPS = 320
@@ -66,7 +66,6 @@ QUIET_TICKS = 5
     OP_FORK_HOLD,
 ) = range(19)
 
-CHILD = 2
 PACED = (OP_TOUCH, OP_ACCESS, OP_READ_FILE, OP_WRITE_FILE)
 ON_A_HEAP = (OP_MALLOC, OP_MFREE, OP_MTRIM)
 
@@ -198,31 +197,6 @@ def begin_op(row, program, op):
     program["begun_ns"] = row["now_ns"]
     timed = op["code"] in (OP_ACCESS, OP_READ_FILE, OP_SLEEP, OP_FORK_HOLD)
     program["end_ns"] = row["now_ns"] + op["time_ns"] if timed and op["time_ns"] > 0 else 1 << 62
-
-
-@law
-def fork_hold(row, th):
-    """Fork a child that sleeps as long as the op says, and exits.
-
-    Source: the recordings' driver.
-    """
-    program = row["programs"][th]
-    child = -1
-    for k in range(len(row["programs"])):
-        other = row["programs"][k]
-        if child < 0 and row["threads"][k]["used"] == 0 and (other["ops"] == 0 or other["once"] == CHILD):
-            child = k
-    if fork(row, th, child) < 0:
-        return
-    other = row["programs"][child]
-    other["first"] = program["first"] + program["op"]
-    other["ops"] = 1
-    other["op"] = 0
-    other["fresh_op"] = 1
-    other["quantum"] = 0
-    other["progress"] = 0
-    other["due"] = 0
-    other["once"] = CHILD
 
 
 @law
