@@ -61,6 +61,7 @@ def test_what_the_parent_has_copied_is_private_to_both(pattern: str) -> None:
 
 
 def test_swapped_shared_memory_is_in_nobodys_swap_line() -> None:
+    hog = "sleep 1 | mmap_anon A 160 | touch A 160 300 | sleep 99"
     w = world(swap_mib=100, tasks={"s": "shm S 60 | touch S 60 0 | sleep 99", "p": hog}).at(5)
     assert w.meminfo("SwapFree") < 90
     assert smaps_rollup(w.row, 0).swap == 0
