@@ -62,6 +62,7 @@ OPS: dict[str, str] = {
     "pipes": "COUNT RATE?",
     "hugetlb": "ID MIB",
     "sysw": "PATH VALUE",
+    "fork_hold": "SECONDS",
     "sleep": "SECONDS",
     "until": "SECONDS",
     "exit": "CODE",

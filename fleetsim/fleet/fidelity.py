@@ -178,6 +178,8 @@ def replay(experiment: Experiment, tick_ns: int, progress: Callable[[float], Non
             sample |= cgroup_columns(row, name, names.cgroups[name])
         for task in experiment.tasks:
             sample |= task_columns(row, task.name, names.tasks[task.name])
+            if (child := f"{task.name}-child") in names.tasks:
+                sample |= task_columns(row, child, names.tasks[child])
         result.rows.append(sample)
         if progress:
             progress(t_s / experiment.duration_s)

@@ -46,6 +46,12 @@ class Names:
     def task_name(self, row: int) -> str:
         return next((name for name, t in self.tasks.items() if t == row), "")
 
+    def add_child(self, row: int, parent: int) -> None:
+        """Row `row` is a process that `parent` forked: it is called NAME-child, the latest of several by that name."""
+        name = f"{self.task_name(parent)}-child"
+        self.tasks = {other: t for other, t in self.tasks.items() if t != row or other == name}
+        self.tasks[name] = row
+
     def cgroup_name(self, row: int) -> str:
         return next((name for name, cg in self.cgroups.items() if cg == row), "")
 

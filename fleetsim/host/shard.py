@@ -114,6 +114,8 @@ class Shard:
         if kills:
             self.dmesg[i] += stamp(oom_report(row, names, kills), int(row["now_ns"]) // 1000)
         for e in rows:
+            if e["kind"] == ev.TASK_START and e["arg"][3] > 0:
+                names.add_child(int(e["subject"]), int(e["arg"][3]) - 1)
             self._translate(i, e, names)
         lost = int(row["event_seq"]) - len(rows)
         if lost:

@@ -158,7 +158,7 @@ def group_violations(row: Any) -> list[str]:
     for t in range(NR_TASKS):
         task = row["tasks"][t]
         if int(task["state"]) in (TASK_RUNNING, TASK_EXITING):
-            for kind, base in (("anon", int(task["base_anon"])), ("file", int(task["base_file"])), ("shmem", 0)):
+            for kind, base in (("anon", int(task["base_anon"] + task["base_shared"])), ("file", int(task["base_file"])), ("shmem", 0)):
                 if rss[kind][t] + base != int(task[f"rss_{kind}"]):
                     held = rss[kind][t] + base
                     found.append(f"task {t}: its resident {kind} pages are {int(task[f'rss_{kind}'])}, its areas hold {held}")

@@ -2,13 +2,14 @@
 """Tasks come and go: exec of a program's image, exit, and the time it takes to give the memory back (kernel/exit.c, mm/mmap.c exit_mmap).
 
 An exit works in slices, so that a victim's memory comes back over time, as it does (1.25 µs per page on the recordings' CPU).
-Leaves out: zombies, fork's copy of the parent.
+Leaves out: zombies.
 """
 
 from __future__ import annotations
 
 from fleetsim.hardware.cpu import EXIT
 from fleetsim.law import law
+from fleetsim.linux.anon_vma import unmap_anon
 from fleetsim.linux.cputime import account_time, idlest_cpu
 from fleetsim.linux.events import OOM_REAP, TASK_EXIT, TASK_START, record
 from fleetsim.linux.hugetlb import unmap_hugetlb
@@ -34,7 +35,7 @@ from fleetsim.linux.oom_kill import uninterruptible_until
 from fleetsim.linux.pipe import close_pipes
 from fleetsim.linux.rmap import drop_mapping
 from fleetsim.linux.shm import shmem_unmap
-from fleetsim.linux.vma import free_tables, zap_area
+from fleetsim.linux.vma import free_tables
 from fleetsim.linux.zonelist import pin_got, rmqueue, unpin
 
 # The image of a small static program: what one process costs before it maps anything itself, in pages
@@ -82,6 +83,7 @@ def start_task(row, t):
     task["rss_file"] = IMAGE_FILE
     task["base_file"] = IMAGE_FILE
     task["parent"] = -1
+    task["base_shared"] = 0
     task["rss_shmem"] = 0
     task["swapents"] = 0
     task["total_vm"] = IMAGE_VM
@@ -115,7 +117,7 @@ def exit_mmap(row, t):
         if area["task"] != t or left == 0:
             continue
         if area["kind"] == AREA_ANON:
-            done, gone = zap_area(row, a, left)
+            done, gone = unmap_anon(row, a, left)
             left -= done
             if not gone:
                 break

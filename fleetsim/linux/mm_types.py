@@ -22,14 +22,14 @@ from fleetsim.linux.workers import CPU, KSWAPD, SCAN_CONTROL
 
 # --- capacities (one size class; a full table answers as the kernel would: ENOMEM, EAGAIN, and an event) -------------
 NR_ZONES = 3
-NR_CGROUPS = 88
+NR_CGROUPS = 80
 NR_TASKS = 64
 NR_THREADS = 80
 NR_AREAS = 128
 NR_GROUPS = 160
 NR_COHORTS = 1376
 NR_WRITEBACK = 128
-NR_EVENTS = 96
+NR_EVENTS = 80
 NR_CPUS = 32
 assert NR_COHORTS < 1 << 15 and NR_GROUPS < 1 << 15 and NR_CGROUPS < 1 << 15  # int16 links
 
@@ -154,7 +154,7 @@ CGROUP = np.dtype(
         ("file_cost", "i8"),
         ("refaults", "i8", (2,)),  # workingset_activate_{anon,file} when the last reclaim ended
         ("stat", "i8", (len(CGROUP_STAT),)),  # with children
-        ("events", "i8", (len(CGROUP_EVENTS),)),  # with children
+        ("events", "i4", (len(CGROUP_EVENTS),)),  # with children
         ("psi_total_ns", "i8", (3, 2)),
         ("psi_until_ns", "i8", (3, 2)),
         ("psi_full_to_ns", "i8", (3,)),
@@ -189,6 +189,7 @@ TASK = np.dtype(
         ("hwm", "i8"),  # most resident pages so far
         ("parent", "i8"),  # task that forked it, −1: started by exec
         ("base_file", "i8"),  # part of rss_file outside every area: the program's text
+        ("base_shared", "i8"),  # part of rss_anon that a child shares with its parent's image
         ("base_anon", "i8"),  # part of rss_anon outside every area: stack, heap and data of the program itself
         ("base_stack", "i8"),  # … and of the kernel memory it brought with it
         ("base_slab", "i8"),
@@ -263,6 +264,8 @@ GROUP = np.dtype(
         ("carry_split", "i8"),  # the same for the split between hot and cold part
         ("mapped", "i8"),  # pages of a file or shared object that at least one task maps
         ("buffered", "i4"),  # resident file pages with a buffer_head: those that were written to
+        ("below", "i2"),  # layer that a fork left shared under it, −1; see anon_vma.py
+        ("cow", "i8"),  # pages write-protected since a fork; of a layer: pages that went to the only user who still saw them
     ]
 )
 

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from fleetsim.hardware.cpu import EXIT, SYSCALL
 from fleetsim.law import law
+from fleetsim.linux.anon_vma import detach, layered, unmap_anon
 from fleetsim.linux.events import REFUSED, record
 from fleetsim.linux.exit import begin_exit, unmap_file
-from fleetsim.linux.fault import access, at_rest, read_untouched, touch
+from fleetsim.linux.fork import copy_process
 from fleetsim.linux.hugetlb import map_hugetlb as map_hugetlb
 from fleetsim.linux.hugetlb import unmap_hugetlb, zap_hugetlb
+from fleetsim.linux.mm_fault import access, at_rest, read_untouched, touch
 from fleetsim.linux.mm_types import AREA_FILE, AREA_FREE, AREA_HUGETLB, AREA_SHMEM, NR_AREAS, ORDERED, UNIFORM
 from fleetsim.linux.namei import lookup_files as lookup_files
 from fleetsim.linux.namei import lookup_missing as lookup_missing
@@ -29,7 +31,7 @@ from fleetsim.linux.sysctl_paths import Write as Write
 from fleetsim.linux.sysctl_paths import resolve as resolve
 from fleetsim.linux.truncate import evict_inode, is_mapped
 from fleetsim.linux.vfs import creat, file_size, fsync, is_empty, read_file, unlink, write_file
-from fleetsim.linux.vma import map_untouched, mmap_anon, open_file, zap_area, zap_group
+from fleetsim.linux.vma import map_untouched, mmap_anon, open_file, zap_group
 
 __all__ = [
     "ORDERED",
@@ -41,6 +43,7 @@ __all__ = [
     "creat",
     "exit_group",
     "file_size",
+    "fork",
     "fsync",
     "map_anonymous",
     "map_file",
@@ -175,7 +178,7 @@ def munmap(row, th, a):
     if row["areas"][a]["kind"] == AREA_HUGETLB:
         unmap_hugetlb(row, a)
         return True
-    _, gone = zap_area(row, a, 4096)
+    _, gone = unmap_anon(row, a, 4096)
     return gone
 
 
@@ -194,6 +197,8 @@ def zap_pages(row, th, a):
     if area["kind"] == AREA_HUGETLB:
         zap_hugetlb(row, a)
         return True
+    if layered(row["groups"][area["group"]]) and not detach(row, a):
+        return True
     left = 4096
     for k in range(area["groups"]):
         left -= zap_group(row, area["group"] + k, left)
@@ -203,6 +208,17 @@ def zap_pages(row, th, a):
     area["touched"] = 0
     area["zero"] = 0
     return True
+
+
+@law
+def fork(row, th, child_th):
+    """fork(): the child's only thread is thread row `child_th`, −1: there is none left for it.
+
+    returns  int64  task row of the child; −1: ENOMEM or EAGAIN
+
+    Source: kernel/fork.c kernel_clone.
+    """
+    return copy_process(row, row["threads"][th]["task"], child_th)
 
 
 @law

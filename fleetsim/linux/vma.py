@@ -88,6 +88,8 @@ def make_group(row, g, kind, is_file, task, pages):
     group["is_file"] = is_file
     group["shmem"] = 0
     group["maps"] = -1
+    group["below"] = -1
+    group["cow"] = 0
     group["task"] = task
     group["first"] = first
     group["cohorts"] = wanted

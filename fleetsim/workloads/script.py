@@ -37,10 +37,11 @@ from fleetsim.linux.syscalls import (
     write_knob,
     zap_pages,
 )
+from fleetsim.workloads.script_fork import CHILD, fork_hold
 from fleetsim.workloads.script_malloc import heap_step
 from fleetsim.workloads.script_names import do_names
 
-NR_OPS = 320
+NR_OPS = 288
 NR_HANDLES = 128
 QUANTUM_PAGES = 64  # 256 KiB
 LAG_NS = 100_000_000
@@ -71,7 +72,8 @@ QUIET_TICKS = 5
     OP_MKFILES,
     OP_PIPES,
     OP_SYSW,
-) = range(24)
+    OP_FORK_HOLD,
+) = range(25)
 
 PACED = (OP_TOUCH, OP_ACCESS, OP_READ_FILE, OP_WRITE_FILE, OP_STAT_MISSING, OP_STAT_FILES, OP_MKFILES, OP_PIPES)
 ON_A_HEAP = (OP_MALLOC, OP_MFREE, OP_MTRIM)
@@ -114,7 +116,7 @@ PROGRAM = np.dtype(
         ("names", "i4"),  # names made or asked for so far: the next op goes on with new ones
         ("due", "i8"),  # pages that the paces of earlier ops asked for
         ("begun_ns", "i8"),  # when the op under way began
-        ("once", "i4"),  # 1: an extra thread: when its ops are done the task goes on
+        ("once", "i4"),  # 1: an extra thread: when its ops are done the task goes on; CHILD: it sleeps through its op and exits
     ]
 )
 
@@ -209,7 +211,7 @@ def begin_op(row, program, op):
     late = op["ns_per_quantum"] * (quantum_pages(row, op, 1) // QUANTUM_PAGES - 1) // 2 if paced else 0
     program["deadline_ns"] = row["now_ns"] + late
     program["begun_ns"] = row["now_ns"]
-    timed = op["code"] in (OP_ACCESS, OP_READ_FILE, OP_SLEEP)
+    timed = op["code"] in (OP_ACCESS, OP_READ_FILE, OP_SLEEP, OP_FORK_HOLD)
     program["end_ns"] = row["now_ns"] + op["time_ns"] if timed and op["time_ns"] > 0 else 1 << 62
 
 
@@ -226,6 +228,8 @@ def do_at_once(row, th, op):
         row["handles"][op["handle"]] = map_anonymous(row, th, op["pages"], op["pattern"], op["hot_pages"], op["accounted"])
     elif code == OP_SHM:
         row["handles"][op["handle"]] = map_shared(row, th, op["pages"], op["pattern"], op["hot_pages"])
+    elif code == OP_FORK_HOLD:
+        fork_hold(row, th)
     elif code == OP_MMAP_FILE:
         row["handles"][op["handle"]] = map_file(row, th, op["file"], op["pattern"], op["hot_pages"])
     elif code == OP_MUNMAP:
@@ -398,9 +402,11 @@ def step(row, th):
     elif code in ON_A_HEAP:
         if heap_step(row, th, program, op, OP_MALLOC, quantum_pages(row, op, 1) // QUANTUM_PAGES):
             next_op(row, program)
-    elif code in (OP_SLEEP, OP_UNTIL):
-        wake = program["end_ns"] if code == OP_SLEEP else op["time_ns"]
-        if row["now_ns"] >= wake:
+    elif code in (OP_SLEEP, OP_UNTIL) or program["once"] == CHILD:
+        wake = op["time_ns"] if code == OP_UNTIL else program["end_ns"]
+        if row["now_ns"] >= wake and program["once"] == CHILD:
+            exit_group(row, th, 0)
+        elif row["now_ns"] >= wake:
             next_op(row, program)
         else:
             thread["ready_ns"] = wake

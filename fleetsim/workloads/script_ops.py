@@ -7,7 +7,7 @@
     malloc N a-b rate                          mfree keep_every:k|first:f|last:f|random:f|all            mtrim
     hugetlb ID MiB                             pipes N MiB/s            sysw PATH VALUE
     stat_missing DIR N rate                    stat_files DIR N rate    mkfiles DIR N rate
-    overcommit_probe [MiB [most MiB]]          sleep s                  until t                  exit code
+    overcommit_probe [MiB [most MiB]]          fork_hold s              sleep s                  until t                  exit code
 
 Rates are MiB/s, of stat_* and mkfiles files per second (1000 if not given), 0 is unpaced; `rewrite|read|read_file … 0`
 never ends. How an area is accessed is decided when it is mapped, from the ops that follow: random if any op accesses it at
@@ -31,7 +31,7 @@ PAGES_PER_MIB = 256
 WRITE_PAGES = 32  # one write() call
 NS_PER_S = 1_000_000_000
 
-UNSUPPORTED = frozenset("mlock madvise fork_hold".split())
+UNSUPPORTED = frozenset("mlock madvise".split())
 """Ops of the recordings' language that the simulated kernel has no law for yet."""
 
 NAME_OPS = {"stat_missing": vm.OP_STAT_MISSING, "stat_files": vm.OP_STAT_FILES, "mkfiles": vm.OP_MKFILES}
@@ -40,7 +40,7 @@ LEAST |= {"hugetlb": 2, "sysw": 2, "malloc": 2, "mtrim": 0, "overcommit_probe": 
 """Arguments an op takes at least; one where nothing is said."""
 
 KNOWN = frozenset("mmap_anon shm touch rewrite read read_file write_file mmap_file unlink free sleep until exit".split())
-KNOWN |= frozenset("malloc mfree mtrim overcommit_probe hugetlb pipes sysw".split()) | set(NAME_OPS)
+KNOWN |= frozenset("malloc mfree mtrim overcommit_probe hugetlb pipes sysw fork_hold".split()) | set(NAME_OPS)
 
 
 @dataclass
@@ -218,7 +218,7 @@ def parse_op(text: str) -> ParsedOp:
         op.supported = whole
         op.code = vm.OP_NOTHING if not whole else vm.OP_MUNMAP if args[1] == "munmap" else vm.OP_DONTNEED
     else:
-        op.code = {"sleep": vm.OP_SLEEP, "until": vm.OP_UNTIL, "exit": vm.OP_EXIT}[verb]
+        op.code = {"sleep": vm.OP_SLEEP, "until": vm.OP_UNTIL, "exit": vm.OP_EXIT, "fork_hold": vm.OP_FORK_HOLD}[verb]
         value = number(args[0], text, "the time" if verb != "exit" else "the code")
         op.time_ns = int(value) if verb == "exit" else int(value * NS_PER_S)
     return op

@@ -71,7 +71,7 @@ def test_what_passes_the_check_boots(op: str) -> None:
         "read a 0 8 hot:2:0.5",
         "read a 0 8 sideways",
         "read_file big.bin 0 1",
-        "fork_hold 5",
+        "fork_hold",
         "madvise a cold",
         "mmap_anon 1a 5",
         "sleep 9999999999",

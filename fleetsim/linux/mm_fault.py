@@ -1,19 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A task uses an area of its memory: which kind of fault, or none, its accesses are (arch/x86/mm/fault.c, mm/memory.c handle_mm_fault).
+"""Access to mapped memory: which law an access belongs to, by the kind of its area (mm/memory.c handle_mm_fault).
 
-Private anonymous memory is `memory.py`'s, files are `filemap.py`'s, shared objects `shmem.py`'s, huge pages `hugetlb.py`'s.
+Huge pages of a pool are `hugetlb.py`'s. Leaves out: protection faults, SIGBUS beyond the end of a file.
 """
 
 from __future__ import annotations
 
 from fleetsim.hardware.cpu import ACCESS
 from fleetsim.law import Q, law
+from fleetsim.linux.anon_vma import layered, push_layer
 from fleetsim.linux.filemap import access_mapped, access_mapped_ordered
 from fleetsim.linux.hugetlb import hugetlb_fault
 from fleetsim.linux.memory import access_ordered, access_uniform, read_zero, touch_new
 from fleetsim.linux.mm_types import AREA_FILE, AREA_HUGETLB, AREA_SHMEM, KSWAPD_SLEEP, ORDERED, UNIFORM
 from fleetsim.linux.rmap import find_mapping
 from fleetsim.linux.shmem import shmem_fault, touch_shared
+from fleetsim.linux.wp_page import access_forked_ordered, access_forked_uniform
 
 
 @law
@@ -56,6 +58,8 @@ def touch(row, th, a, pages):
         return n
     if area["kind"] == AREA_HUGETLB:
         return hugetlb_fault(row, th, a, min(pages, area["pages"] - area["touched"]))
+    if row["groups"][area["group"]]["task"] < 0 and not push_layer(row, a):
+        return -1
     return touch_new(row, th, a, min(pages, area["pages"] - area["touched"]))
 
 
@@ -74,6 +78,8 @@ def access_part(row, th, a, g, accesses, write):
         hot = row["groups"][area["group"]]["pages"]
         _, _, reach = mapped_part(row, a, 0 if g == area["group"] else hot)
         return shmem_fault(row, th, a, g, 0, accesses, reach, write)
+    if layered(row["groups"][g]):
+        return access_forked_uniform(row, th, a, g - area["group"], accesses, write)
     return access_uniform(row, th, g, accesses, write)
 
 
@@ -98,6 +104,8 @@ def access(row, th, a, at, pages, hot_q, write):
             return access_mapped_ordered(row, th, find_mapping(row, a, g), at, pages)
         if area["kind"] == AREA_SHMEM:
             return shmem_fault(row, th, a, g, at, pages, group["pages"], write)
+        if layered(group):
+            return access_forked_ordered(row, th, a, at, pages, write)
         return access_ordered(row, th, g, at, pages, write)
     hot = pages
     if area["groups"] == 2:
@@ -105,10 +113,30 @@ def access(row, th, a, at, pages, hot_q, write):
         hot = min(pages, exact >> Q)
         group["carry_split"] = exact - (hot << Q)
     done = access_part(row, th, a, g, hot, write)
+    g = area["group"]
     if hot == pages or (hot > 0 and done == 0):
         return done
     rest = pages - hot if hot == 0 else (pages - hot) * done // hot  # the cold part goes as far as the hot one did
     return done + access_part(row, th, a, g + 1, rest, write)
+
+
+@law
+def at_rest(row, g, groups):
+    """True if every page of some groups is resident and mapped and nobody reclaims: accesses to them change nothing but accessed bits.
+
+    Source: fleetsim's own representation (design §3.2: quiet groups are not visited).
+    """
+    if row["kswapd"]["state"] != KSWAPD_SLEEP:
+        return False
+    missing = 0
+    for k in range(groups):
+        group = row["groups"][g + k]
+        missing += group["pages"] - group["resident"]
+        if group["task"] < 0:  # what is not mapped yet faults
+            missing += group["resident"] - group["mapped"]
+        elif group["is_file"] == 0 and layered(group):  # what is write-protected faults
+            missing += 1
+    return missing == 0
 
 
 @law
@@ -128,20 +156,3 @@ def read_untouched(row, th, a, at, pages, hot_q):
         return access(row, th, a, at, pages, hot_q, 0)
     ordered = row["groups"][area["group"]]["kind"] == ORDERED
     return read_zero(row, th, a, at if ordered else -1, min(pages, area["pages"]))
-
-
-@law
-def at_rest(row, g, groups):
-    """True if every page of some groups is resident and mapped and nobody reclaims: accesses to them change nothing but accessed bits.
-
-    Source: fleetsim's own representation (design §3.2: quiet groups are not visited).
-    """
-    if row["kswapd"]["state"] != KSWAPD_SLEEP:
-        return False
-    missing = 0
-    for k in range(groups):
-        group = row["groups"][g + k]
-        missing += group["pages"] - group["resident"]
-        if group["task"] < 0:  # what is not mapped yet faults
-            missing += group["resident"] - group["mapped"]
-    return missing == 0
