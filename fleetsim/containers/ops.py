@@ -35,6 +35,9 @@ _KINDS: dict[str, tuple[re.Pattern[str], str]] = {
         re.compile(rf"all|keep_every:[1-9][0-9]{{0,8}}|(first|last|random):{_FRACTION}"),
         "all, keep_every:K, first:F, last:F or random:F",
     ),
+    "COUNT": (re.compile(r"[0-9]{1,9}"), "a whole number"),
+    "FILES_PER_S": (re.compile(r"[0-9]{1,12}(\.[0-9]{1,6})?"), "a rate in files/s (0: as fast as it can)"),
+    "VALUE": (re.compile(r"\S+"), "what is written"),
     "ALL": (re.compile(r"all"), "all"),
 }
 
@@ -54,6 +57,12 @@ OPS: dict[str, str] = {
     "mtrim": "",
     "overcommit_probe": "MIB? MIB?",
     "fork_hold": "SECONDS",
+    "stat_missing": "PATH COUNT FILES_PER_S?",
+    "stat_files": "PATH COUNT FILES_PER_S?",
+    "mkfiles": "PATH COUNT FILES_PER_S?",
+    "pipes": "COUNT RATE?",
+    "hugetlb": "ID MIB",
+    "sysw": "PATH VALUE",
     "sleep": "SECONDS",
     "until": "SECONDS",
     "exit": "CODE",
@@ -92,4 +101,4 @@ def files_read(ops: list[str]) -> tuple[str, ...]:
 def areas_mapped(ops: tuple[str, ...]) -> int:
     verbs = [op.split()[0] for op in ops]
     heap = 3 if "malloc" in verbs else 0  # the heap, its mapped chunks, the table of pointers
-    return heap + sum(verb in ("mmap_anon", "mmap_file", "shm") for verb in verbs)
+    return heap + sum(verb in ("mmap_anon", "mmap_file", "shm", "hugetlb") for verb in verbs)

@@ -26,6 +26,7 @@ from fleetsim.linux.oom_badness import OOM_INELIGIBLE, proc_oom_score
 from fleetsim.linux.oom_kill import task_points
 from fleetsim.linux.page_writeback import swap_writeback
 from fleetsim.linux.psi_laws import avg_hundredths
+from fleetsim.linux.slub import slab_stat
 from fleetsim.linux.vmstat import MEMINFO_COUNTS, MEMINFO_FIELDS, VMSTAT_FIELDS, meminfo, vmstat
 
 PAGE = 4096
@@ -101,7 +102,8 @@ def disk_columns(name: str, disk: Any, now_ns: int, in_flight: int) -> dict[str,
     return columns
 
 
-def cgroup_columns(name: str, group: Any) -> dict[str, object]:
+def cgroup_columns(row: Any, name: str, cg: int) -> dict[str, object]:
+    group = row["cgroups"][cg]
     at = f"cg.{name}."
     columns: dict[str, object] = {
         at + "current": int(group["usage"]) * PAGE,
@@ -113,6 +115,8 @@ def cgroup_columns(name: str, group: Any) -> dict[str, object]:
     columns |= {f"{at}swap_events.{e}": events[f"swap_{e}"] for e in ("max", "fail")}
     for key in ("anon", "file", "shmem", "kernel", "pagetables", "file_dirty", "file_writeback"):
         columns[f"{at}stat.{key}"] = int(group[key]) * PAGE
+    slab = [int(slab_stat(row, cg, reclaimable)) for reclaimable in (1, 0)]
+    columns |= {f"{at}stat.slab_reclaimable": slab[0], f"{at}stat.slab_unreclaimable": slab[1], f"{at}stat.slab": sum(slab)}
     for lru, key in enumerate(STAT_LISTS):
         columns[f"{at}stat.{key}"] = int(group["tree"][lru]) * PAGE
     stat = {key: int(group["stat"][i]) for key, i in mm.CG.items()}
@@ -132,7 +136,8 @@ def task_columns(row: Any, name: str, t: int) -> dict[str, object]:
         return {}
     alive = state in (mm.TASK_RUNNING, mm.TASK_EXITING)
     columns: dict[str, object] = {at + "pid": int(task["pid"]), at + "alive": int(alive), at + "op": int(program["op"])}
-    columns[at + "progress_bytes"] = int(program["progress"]) * PAGE + int(program["progress_bytes"])
+    counted = int(program["counted"])  # files are counted one by one
+    columns[at + "progress_bytes"] = (int(program["progress"]) - counted) * PAGE + counted + int(program["progress_bytes"])
     if not alive:
         return columns
     total = int(row["totalram"] + row["swap_total"])
@@ -146,6 +151,7 @@ def task_columns(row: Any, name: str, t: int) -> dict[str, object]:
         "VmData": "data_vm",
         "VmPTE": "pgtables",
         "swap": "swapents",
+        "HugetlbPages": "hugetlb",
     }
     columns |= {f"{at}{shown}_kB": int(task[name]) * 4 for shown, name in pages.items()}
     columns[at + "rss_kB"] = int(task["rss_anon"] + task["rss_file"] + task["rss_shmem"]) * 4
@@ -169,7 +175,7 @@ def replay(experiment: Experiment, tick_ns: int, progress: Callable[[float], Non
         sample: dict[str, object] = {"time_s": f"{t_s:.3f}"}
         sample |= host_columns(row)
         for name in experiment.cgroups:
-            sample |= cgroup_columns(name, row["cgroups"][names.cgroups[name]])
+            sample |= cgroup_columns(row, name, names.cgroups[name])
         for task in experiment.tasks:
             sample |= task_columns(row, task.name, names.tasks[task.name])
             if (child := f"{task.name}-child") in names.tasks:

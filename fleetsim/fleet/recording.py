@@ -67,6 +67,17 @@ def meminfo_kb(text: str) -> dict[str, int]:
     return {key: int(value.split()[0]) for key, value in pairs}
 
 
+def slabs_of(text: str) -> dict[str, tuple[int, int]]:
+    """/proc/slabinfo: objects in use and slabs of each cache."""
+    fields = (line.split() for line in text.splitlines() if " : slabdata" in line and line[0] != "#")
+    return {f[0]: (int(f[1]), int(f[14])) for f in fields}
+
+
+def directories_of(note: str) -> dict[str, int]:
+    """`/data/many/d0..d29/f0..f999` in the note about the files: what lies below which directory."""
+    return {m[1]: (int(m[2]) + 1) * (int(m[3]) + 1) for m in re.finditer(r"(/\S+)/d0\.\.d(\d+)/f0\.\.f(\d+)", note)}
+
+
 def disk_of(machine: Mapping[str, Any], which: str) -> DiskSpec:
     disk = machine.get("disks", {}).get(which)
     if machine.get("icount") or not disk:
@@ -88,6 +99,7 @@ def read_experiment(folder: Path) -> Experiment:
         sysctl |= {k.removeprefix("vm."): int(v) for k, v in machine.get("sysctl", {}).items() if re.fullmatch(r"-?\d+", str(v))}
         measured = {"MemTotal_kB": start["MemTotal_kB"], "zones": start["zones"], "meminfo": meminfo_kb(start["meminfo_before_t0"])}
         measured["pagetypeinfo"] = start.get("pagetypeinfo_start", "")
+        measured["slabs"] = slabs_of(start.get("slabinfo_start", ""))
         spec = HostSpec(
             name=given["name"],
             memory_bytes=machine["ram_MiB"] * MIB,
@@ -100,6 +112,7 @@ def read_experiment(folder: Path) -> Experiment:
             swap_disk=disk_of(machine, "swap"),
             files={path: size * MIB for path, size in given.get("files_MiB", {}).items()},
             tmpfs=LAB_TMPFS,
+            directories=directories_of(given.get("files_note", "")),
             cgroups=cgroups,
             tasks=tasks,
             measured=measured,

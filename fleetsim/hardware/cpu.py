@@ -15,7 +15,10 @@
   for 10,000 calls and 20,700 pages, 39 ms for 1,500 and 25,000);
 - from e16 with the virtual clock: the writer's system time (0.83 s for 85,831 new pages, 1.62 s for 679,215 cached ones), and the
   host's system time beside it and the sampler's (0.18 s for 69,899 new pages written out, 0.63 s for 673,004 that had blocks);
-- estimates, not measured by themselves: swap-in, a fault that only maps, a system call.
+- names and inodes: the negative stat and the create are e00_calib's; the stat of an uncached file is e12's (910 ms of system
+  time for 30,000), the shrinker's cost e12's memory pressure while kswapd does nothing else (456 ms for 490,000 objects);
+- huge pages: half of the huge fault measured by e00_calib, which zeroes twice; giving one back from e19 (6 ms for 350);
+- estimates, not measured by themselves: a cached name, a pipe, swap-in, a fault that only maps, a system call.
 `server` is bare metal of about 2020: kernel-laws §10.5, rows tagged [D] and [M] where there is one, else an estimate.
 `lab-tcg` is `lab` times one factor, for recordings made with a real clock: the median, over the six repeats of e02, e03 and
 e05 recorded both ways, of the ratio of total memory pressure (4.9, 5.1, 5.8, 7.9, 11.0, 17.8; median 6.9).
@@ -29,6 +32,7 @@ FAULT_SHMEM, SHMEM_WRITE, FORK_PAGE, FORK = range(14, 18)
 REFILL, VISIT = 18, 19
 MALLOC, MADVISE = 20, 21
 WRITE_NEW, WRITE_CACHED, WRITE_OUT, ALLOC_BLOCKS = range(22, 26)
+NAME_MISS, NAME_HIT, FILE_STAT, FILE_CREATE, PIPE, SLAB_SCAN, HUGE_CLEAR, HUGE_FREE = range(32, 40)
 
 OPERATIONS: dict[str, tuple[int, int, int]] = {
     # operation: (position, lab ns, server ns)                                   per page unless said
@@ -57,6 +61,14 @@ OPERATIONS: dict[str, tuple[int, int, int]] = {
     "write() to a cached page": (WRITE_CACHED, 2_400, 600),
     "writeback of a page, processor time of the flusher or of fsync": (WRITE_OUT, 900, 200),
     "blocks for a page that has none yet, on top": (ALLOC_BLOCKS, 1_700, 300),
+    "stat() of a name that does not exist, per call": (NAME_MISS, 8_000, 1_500),
+    "stat() or open() of a cached name, per call": (NAME_HIT, 5_000, 900),
+    "stat() of a file whose inode must be read, processor time, per call": (FILE_STAT, 33_000, 6_000),
+    "open() that creates a file, and close(), per call": (FILE_CREATE, 127_000, 20_000),
+    "pipe() and a write of one page, per pipe": (PIPE, 25_000, 5_000),
+    "a shrinker looks at an object and frees it, per object": (SLAB_SCAN, 900, 120),
+    "a huge page of 2 MiB is zeroed, per huge page": (HUGE_CLEAR, 850_000, 120_000),
+    "a huge page of 2 MiB is given back, per huge page": (HUGE_FREE, 17_000, 3_000),
     "timer tick, HZ=250, per tick": (TICK, 4_000_000, 4_000_000),
 }
 
@@ -64,9 +76,9 @@ TCG_FACTOR = 7
 
 
 def costs(profile: str) -> list[int]:
-    """The 32 entries of row["cost"] for a profile name (KeyError for an unknown one)."""
+    """The 48 entries of row["cost"] for a profile name (KeyError for an unknown one)."""
     column, factor = {"lab": (1, 1), "server": (2, 1), "lab-tcg": (1, TCG_FACTOR)}[profile]
-    row = [0] * 32
+    row = [0] * 48
     for entry in OPERATIONS.values():
         row[entry[0]] = entry[column] * (1 if entry[0] == TICK else factor)
     return row

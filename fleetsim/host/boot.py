@@ -17,20 +17,15 @@ from fleetsim.linux import mm_types as mm
 from fleetsim.linux.drop_caches import drop_pagecache
 from fleetsim.linux.free_area import put_merged, take_blocks
 from fleetsim.linux.fs_types import NR_MOUNTS
+from fleetsim.linux.hugetlb import GIGANTIC, HUGE, resize_pool
 from fleetsim.linux.oom_badness import OOM_HEURISTICS
-from fleetsim.linux.page_alloc import (
-    calculate_min_free_kbytes,
-    lowmem_reserve,
-    recommended_min_free_kbytes,
-    totalreserve_of_zone,
-    wmark_gap,
-    wmark_min,
-    zone_batchsize,
-    zone_pcp_high,
-)
+from fleetsim.linux.page_alloc import calculate_min_free_kbytes, recommended_min_free_kbytes
 from fleetsim.linux.page_writeback_laws import DIRTY_POLL_THRESH, INIT_BW
 from fleetsim.linux.per_cpu_pages import OTHERS
+from fleetsim.linux.proc_sysctl import setup_per_zone_wmarks
 from fleetsim.linux.shmem import SHM_MNT
+from fleetsim.linux.slab_caches import CACHES
+from fleetsim.linux.slub import unpin_boot
 from fleetsim.linux.sysctl import SYSCTL_NAMES, counterpart
 
 PAGE = 4096
@@ -48,7 +43,6 @@ LIMITS = {
     "memory.swap.max": "swap_max",
     "memory.oom.group": "oom_group",
 }
-LOWMEM_RATIO = (256, 256, 32)
 
 
 def boot(spec: HostSpec, row: Any, host_key: int, tick_ns: int) -> Names:
@@ -72,13 +66,17 @@ def boot(spec: HostSpec, row: Any, host_key: int, tick_ns: int) -> Names:
     else:
         default_pools(row, spec)
     set_sysctls(row, spec)
-    set_watermarks(row)
+    setup_per_zone_wmarks(row)
     fill_free_lists(row, spec.measured)
+    if not spec.measured:
+        resize_pool(row, 0, int(spec.sysctl.get("vm.nr_hugepages", 0)))
+    row["hstates"][0]["overcommit"] = int(spec.sysctl.get("vm.nr_overcommit_hugepages", 0))
     disks(row, spec)
     cgroups(row, spec, names)
     mount_tmpfs(row, spec, names)
     for path, size in spec.files.items():
         add_file(row, names, path, max(1, size // PAGE))
+    names.directories.update(spec.directories)
     for task in spec.tasks:
         expect_files(row, names, task.ops)
     for task in spec.tasks:
@@ -94,6 +92,9 @@ def clear_tables(row: Any) -> None:
     row["zones"]["region"] = -1
     row["files"]["group"] = -1
     row["handles"] = -1
+    row["name_trees"]["kind"] = -1
+    row["ext4_journal"]["commit_ns"] = row["ext4_journal"]["write_ns"] = row["ext4_journal"]["next_ns"] = NEVER
+    row["user_min_free_kbytes"] = -1
     row["kswapd"]["next_ns"] = NEVER
     row["bdi"]["next_ns"] = row["bdi"]["wake_ns"] = NEVER
     for estimate in ("write_bandwidth", "avg_write_bandwidth", "dirty_ratelimit", "balanced_dirty_ratelimit"):
@@ -136,6 +137,7 @@ def default_pools(row: Any, spec: HostSpec) -> None:
     row["other_kernel"] = 2_000 + total // 256
     row["unlisted_file"] = 1_500
     row["unlisted_anon"] = 1_000
+    row["slab"]["objects"], row["slab"]["slabs"] = [c[5] for c in CACHES], [c[6] for c in CACHES]
     used = sum(int(row[name]) for name in KERNEL_POOLS)
     pin_at_boot(row, used)
     row["anon_mapped"] = row["unlisted_anon"]
@@ -193,6 +195,13 @@ def measured_pools(row: Any, start: Any) -> None:
     row["anon_mapped"] = row["unlisted_anon"]
     row["file_mapped"] = row["boot_mapped"] = info.get("Mapped", 0) // 4
     row["committed"] = info.get("Committed_AS", 0) // 4
+    for i, cache in enumerate(CACHES):
+        row["slab"][i]["objects"], row["slab"][i]["slabs"] = start.get("slabs", {}).get(cache[0], cache[5:7])
+    pool = row["hstates"][0]
+    pool["nr"], pool["free"] = info.get("HugePages_Total", 0), info.get("HugePages_Free", 0)
+    pool["resv"], pool["surplus"] = info.get("HugePages_Rsvd", 0), info.get("HugePages_Surp", 0)
+    row["hstates"][1]["nr"] = row["hstates"][1]["free"] = (int(row["hugetlb"]) - int(pool["nr"]) * HUGE) // GIGANTIC
+    unpin_boot(row, int(row["hugetlb"]))
     named = sum(int(row[name]) for name in KERNEL_POOLS if name != "other_kernel")
     row["other_kernel"] = int(row["totalram"]) - free - named
 
@@ -200,6 +209,7 @@ def measured_pools(row: Any, start: Any) -> None:
 def set_sysctls(row: Any, spec: HostSpec) -> None:
     sysctl = row["sysctl"]
     sysctl["swappiness"], sysctl["overcommit_ratio"], sysctl["page_cluster"] = 60, 50, 3
+    sysctl["vfs_cache_pressure"] = 100
     sysctl["dirty_ratio"], sysctl["dirty_background_ratio"], sysctl["watermark_scale_factor"] = 20, 10, 10
     sysctl["dirty_expire_centisecs"], sysctl["dirty_writeback_centisecs"] = 3_000, 500
     free_kb = sum(int(z["free"]) for z in row["zones"]) * 4
@@ -218,6 +228,9 @@ def set_sysctl(row: Any, name: str, value: int) -> bool:
     field = name.removeprefix("vm.").replace("-", "_")
     if field == "drop_caches" and value & 1:
         drop_pagecache(row)
+    if field == "nr_hugepages" and int(row["totalreserve"]) > 0:  # the host is up
+        resize_pool(row, 0, value)
+        return True
     if field not in SYSCTL_NAMES:
         return False
     row["sysctl"][field] = value
@@ -225,31 +238,8 @@ def set_sysctl(row: Any, name: str, value: int) -> bool:
     if twin and value > 0 and twin.removeprefix("vm.") in SYSCTL_NAMES:
         row["sysctl"][twin.removeprefix("vm.")] = 0
     if field in ("min_free_kbytes", "watermark_scale_factor"):
-        set_watermarks(row)
+        setup_per_zone_wmarks(row)
     return True
-
-
-def set_watermarks(row: Any) -> None:
-    """min, low and high of every zone, lowmem_reserve and totalreserve (kernel-laws §1.3, §1.4)."""
-    zones = row["zones"]
-    sysctl = row["sysctl"]
-    total = sum(int(z["managed"]) for z in zones)
-    reserve_sum = 0
-    for z, zone in enumerate(zones):
-        managed = int(zone["managed"])
-        if managed == 0:
-            continue
-        share = wmark_min(int(sysctl["min_free_kbytes"]), managed, total)
-        gap = wmark_gap(share, managed, int(sysctl["watermark_scale_factor"]))
-        zone["wmark"] = (share, share + gap, share + 2 * gap)
-        upper = sum(int(u["managed"]) for u in zones[z + 1 :])
-        zone["reserve"] = lowmem_reserve(upper, LOWMEM_RATIO[z]) if upper else 0
-        above = [sum(int(u["managed"]) for u in zones[z + 1 : j + 1]) for j in range(5)]
-        zone["protection"] = [lowmem_reserve(pages, LOWMEM_RATIO[z]) if pages else 0 for pages in above]
-        zone["pcp_batch"] = zone_batchsize(managed)
-        zone["pcp_high"] = zone_pcp_high(share + gap, int(row["cpus"]), int(zone["pcp_batch"]))
-        reserve_sum += totalreserve_of_zone(managed, int(zone["reserve"]), share + 2 * gap)
-    row["totalreserve"] = reserve_sum
 
 
 def fill_free_lists(row: Any, measured: Any) -> None:

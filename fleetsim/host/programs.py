@@ -10,8 +10,20 @@ from typing import Any
 from fleetsim.errors import BadInput
 from fleetsim.host.spec import TaskSpec
 from fleetsim.linux import mm_types as mm
+from fleetsim.linux.dcache import NEGATIVE, OPENED, PLAIN
 from fleetsim.linux.fs_types import NR_FILES
-from fleetsim.workloads.script import NR_HANDLES, NR_OPS, OP_MMAP_FILE, OP_UNLINK, OP_WRITE_FILE
+from fleetsim.linux.namei import FILES_PER_DIR, TREE_BLOCKS, blocks_of_files
+from fleetsim.linux.slab_types import NR_NAME_TREES
+from fleetsim.workloads.script import (
+    NR_HANDLES,
+    NR_OPS,
+    OP_MKFILES,
+    OP_MMAP_FILE,
+    OP_STAT_FILES,
+    OP_STAT_MISSING,
+    OP_UNLINK,
+    OP_WRITE_FILE,
+)
 from fleetsim.workloads.script_malloc import SIZE_MAX
 from fleetsim.workloads.script_ops import ParsedOp, Script, hot_q, parse_script, quantum_ns
 
@@ -25,6 +37,8 @@ class Names:
     tasks: dict[str, int] = field(default_factory=dict)
     files: dict[str, int] = field(default_factory=dict)
     mounts: dict[str, int] = field(default_factory=dict)  # tmpfs mount points, without a slash at the end
+    trees: dict[tuple[int, str], int] = field(default_factory=dict)  # (kind of names, directory)
+    directories: dict[str, int] = field(default_factory=dict)  # files below each known directory; none known: as many as asked for
     handles: dict[tuple[str, str], int] = field(default_factory=dict)  # (task, area id)
     threads: dict[tuple[str, str], int] = field(default_factory=dict)  # (task, thread id) of threads added later
     unsupported: dict[str, list[str]] = field(default_factory=dict)  # task → ops this kernel skips
@@ -111,6 +125,12 @@ def write_ops(row: Any, names: Names, task: str, script: Script, first: int) -> 
         op["fsync"] = parsed.fsync
         if parsed.wrap_pages:
             op["hot_pages"] = parsed.wrap_pages
+        if parsed.directory:
+            op["handle"] = tree_of(row, names, parsed)
+        if parsed.sysw is not None:
+            op["handle"], op["time_ns"], op["file"] = parsed.sysw.knob, parsed.sysw.value, parsed.sysw.which
+            if parsed.sysw.cgroup:
+                op["file"] = cgroup_of(names, parsed)
         if parsed.path and parsed.code == OP_MMAP_FILE:
             op["hot_pages"] = int(int(row["files"][int(op["file"])]["pages"]) * parsed.hot_share)
 
@@ -163,3 +183,39 @@ def add_file(row: Any, names: Names, path: str, pages: int, mount: int = -1) -> 
     file["used"], file["pages"], file["size"], file["group"], file["mount"] = 1, pages, pages, -1, mount
     file["linked"], file["blocks"], file["tid"] = int(pages > 0), pages, -1
     return f
+
+
+def cgroup_of(names: Names, op: ParsedOp) -> int:
+    assert op.sysw is not None
+    if op.sysw.cgroup not in names.cgroups:
+        known = ", ".join(sorted(n for n in names.cgroups if n)) or "none"
+        raise BadInput(f"host {names.host}: op {op.text!r} names an unknown cgroup; the host's cgroups are: {known}")
+    return names.cgroups[op.sysw.cgroup]
+
+
+def tree_of(row: Any, names: Names, op: ParsedOp) -> int:
+    """The row that knows which names of a directory are cached, made on first use, with room for the blocks of its files."""
+    kind = {OP_STAT_MISSING: NEGATIVE, OP_STAT_FILES: PLAIN, OP_MKFILES: OPENED}[op.code]
+    key = (kind, op.directory)
+    if key not in names.trees:
+        t = len(names.trees)
+        if t == NR_NAME_TREES:
+            raise BadInput(f"host {names.host}: more than {NR_NAME_TREES} directories in all scripts")
+        names.trees[key] = t
+        on_disk = mount_of(names, op.directory + "/") < 0
+        row["name_trees"][t] = (kind, on_disk, -1, 0, 0, 0, 0, 0)
+        if kind != NEGATIVE and on_disk:
+            row["name_trees"][t]["file"] = add_file(row, names, f"blocks of {op.directory}", 0)
+    tree = row["name_trees"][names.trees[key]]
+    if kind == PLAIN:
+        there = names.directories.get(op.directory, 0) if names.directories else op.pages
+        tree["exist"] = max(int(tree["exist"]), there)
+        blocks = (int(tree["exist"]) + FILES_PER_DIR - 1) // FILES_PER_DIR * TREE_BLOCKS
+    else:
+        tree["wanted"] += op.pages
+        blocks = int(blocks_of_files(int(tree["wanted"])))
+    if tree["file"] >= 0:
+        file = row["files"][int(tree["file"])]
+        file["pages"] = file["size"] = file["blocks"] = max(int(file["pages"]), blocks + 1)
+        file["linked"] = 1
+    return names.trees[key]

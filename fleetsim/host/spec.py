@@ -58,6 +58,7 @@ class HostSpec:
     swap_disk: DiskSpec | None = None  # None: swap shares `disk`
     files: Mapping[str, int] = field(default_factory=dict)  # path → bytes
     tmpfs: Mapping[str, int] = field(default_factory=lambda: {"/dev/shm": 0})  # mount point → bytes; 0: half of MemTotal
+    directories: Mapping[str, int] = field(default_factory=dict)  # path → files below it, a thousand to each of its directories dN
     cgroups: tuple[CgroupSpec, ...] = ()
     tasks: tuple[TaskSpec, ...] = ()
     oom_heuristic: str = "5.9"  # how the OOM killer chooses, by kernel version: 5.9 (as 6.1 does) or 2.6.11 (age, nice, address space)

@@ -15,12 +15,14 @@ from fleetsim.law import law
 from fleetsim.linux.check import validate_fast
 from fleetsim.linux.cputime import account_cpus, account_iowait, account_time, can_preempt, idlest_cpu, put_off
 from fleetsim.linux.exit import exit_mmap, start_task
+from fleetsim.linux.ext4_jbd2 import run_ext4_journal
 from fleetsim.linux.fs_writeback import run_flusher
 from fleetsim.linux.jbd2 import kjournald2
 from fleetsim.linux.kswapd import run_kswapd
 from fleetsim.linux.mm_types import HELD_BY_THREAD, NEVER, NS_PER_S, PSI_CPU, PSI_IO, PSI_MEM, TASK_EXITING, TASK_RUNNING, TASK_WAITING
 from fleetsim.linux.psi import productive, stall, update
 from fleetsim.linux.psi_laws import LOAD_EXP_1, LOAD_EXP_5, LOAD_EXP_15, calc_load
+from fleetsim.linux.xarray import slabs_are_stale, sync_page_cache_slabs
 from fleetsim.workloads.script import begin_program
 from fleetsim.workloads.script import step as script_step
 
@@ -76,7 +78,7 @@ def next_due(row, until_ns):
     Source: fleetsim's own event order.
     """
     what, which, when = DUE_NOTHING, -1, until_ns
-    clock = min(row["psi_next_ns"], row["load_next_ns"], row["slow_next_ns"])
+    clock = min(row["psi_next_ns"], row["load_next_ns"], row["slow_next_ns"], row["ext4_journal"]["next_ns"])
     if clock < when:
         what, when = DUE_CLOCK, clock
     if row["kswapd"]["next_ns"] < when:
@@ -103,7 +105,7 @@ def next_due(row, until_ns):
 
 @law
 def run_clock(row):
-    """Periodic work of the kernel and of us: pressure averages (2 s), load average (5 s), pace (10 s).
+    """Periodic work of the kernel and of us: pressure averages (2 s), load average (5 s), pace (10 s), the journal.
 
     Source: kernel/sched/psi.c, kernel/sched/loadavg.c.
     """
@@ -122,6 +124,8 @@ def run_clock(row):
     if row["slow_next_ns"] <= row["now_ns"]:
         row["slow_next_ns"] += WINDOW_NS
         measure_pace(row)
+    if row["ext4_journal"]["next_ns"] <= row["now_ns"]:
+        run_ext4_journal(row)
 
 
 @law
@@ -241,6 +245,8 @@ def run_until(row, until_ns):
         else:
             run_thread(row, which)
             row["due_ns"][which] = row["threads"][which]["ready_ns"] if row["threads"][which]["used"] > 0 else NEVER
+        if slabs_are_stale(row):
+            sync_page_cache_slabs(row)
         if row["attention"] > 0:
             return False
     row["now_ns"] = until_ns

@@ -12,6 +12,7 @@ from typing import Any
 
 from fleetsim.law import law
 from fleetsim.linux.fs_types import NR_FILES, NR_MAPPINGS, NR_MOUNTS, NR_PAGEVECS
+from fleetsim.linux.hugetlb import pages_of
 from fleetsim.linux.mm_types import (
     LRU_NONE,
     NR_COHORTS,
@@ -23,6 +24,8 @@ from fleetsim.linux.mm_types import (
     TASK_RUNNING,
 )
 from fleetsim.linux.per_cpu_pages import nr_pcp
+from fleetsim.linux.slab_caches import CACHES
+from fleetsim.linux.slab_types import NR_HSTATES
 
 
 @law
@@ -55,6 +58,14 @@ def validate_fast(row):
         zone = row["zones"][z]
         if zone["free"] < 0 or zone["pinned"] < zone["boot_pinned"]:
             return 3
+    huge = 0
+    for h in range(NR_HSTATES):
+        pool = row["hstates"][h]
+        huge += pool["nr"] * pages_of(h)
+        if pool["free"] < 0 or pool["free"] > pool["nr"] or pool["resv"] > pool["free"] or pool["surplus"] > pool["nr"]:
+            return 6
+    if huge != row["hugetlb"]:
+        return 6
     for cg in range(row["nr_cgroups"]):
         group = row["cgroups"][cg]
         if group["usage"] < 0 or group["swap"] < 0 or group["anon"] < 0 or group["file"] < 0:
@@ -73,6 +84,7 @@ RULES = (
     "a zone has negative free pages or lost pinned ones",
     "a cgroup's usage, swap, anon or file is negative",
     "dirty or written pages of the host and of the root cgroup disagree, or are more than the cache has",
+    "a pool of huge pages does not add up",
 )
 
 
@@ -84,6 +96,7 @@ def violations(row: Any) -> list[str]:
     found += list_violations(row)
     found += group_violations(row)
     found += zone_violations(row)
+    found += slab_violations(row)
     found += object_violations(row)
     found += dirty_violations(row)
     return found
@@ -267,4 +280,28 @@ def zone_violations(row: Any) -> list[str]:
         loose = sum(int(r["pages"] - r["used"]) for r in row["regions"] if r["pages"] and r["zone"] == z)
         if loose != int(zone["loose"]):
             found.append(f"zone {z} says that {int(zone['loose'])} pages are free in its regions, they say {loose}")
+    return found
+
+
+def slab_violations(row: Any) -> list[str]:
+    """Caches have room for their objects, the queue of unused names agrees with the cgroups, and the file system's blocks are cached."""
+    found = []
+    reclaimable = [0, 0]
+    for slab, (name, _, per_slab, pages, kind, _, _) in zip(row["slab"], CACHES, strict=True):
+        reclaimable[kind] += int(slab["slabs"]) * pages
+        if not 0 <= int(slab["objects"]) <= int(slab["slabs"]) * per_slab:
+            found.append(f"slab cache {name} has {int(slab['objects'])} objects in {int(slab['slabs'])} slabs of {per_slab}")
+    for kind, field in ((1, "slab_reclaimable"), (0, "slab_unreclaimable")):
+        if reclaimable[kind] > int(row[field]):
+            found.append(f"caches hold {reclaimable[kind]} pages of slab, {field} is {int(row[field])}")
+    queue = row["dentries"][: int(row["nr_dentries"])]
+    for cg in range(int(row["nr_cgroups"])):
+        group = row["cgroups"][cg]
+        names = int(queue["names"][queue["cg"] == cg].sum())
+        if names != int(group["dentries"]):
+            found.append(f"cgroup {cg} counts {int(group['dentries'])} unused names, its queue holds {names}")
+        if not 0 <= int(group["jinodes"]) <= int(group["inodes"]) or min(int(group["slab_r"]), int(group["slab_u"])) < 0:
+            found.append(f"cgroup {cg} has impossible counts of inodes or slab bytes")
+    if not 0 <= int(row["buffers"]) <= int(row["nr_file_lru"]):
+        found.append(f"Buffers are {int(row['buffers'])} pages of {int(row['nr_file_lru'])} in the page cache")
     return found

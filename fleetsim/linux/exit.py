@@ -12,11 +12,13 @@ from fleetsim.law import law
 from fleetsim.linux.anon_vma import unmap_anon
 from fleetsim.linux.cputime import account_time, idlest_cpu
 from fleetsim.linux.events import OOM_REAP, TASK_EXIT, TASK_START, record
-from fleetsim.linux.memcontrol import add_anon, charge
+from fleetsim.linux.hugetlb import unmap_hugetlb
+from fleetsim.linux.memcontrol import add_anon, add_kernel, charge
 from fleetsim.linux.mm_types import (
     AREA_ANON,
     AREA_FILE,
     AREA_FREE,
+    AREA_HUGETLB,
     AREA_SHMEM,
     HELD_BY_EXIT,
     NR_AREAS,
@@ -30,28 +32,17 @@ from fleetsim.linux.mm_types import (
     WMARK_MIN,
 )
 from fleetsim.linux.oom_kill import uninterruptible_until
+from fleetsim.linux.pipe import close_pipes
 from fleetsim.linux.rmap import drop_mapping
 from fleetsim.linux.shm import shmem_unmap
 from fleetsim.linux.vma import free_tables
 from fleetsim.linux.zonelist import pin_got, rmqueue, unpin
 
 # The image of a small static program: what one process costs before it maps anything itself, in pages
-# (kernel 6.1, measured as the first process of a cgroup: memory.stat anon 216 KiB, pagetables 32 KiB, slab 52 KiB).
-IMAGE_ANON, IMAGE_FILE, IMAGE_TABLES, IMAGE_STACK, IMAGE_SLAB = 54, 196, 8, 4, 13
+# (kernel 6.1, measured as the first process of a cgroup: memory.stat anon 216 KiB, page tables 32 KiB, slab 7 KiB, stack and rest 28 KiB).
+IMAGE_ANON, IMAGE_FILE, IMAGE_TABLES, IMAGE_STACK, IMAGE_SLAB = 54, 196, 8, 4, 4
 IMAGE_VM, IMAGE_DATA = 997, 604
 SLICE = 1024  # pages given back per slice of an exit
-
-
-@law
-def add_kernel(row, cg, pages):
-    """Charge kernel memory (stacks, slab, page tables) to a cgroup (memory.stat `kernel`).
-
-    Source: mm/memcontrol.c obj_cgroup_charge_pages; kernel-laws §8.2.
-    """
-    charge(row, cg, pages)
-    while cg >= 0:
-        row["cgroups"][cg]["kernel"] += pages
-        cg = row["cgroups"][cg]["parent"]
 
 
 @law
@@ -137,6 +128,8 @@ def exit_mmap(row, t):
             left -= done
             if not gone:
                 break
+        elif area["kind"] == AREA_HUGETLB:
+            unmap_hugetlb(row, a)
     spent = max(row["spent_ns"], row["cost"][EXIT])
     account_time(row, cpu, HELD_BY_EXIT + t, 0, spent)
     task["stime_ns"] += spent
@@ -175,6 +168,7 @@ def finish_exit(row, t):
     """
     task = row["tasks"][t]
     cg = task["cg"]
+    close_pipes(row, task)
     image = task["base_anon"]
     unpin(row, image)
     row["unlisted_anon"] -= image

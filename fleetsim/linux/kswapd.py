@@ -36,6 +36,7 @@ from fleetsim.linux.mm_types import (
 from fleetsim.linux.per_cpu_pages import trim
 from fleetsim.linux.psi import stall
 from fleetsim.linux.shrink_list import shrink_active_list
+from fleetsim.linux.shrinker import shrink_slab
 from fleetsim.linux.vmscan import get_scan_count, may_shrink, prepare_scan_count, shrink_slice, snapshot_refaults
 from fleetsim.linux.vmscan_laws import inactive_is_low
 from fleetsim.linux.zonelist import balanced, nr_high
@@ -172,6 +173,7 @@ def take_turns(row, sc):
         kswapd["midway"] = 0 if shrink_slice(row, sc, cg, budget) else 1
         if kswapd["midway"] > 0:
             break
+        shrink_slab(row, sc, cg)
         kswapd["cursor"] += 1
 
 

@@ -12,6 +12,8 @@ from fleetsim.law import law
 from fleetsim.linux.memcontrol_laws import effective_protection
 from fleetsim.linux.mm_types import NO_LIMIT
 
+DYING = 2  # group["used"]: removed, with charges left
+
 
 @law
 def margin(row, cg):
@@ -104,6 +106,18 @@ def add_shmem(row, cg, pages):
 
 
 @law
+def add_kernel(row, cg, pages):
+    """Charge kernel memory (stacks, slab, page tables) to a cgroup (memory.stat `kernel`).
+
+    Source: mm/memcontrol.c obj_cgroup_charge_pages; kernel-laws §8.2.
+    """
+    charge(row, cg, pages)
+    while cg >= 0:
+        row["cgroups"][cg]["kernel"] += pages
+        cg = row["cgroups"][cg]["parent"]
+
+
+@law
 def add_swap(row, cg, pages):
     """Swap slots of a cgroup (memory.swap.current), with all ancestors.
 
@@ -155,6 +169,49 @@ def calculate_protection(row, root, cg):
             sum_low += min(sibling["usage"], sibling["low"])
     group["emin"] = effective_protection(group["usage"], above["usage"], group["min"], above["emin"], sum_min, True)
     group["elow"] = effective_protection(group["usage"], above["usage"], group["low"], above["elow"], sum_low, True)
+
+
+@law
+def css_offline(row, cg):
+    """rmdir of a cgroup: it has no task any more, but what was charged to it stays so until it is reclaimed or freed.
+
+    Source: mm/memcontrol.c mem_cgroup_css_offline (its protection and limits end), kernel/cgroup/cgroup.c cgroup_rmdir;
+    kernel-laws §8.2. `css_free` gives the row back.
+    """
+    group = row["cgroups"][cg]
+    group["used"] = DYING
+    group["min"] = 0
+    group["low"] = 0
+    group["high"] = NO_LIMIT
+    css_free(row, cg)
+
+
+@law
+def css_free(row, cg):
+    """A dying cgroup to which nothing is charged any more is gone.
+
+    returns  bool  True: its row is free
+
+    Source: mm/memcontrol.c mem_cgroup_css_free (the last reference is the last charge).
+    """
+    group = row["cgroups"][cg]
+    if group["used"] != DYING or group["usage"] > 0 or group["swap"] > 0:
+        return False
+    group["used"] = 0
+    return True
+
+
+@law
+def nr_dying_descendants(row, cg):
+    """cgroup.stat nr_dying_descendants; those that are empty by now go first.
+
+    Source: kernel/cgroup/cgroup.c cgroup_stat_show.
+    """
+    dying = 0
+    for i in range(1, row["nr_cgroups"]):
+        if row["cgroups"][i]["used"] == DYING and not css_free(row, i) and i != cg and in_subtree(row, i, cg):
+            dying += 1
+    return dying
 
 
 @law

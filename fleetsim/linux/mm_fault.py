@@ -6,11 +6,13 @@ Leaves out: protection faults, SIGBUS beyond the end of a file.
 
 from __future__ import annotations
 
+from fleetsim.hardware.cpu import ACCESS
 from fleetsim.law import Q, law
 from fleetsim.linux.anon_vma import layered, push_layer
 from fleetsim.linux.filemap import access_mapped, access_mapped_ordered
+from fleetsim.linux.hugetlb import hugetlb_fault
 from fleetsim.linux.memory import access_ordered, access_uniform, read_zero, touch_new
-from fleetsim.linux.mm_types import AREA_FILE, AREA_SHMEM, KSWAPD_SLEEP, ORDERED, UNIFORM
+from fleetsim.linux.mm_types import AREA_FILE, AREA_HUGETLB, AREA_SHMEM, KSWAPD_SLEEP, ORDERED, UNIFORM
 from fleetsim.linux.rmap import find_mapping
 from fleetsim.linux.shmem import shmem_fault, touch_shared
 from fleetsim.linux.wp_page import access_forked_ordered, access_forked_uniform
@@ -44,6 +46,8 @@ def touch(row, th, a, pages):
     area = row["areas"][a]
     if area["touched"] >= area["pages"]:
         return -1
+    if area["kind"] == AREA_HUGETLB:
+        return hugetlb_fault(row, th, a, min(pages, area["pages"] - area["touched"]))
     if area["kind"] == AREA_SHMEM:
         g, at, _ = mapped_part(row, a, area["touched"])
         group = row["groups"][g]
@@ -91,6 +95,9 @@ def access(row, th, a, at, pages, hot_q, write):
     """
     area = row["areas"][a]
     g = area["group"]
+    if area["kind"] == AREA_HUGETLB:  # always resident
+        row["spent_ns"] += pages * row["cost"][ACCESS]
+        return pages
     group = row["groups"][g]
     if group["kind"] == ORDERED:
         if area["kind"] == AREA_FILE:
@@ -143,6 +150,8 @@ def read_untouched(row, th, a, at, pages, hot_q):
     Source: mm/memory.c do_anonymous_page (read fault), mm/shmem.c shmem_fault.
     """
     area = row["areas"][a]
+    if area["kind"] == AREA_HUGETLB:
+        return touch(row, th, a, pages)
     if area["kind"] == AREA_SHMEM:
         return access(row, th, a, at, pages, hot_q, 0)
     ordered = row["groups"][area["group"]]["kind"] == ORDERED

@@ -15,6 +15,7 @@ from __future__ import annotations
 import numpy as np
 
 from fleetsim.linux.fs_types import DISK, FS_FIELDS
+from fleetsim.linux.slab_types import KERNEL_OWN_FIELDS
 from fleetsim.linux.sysctl import SYSCTL
 from fleetsim.linux.vmstat_names import VMSTAT_FIELDS
 from fleetsim.linux.workers import CPU, KSWAPD, SCAN_CONTROL
@@ -28,7 +29,7 @@ NR_AREAS = 128
 NR_GROUPS = 160
 NR_COHORTS = 1376
 NR_WRITEBACK = 128
-NR_EVENTS = 96
+NR_EVENTS = 90
 NR_CPUS = 32
 assert NR_COHORTS < 1 << 15 and NR_GROUPS < 1 << 15 and NR_CGROUPS < 1 << 15  # int16 links
 
@@ -67,7 +68,9 @@ RECLAIM = 16  # PG_reclaim: reclaim met the pages dirty or under writeback; once
 
 # --- area and group kinds --------------------------------------------------------------------------------------------
 AREA_FREE, AREA_ANON, AREA_FILE, AREA_SHMEM = 0, 1, 2, 3
+AREA_HUGETLB = 8
 ORDERED, UNIFORM = 0, 1
+METADATA = 2  # group["is_file"]: blocks of a file system's own
 
 # --- task states -----------------------------------------------------------------------------------------------------
 OOM_KILLED, OOM_REAPED = 1, 2
@@ -122,8 +125,8 @@ EV = {name: i for i, name in enumerate(CGROUP_EVENTS)}
 
 CGROUP = np.dtype(
     [
-        ("used", "i8"),  # 1 if the row is a cgroup
-        ("parent", "i8"),  # row of the parent, −1 for the root
+        ("used", "i4"),  # 1 if the row is a cgroup
+        ("parent", "i4"),  # row of the parent, −1 for the root
         ("usage", "i8"),  # memory.current, pages, with children
         ("peak", "i8"),
         ("swap", "i8"),  # memory.swap.current, pages
@@ -132,7 +135,7 @@ CGROUP = np.dtype(
         ("min", "i8"),
         ("low", "i8"),
         ("swap_max", "i8"),
-        ("oom_group", "i8"),
+        ("oom_group", "i4"),
         ("emin", "i8"),  # effective protection, recomputed when reclaim visits
         ("elow", "i8"),
         ("anon", "i8"),  # memory.stat anon, pages, with children
@@ -157,15 +160,24 @@ CGROUP = np.dtype(
         ("psi_full_to_ns", "i8", (3,)),
         ("psi_seen_us", "i8", (3, 2)),
         ("psi_avg", "i4", (3, 2, 3)),
+        ("slab_r", "i8"),  # bytes of slab objects charged to it alone, reclaimable …
+        ("slab_u", "i8"),  # … and not
+        ("dentries", "i4"),  # unused names and inodes on its LRU lists
+        ("inodes", "i4"),
+        ("jinodes", "i4"),  # … of them once opened for writing
+        ("xa_nodes", "i4"),  # nodes of page-cache trees
+        ("xa_wanted", "i4"),  # … as many as its cached pages need
+        ("shadow_nodes", "i4"),  # … of them holding nothing but shadows
+        ("deferred", "i4", (2,)),  # nr_deferred of the superblock's shrinker and of the shadow nodes'
     ]
 )
 
 TASK = np.dtype(
     [
-        ("state", "i8"),
-        ("pid", "i8"),
-        ("cg", "i8"),
-        ("oom_score_adj", "i8"),
+        ("state", "i4"),
+        ("pid", "i4"),
+        ("cg", "i4"),
+        ("oom_score_adj", "i4"),
         ("rss_anon", "i8"),  # pages
         ("rss_file", "i8"),
         ("rss_shmem", "i8"),
@@ -181,31 +193,33 @@ TASK = np.dtype(
         ("base_anon", "i8"),  # part of rss_anon outside every area: stack, heap and data of the program itself
         ("base_stack", "i8"),  # … and of the kernel memory it brought with it
         ("base_slab", "i8"),
+        ("hugetlb", "i4"),  # pages mapped of the hugetlb pools, in 4 KiB
+        ("pipes", "i4"),  # pipes it has open, each with one page of data
         ("minflt", "i8"),
         ("majflt", "i8"),
         ("utime_ns", "i8"),
         ("stime_ns", "i8"),
         ("blkio_ns", "i8"),
         ("started_ns", "i8"),
-        ("exit_code", "i8"),
+        ("exit_code", "i4"),
         ("exit_ready_ns", "i8"),  # next slice of the exit's teardown
         ("killed", "i1"),  # SIGKILL by the OOM killer; OOM_REAPED once the reaper took its memory (MMF_OOM_SKIP)
         ("nice", "i1"),
         ("superuser", "i1"),  # uid 0: only the historical OOM heuristic asks
         ("restart_ns", "i8"),  # pause after which a dead task starts again; −1: never
-        ("exits", "i8"),  # deaths so far
-        ("main_thread", "i8"),
+        ("exits", "i4"),  # deaths so far
+        ("main_thread", "i4"),
     ]
 )
 
 THREAD = np.dtype(
     [
-        ("used", "i8"),
-        ("task", "i8"),
+        ("used", "i4"),
+        ("task", "i4"),
         ("ready_ns", "i8"),  # when it can go on
         ("since_ns", "i8"),  # since when it could, had it had a CPU: of two that are ready the longer waiting goes first
-        ("charge_retries", "i8"),  # fruitless rounds of the memcg charge in progress
-        ("no_progress", "i8"),  # fruitless rounds of the page allocation in progress
+        ("charge_retries", "i4"),  # fruitless rounds of the memcg charge in progress
+        ("no_progress", "i4"),  # fruitless rounds of the page allocation in progress
         ("busy_until_ns", "i8"),  # until then it is running or waiting for something (load average)
         ("work_until_ns", "i8"),  # … of that, running and not stalled until then
         ("stalled", "i8"),  # … and then stalled: bits 1 << PSI_CPU, PSI_IO, PSI_MEM
@@ -234,14 +248,14 @@ GROUP = np.dtype(
     [
         ("used", "i1"),
         ("kind", "i1"),  # ORDERED or UNIFORM
-        ("is_file", "i1"),  # its pages stand on file lists
+        ("is_file", "i1"),  # its pages stand on file lists; METADATA: blocks of a file system's own (Buffers)
         ("shmem", "i1"),  # pages of a shared object that are backed by swap
         ("task", "i2"),  # whose RSS counts the pages; −1: those of the areas that map it (`maps`)
         ("maps", "i2"),  # first row of MAPPING, −1: mapped by nobody
         ("first", "i2"),  # its cohorts: rows first .. first+cohorts−1
         ("cohorts", "i2"),
         ("pages", "i8"),  # size of the group
-        ("slice", "i8"),  # pages per cohort (ORDERED)
+        ("slice", "i4"),  # pages per cohort (ORDERED)
         ("resident", "i8"),  # Σ over cohorts
         ("swapped", "i8"),
         ("evicted", "i8"),
@@ -295,7 +309,7 @@ REGION = np.dtype(
 WRITEBACK = np.dtype([("cohort", "i4"), ("pages", "i4"), ("done_ns", "i8")])  # swap-outs in flight, oldest first
 
 
-EVENT = np.dtype([("t_ns", "i8"), ("seq", "i8"), ("kind", "i8"), ("subject", "i8"), ("arg", "i8", (8,))])
+EVENT = np.dtype([("t_ns", "i8"), ("seq", "i4"), ("kind", "i4"), ("subject", "i4"), ("arg", "i8", (8,))])
 
 KERNEL_FIELDS = [
     # clocks
@@ -331,8 +345,9 @@ KERNEL_FIELDS = [
     ("nr_file_lru", "i8"),
     ("vm", "i8", (len(VMSTAT_FIELDS),)),
     ("sysctl", SYSCTL),
+    *KERNEL_OWN_FIELDS,
     # machinery
-    ("cost", "i8", (32,)),  # the CPU profile, see hardware/cpu.py
+    ("cost", "i8", (48,)),  # the CPU profile, see hardware/cpu.py
     ("cpus", "i8"),
     ("cpu", CPU, (NR_CPUS,)),
     ("cpu_ns", "i8", (8,)),  # Σ over CPUs at the last look, in the order of /proc/stat (account_cpus)

@@ -25,6 +25,7 @@ from fleetsim.linux.mm_types import (
     LRU_ACTIVE_FILE,
     LRU_INACTIVE_ANON,
     LRU_INACTIVE_FILE,
+    METADATA,
     ORDERED,
     REFERENCED,
     VM,
@@ -75,6 +76,8 @@ def evict_file(row, sc, i, pages):
     group["evicted"] += pages
     account(row, cohort["cg"], cohort["list"], -pages)
     add_file(row, cohort["cg"], -pages)
+    if group["is_file"] == METADATA:
+        row["buffers"] -= pages
     charge(row, cohort["cg"], -pages)
     workingset_eviction(row, cohort, sc["target"], pages)
     sc["spent_ns"] += pages * row["cost"][RECLAIM]

@@ -14,12 +14,21 @@ from fleetsim.linux.anon_vma import detach, layered, unmap_anon
 from fleetsim.linux.events import REFUSED, record
 from fleetsim.linux.exit import begin_exit, unmap_file
 from fleetsim.linux.fork import copy_process
+from fleetsim.linux.hugetlb import map_hugetlb as map_hugetlb
+from fleetsim.linux.hugetlb import unmap_hugetlb, zap_hugetlb
 from fleetsim.linux.mm_fault import access, at_rest, read_untouched, touch
-from fleetsim.linux.mm_types import AREA_FILE, AREA_FREE, AREA_SHMEM, NR_AREAS, ORDERED, UNIFORM
+from fleetsim.linux.mm_types import AREA_FILE, AREA_FREE, AREA_HUGETLB, AREA_SHMEM, NR_AREAS, ORDERED, UNIFORM
+from fleetsim.linux.namei import lookup_files as lookup_files
+from fleetsim.linux.namei import lookup_missing as lookup_missing
+from fleetsim.linux.namei import make_files as make_files
+from fleetsim.linux.pipe import make_pipes as make_pipes
+from fleetsim.linux.proc_sysctl import write_knob as write_knob
 from fleetsim.linux.rmap import add_mapping
 from fleetsim.linux.shm import shmem_file_setup, shmem_mmap, shmem_unmap, shmem_zap
 from fleetsim.linux.shmem import ANONYMOUS, LINKED, NOT_LINKED, shmem_evict_inode
 from fleetsim.linux.sync import SYNC_DATA, SYNC_DONE
+from fleetsim.linux.sysctl_paths import Write as Write
+from fleetsim.linux.sysctl_paths import resolve as resolve
 from fleetsim.linux.truncate import evict_inode, is_mapped
 from fleetsim.linux.vfs import creat, file_size, fsync, is_empty, read_file, unlink, write_file
 from fleetsim.linux.vma import map_untouched, mmap_anon, open_file, zap_group
@@ -166,6 +175,9 @@ def munmap(row, th, a):
     if row["areas"][a]["kind"] == AREA_SHMEM:
         _, gone = shmem_unmap(row, a, 4096)
         return gone
+    if row["areas"][a]["kind"] == AREA_HUGETLB:
+        unmap_hugetlb(row, a)
+        return True
     _, gone = unmap_anon(row, a, 4096)
     return gone
 
@@ -181,6 +193,9 @@ def zap_pages(row, th, a):
     area = row["areas"][a]
     if area["kind"] == AREA_SHMEM:
         shmem_zap(row, a)
+        return True
+    if area["kind"] == AREA_HUGETLB:
+        zap_hugetlb(row, a)
         return True
     if layered(row["groups"][area["group"]]) and not detach(row, a):
         return True

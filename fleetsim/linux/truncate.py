@@ -14,7 +14,7 @@ from fleetsim.linux.fs_writeback import cohort_of, nr_cohorts, written_until
 from fleetsim.linux.jbd2 import blocked_until, journal_start
 from fleetsim.linux.memcontrol import add_file, charge
 from fleetsim.linux.mm_inline import account, list_del
-from fleetsim.linux.mm_types import AREA_FILE, LRU_NONE, NR_AREAS
+from fleetsim.linux.mm_types import AREA_FILE, LRU_NONE, METADATA, NR_AREAS
 from fleetsim.linux.page_writeback import account_dirtied, io_wait
 from fleetsim.linux.rmap import try_to_unmap
 from fleetsim.linux.vma import drop_group
@@ -39,6 +39,8 @@ def delete_from_page_cache(row, i, pages, mapped):
     group["resident"] -= pages
     account(row, cohort["cg"], cohort["list"], -pages)
     add_file(row, cohort["cg"], -pages)
+    if group["is_file"] == METADATA:
+        row["buffers"] -= pages
     charge(row, cohort["cg"], -pages)
     if cohort["nr"] == 0:
         list_del(row, i)

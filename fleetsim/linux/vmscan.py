@@ -6,8 +6,9 @@
           └ shrink_lruvec: how much of each list (get_scan_count), then consume it
               ├ shrink_inactive_list (shrink_list.py): what becomes of the pages at the tail
               └ shrink_active_list (shrink_list.py): deactivate
+          └ shrink_slab (shrinker.py): names, inodes, shadow nodes
 
-The scalar formulas are in `vmscan_laws.py`. Leaves out: MGLRU, slab shrinkers, dirty file pages, huge pages.
+The scalar formulas are in `vmscan_laws.py`. Leaves out: MGLRU, dirty file pages, huge pages.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from fleetsim.linux.mm_types import (
     VM,
 )
 from fleetsim.linux.shrink_list import shrink_active_list, shrink_inactive_list
+from fleetsim.linux.shrinker import has_objects, shrink_slab
 from fleetsim.linux.vmscan_laws import (
     ScanBalance,
     cache_trim_mode,
@@ -214,7 +216,7 @@ def age_anon(row, sc, cg):
 
 @law
 def may_shrink(row, sc, cg):
-    """True if a lruvec has its turn in a pass: it is in the subtree, has pages, and is not protected.
+    """True if a lruvec has its turn in a pass: it is in the subtree, has pages or slab objects, and is not protected.
 
     Source: mm/vmscan.c shrink_node_memcgs; kernel-laws §3.4, §3.11.
     """
@@ -230,7 +232,7 @@ def may_shrink(row, sc, cg):
             sc["low_skipped"] = 1
             return False
         event(row, cg, EV_LOW)
-    return group["size"][0] + group["size"][1] + group["size"][2] + group["size"][3] > 0
+    return group["size"][0] + group["size"][1] + group["size"][2] + group["size"][3] > 0 or has_objects(row, cg)
 
 
 @law
@@ -260,6 +262,7 @@ def sweep(row, sc):
         for cg in range(row["nr_cgroups"]):
             if may_shrink(row, sc, cg):
                 shrink_lruvec(row, sc, cg)
+                shrink_slab(row, sc, cg)
         if sc["reclaimed"] + sc["sent"] >= sc["wanted"]:
             break
     if sc["reclaimed"] > 0:

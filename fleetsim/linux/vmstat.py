@@ -32,6 +32,7 @@ M = {name: i for i, name in enumerate(MEMINFO_FIELDS)}
 (KERNEL_STACK, PAGE_TABLES, COMMIT_LIMIT, COMMITTED_AS, VMALLOC_TOTAL, PERCPU) = (
     M[n] for n in ("KernelStack", "PageTables", "CommitLimit", "Committed_AS", "VmallocTotal", "Percpu")
 )
+(HUGEPAGES_TOTAL, HUGETLB) = (M[n] for n in ("HugePages_Total", "Hugetlb"))
 (HUGEPAGESIZE, DIRECT_MAP_2M, LRU_FIRST, SHMEM) = (M[n] for n in ("Hugepagesize", "DirectMap2M", "Active(anon)", "Shmem"))
 KB = 4  # kB per page
 VMALLOC_TOTAL_KB = 34359738367  # 4-level paging
@@ -65,7 +66,7 @@ def meminfo(row, out):
     out[MEM_FREE] = nr_free(row) * KB
     out[MEM_AVAILABLE] = mem_available(row) * KB
     out[BUFFERS] = row["buffers"] * KB
-    out[CACHED] = (row["nr_file_lru"] + row["shmem"] + row["unlisted_file"]) * KB
+    out[CACHED] = (row["nr_file_lru"] + row["shmem"] + row["unlisted_file"] - row["buffers"]) * KB
     out[SHMEM] = row["shmem"] * KB
     out[SWAP_CACHED] = row["swap_cache"] * KB
     out[ACTIVE] = (tree[1] + tree[3]) * KB
@@ -78,7 +79,7 @@ def meminfo(row, out):
     out[MLOCKED] = row["mlocked"] * KB
     out[SWAP_TOTAL] = row["swap_total"] * KB
     out[SWAP_FREE] = row["swap_free"] * KB
-    out[DIRTY] = row["nr_dirty"] * KB
+    out[DIRTY] = (row["nr_dirty"] + row["ext4_journal"]["dirty"]) * KB
     out[WRITEBACK] = (row["nr_writeback"] + swap_writeback(row)) * KB
     out[ANON_PAGES] = row["anon_mapped"] * KB
     out[MAPPED] = row["file_mapped"] * KB
@@ -95,7 +96,13 @@ def meminfo(row, out):
     out[COMMITTED_AS] = row["committed"] * KB
     out[VMALLOC_TOTAL] = VMALLOC_TOTAL_KB
     out[PERCPU] = row["percpu"] * KB
+    pool = row["hstates"][0]
+    out[HUGEPAGES_TOTAL] = pool["nr"]
+    out[HUGEPAGES_TOTAL + 1] = pool["free"]
+    out[HUGEPAGES_TOTAL + 2] = pool["resv"]
+    out[HUGEPAGES_TOTAL + 3] = pool["surplus"]
     out[HUGEPAGESIZE] = HUGEPAGE_KB
+    out[HUGETLB] = row["hugetlb"] * KB
     out[DIRECT_MAP_2M] = row["totalram"] * KB // HUGEPAGE_KB * HUGEPAGE_KB
 
 
@@ -126,6 +133,8 @@ def meminfo(row, out):
 )
 NR_DIRTY, NR_WRITEBACK, NR_ZONE_WRITE_PENDING = VM["nr_dirty"], VM["nr_writeback"], VM["nr_zone_write_pending"]
 
+WORKINGSET_NODES = VM["workingset_nodes"]
+
 
 @law
 def vmstat(row, out):
@@ -148,12 +157,13 @@ def vmstat(row, out):
     out[NR_SLAB_U] = row["slab_unreclaimable"]
     out[NR_ANON_PAGES] = row["anon_mapped"]
     out[NR_MAPPED] = row["file_mapped"]
-    out[NR_FILE_PAGES] = row["nr_file_lru"] + row["shmem"] + row["unlisted_file"] + row["swap_cache"] + row["buffers"]
+    out[NR_FILE_PAGES] = row["nr_file_lru"] + row["shmem"] + row["unlisted_file"] + row["swap_cache"]
     out[NR_SHMEM] = row["shmem"]
+    out[WORKINGSET_NODES] = row["workingset_nodes"]
     out[NR_KERNEL_STACK] = row["kernel_stack"] * KB
     out[NR_PAGE_TABLE] = row["page_tables"]
     out[NR_SWAPCACHED] = row["swap_cache"]
-    out[NR_DIRTY] = row["nr_dirty"]
+    out[NR_DIRTY] = row["nr_dirty"] + row["ext4_journal"]["dirty"]
     out[NR_WRITEBACK] = row["nr_writeback"] + swap_writeback(row)
     out[NR_ZONE_WRITE_PENDING] = out[NR_DIRTY] + out[NR_WRITEBACK]
     thresh, background, _ = domain_dirty_limits(row, host_avail(row))

@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike
 from fleetsim.linux import vmstat as kernel
 from fleetsim.linux.cputime import cpu_times
 from fleetsim.linux.mm_types import CPU_IDLE, NR_CPUS, PSI_CPU, PSI_IO, PSI_MEM
+from fleetsim.linux.slab_caches import CACHES
 from fleetsim.linux.vmstat_names import MEMINFO_COUNTS, MEMINFO_FIELDS, VMSTAT_FIELDS
 
 VERSION = (
@@ -28,6 +29,10 @@ VERSION = (
 )
 """What every simulated host says: the kernel that the laws follow. `uname`'s release and version are parts of it."""
 
+SLABINFO_HEAD = (
+    "# name            <active_objs> <num_objs> <objsize> <objperslab> <pagesperslab>"
+    " : tunables <limit> <batchcount> <sharedfactor> : slabdata <active_slabs> <num_slabs> <sharedavail>\n"
+)
 _NS_PER_S = 1_000_000_000
 _NS_PER_TICK = 10_000_000  # USER_HZ is 100
 _NS_PER_CENTISECOND = 10_000_000
@@ -91,6 +96,15 @@ def cpuinfo(cpus: int) -> str:
     )
 
 
+def slabinfo(caches: Sequence[tuple[str, int, int, int, int, int]]) -> str:
+    """/proc/slabinfo of SLUB; per cache: name, objects in use, bytes of one, of a slab objects and pages, slabs (mm/slab_common.c)."""
+    lines = ["slabinfo - version: 2.1\n" + SLABINFO_HEAD]
+    for name, active, size, per_slab, pages, slabs in caches:
+        objects = f"{name:<17} {active:6d} {slabs * per_slab:6d} {size:6d} {per_slab:4d} {pages:4d}"
+        lines.append(f"{objects} : tunables {0:4d} {0:4d} {0:4d} : slabdata {slabs:6d} {slabs:6d} {0:6d}\n")
+    return "".join(lines)
+
+
 def uptime(now_ns: int, idle_ns: int) -> str:
     """/proc/uptime: seconds since boot, and the idle time of all CPUs together (fs/proc/uptime.c)."""
     return f"{_seconds(now_ns)} {_seconds(idle_ns)}\n"
@@ -116,6 +130,9 @@ def tree(row: np.void) -> dict[str, str]:
         "vmstat": vmstat(vm.tolist()),
         "loadavg": loadavg(row["loadavg"].tolist(), running, threads, last_pid),
         "stat": stat(cpu_ns, int(row["boot_unix_s"]), last_pid, running, blocked),
+        "slabinfo": slabinfo(
+            [(c[0], int(s["objects"]), c[1], c[2], c[3], int(s["slabs"])) for c, s in zip(CACHES, row["slab"], strict=True)]
+        ),
         "cpuinfo": cpuinfo(int(row["cpus"])),
         "uptime": uptime(int(row["now_ns"]), sum(times[CPU_IDLE] for times in cpu_ns)),
         "version": VERSION,

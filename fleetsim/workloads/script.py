@@ -25,6 +25,7 @@ from fleetsim.linux.syscalls import (
     fsync,
     map_anonymous,
     map_file,
+    map_hugetlb,
     map_shared,
     map_untouched,
     munmap,
@@ -33,15 +34,16 @@ from fleetsim.linux.syscalls import (
     touch,
     unlink,
     write_file,
+    write_knob,
     zap_pages,
 )
 from fleetsim.workloads.script_fork import CHILD, fork_hold
 from fleetsim.workloads.script_malloc import heap_step
+from fleetsim.workloads.script_names import do_names
+from fleetsim.workloads.script_pace import LAG_NS, QUANTUM_PAGES, quantum_pages
 
 NR_OPS = 320
 NR_HANDLES = 128
-QUANTUM_PAGES = 64  # 256 KiB
-LAG_NS = 100_000_000
 QUIET_TICKS = 5
 
 (
@@ -64,9 +66,15 @@ QUIET_TICKS = 5
     OP_MFREE,
     OP_MTRIM,
     OP_FORK_HOLD,
-) = range(19)
+    OP_HUGETLB,
+    OP_STAT_MISSING,
+    OP_STAT_FILES,
+    OP_MKFILES,
+    OP_PIPES,
+    OP_SYSW,
+) = range(25)
 
-PACED = (OP_TOUCH, OP_ACCESS, OP_READ_FILE, OP_WRITE_FILE)
+PACED = (OP_TOUCH, OP_ACCESS, OP_READ_FILE, OP_WRITE_FILE, OP_STAT_MISSING, OP_STAT_FILES, OP_MKFILES, OP_PIPES)
 ON_A_HEAP = (OP_MALLOC, OP_MFREE, OP_MTRIM)
 
 OP = np.dtype(
@@ -77,7 +85,7 @@ OP = np.dtype(
         ("accounted", "i1"),
         ("write", "i1"),  # access: 1 for rewrite, 0 for read; write_file: 1 keeps what the file holds (over)
         ("fsync", "i1"),  # write_file: 1 ends with an fsync
-        ("handle", "i2"),  # which of the task's areas
+        ("handle", "i2"),  # which of the task's areas; stat_*, mkfiles: which directory's names; sysw: the knob
         ("file", "i2"),
         ("pages", "i8"),  # how much; 0 is endless
         ("ns_per_quantum", "i8"),  # 0: unpaced
@@ -89,23 +97,25 @@ OP = np.dtype(
 
 PROGRAM = np.dtype(
     [
-        ("first", "i8"),  # row of its first op
-        ("ops", "i8"),
-        ("op", "i8"),  # index of the op under way
-        ("fresh_op", "i8"),  # 1: the op has not begun yet
+        ("first", "i4"),  # row of its first op
+        ("ops", "i4"),
+        ("op", "i4"),  # index of the op under way
+        ("fresh_op", "i4"),  # 1: the op has not begun yet
         ("done", "i8"),  # pages done in this op
         ("at", "i8"),  # cursor, pages
-        ("fresh", "i8"),  # read: pages of the current slice that came from disk; access: 1 if nothing of the area was touched yet
+        ("fresh", "i4"),  # read: pages of the current slice that came from disk; access: 1 if nothing of the area was touched yet
         ("stage", "i8"),  # write_file: 0 to be opened, 1 open, then stages of fsync
-        ("quantum", "i8"),  # pages left of the quantum under way
-        ("planned", "i8"),  # pages of the whole of it
+        ("quantum", "i4"),  # pages left of the quantum under way
+        ("planned", "i4"),  # pages of the whole of it
         ("deadline_ns", "i8"),
         ("end_ns", "i8"),  # for=
         ("progress", "i8"),  # pages done by all ops
         ("progress_bytes", "i8"),  # … and what is left over of a page, by ops that count bytes
+        ("counted", "i4"),  # … of them not pages but files
+        ("names", "i4"),  # names made or asked for so far: the next op goes on with new ones
         ("due", "i8"),  # pages that the paces of earlier ops asked for
         ("begun_ns", "i8"),  # when the op under way began
-        ("once", "i8"),  # 1: an extra thread: when its ops are done the task goes on; CHILD: it sleeps through its op and exits
+        ("once", "i4"),  # 1: an extra thread: when its ops are done the task goes on; CHILD: it sleeps through its op and exits
     ]
 )
 
@@ -114,17 +124,6 @@ SCRIPT_FIELDS = [
     ("ops", OP, (NR_OPS,)),
     ("handles", "i2", (NR_HANDLES,)),  # area row of each handle, −1
 ]
-
-
-@law
-def quantum_pages(row, op, ticks):
-    """Pages of one pacing quantum: 256 KiB, or that many ticks' worth of a fast op.
-
-    Source: the recordings' driver (256 KiB); the tick is fleetsim's own (design §4).
-    """
-    if op["ns_per_quantum"] <= 0:
-        return QUANTUM_PAGES
-    return QUANTUM_PAGES * max(1, row["tick_ns"] * ticks // op["ns_per_quantum"])
 
 
 @law
@@ -167,10 +166,12 @@ def begin_program(row, th):
     program["quantum"] = 0
     program["progress"] = 0
     program["progress_bytes"] = 0
+    program["counted"] = 0
+    program["names"] = 0
     program["due"] = 0
     for i in range(program["first"], program["first"] + program["ops"]):
         op = row["ops"][i]
-        if op["code"] in (OP_MMAP_ANON, OP_MMAP_FILE, OP_SHM):
+        if op["code"] in (OP_MMAP_ANON, OP_MMAP_FILE, OP_SHM, OP_HUGETLB):
             row["handles"][op["handle"]] = -1
 
 
@@ -228,6 +229,11 @@ def do_at_once(row, th, op):
         row["programs"][th]["progress"] += map_untouched(row, th, op["hot_pages"], op["pages"])
     elif code == OP_UNLINK:
         return unlink(row, th, op["file"])
+    elif code == OP_HUGETLB:
+        row["handles"][op["handle"]] = map_hugetlb(row, th, op["pages"])
+    elif code == OP_SYSW:
+        done = row["programs"][th]["done"] = write_knob(row, th, op["handle"], op["file"], op["time_ns"], row["programs"][th]["done"])
+        return done < 0
     elif code == OP_EXIT:
         exit_group(row, th, op["time_ns"])
     return True
@@ -281,6 +287,8 @@ def do_pages(row, th, program, op, pages):
     """
     if op["code"] == OP_WRITE_FILE:
         return write_chunk(row, th, program, op, pages)
+    if op["code"] >= OP_STAT_MISSING and op["code"] <= OP_PIPES:
+        return do_names(row, th, program, op, op["code"] - OP_STAT_MISSING, pages)
     if op["code"] == OP_READ_FILE:
         size = file_size(row, op["file"])
         if size == 0:

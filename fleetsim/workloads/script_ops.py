@@ -5,11 +5,14 @@
     shm ID MiB        write_file PATH MiB rate [over] [wrap=MiB] [fsync]        unlink PATH
     read_file PATH MiB rate [rand] [for=s]     mmap_file ID PATH        free ID munmap | free ID dontneed all
     malloc N a-b rate                          mfree keep_every:k|first:f|last:f|random:f|all            mtrim
+    hugetlb ID MiB                             pipes N MiB/s            sysw PATH VALUE
+    stat_missing DIR N rate                    stat_files DIR N rate    mkfiles DIR N rate
     overcommit_probe [MiB [most MiB]]          fork_hold s       sleep s       until t       exit code
 
-Rates are MiB/s, 0 is unpaced; `rewrite|read|read_file … 0` never ends. How an area is accessed is decided when it is
-mapped, from the ops that follow: random if any op accesses it at random. Ops of the language that this kernel does not
-know yet are kept as `OP_NOTHING` and named in `unsupported`, so that nobody takes their silence for a result.
+Rates are MiB/s, of stat_* and mkfiles files per second (1000 if not given), 0 is unpaced; `rewrite|read|read_file … 0`
+never ends. How an area is accessed is decided when it is mapped, from the ops that follow: random if any op accesses it at
+random. Ops of the language that this kernel does not know yet are kept as `OP_NOTHING` and named in `unsupported`, so that
+nobody takes their silence for a result.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from dataclasses import dataclass, field
 
 from fleetsim.errors import BadInput
 from fleetsim.law import ONE_Q
-from fleetsim.linux.syscalls import ORDERED, UNIFORM
+from fleetsim.linux.syscalls import ORDERED, UNIFORM, Write, resolve
 from fleetsim.workloads import script as vm
 from fleetsim.workloads.script_malloc import FREE_ALL, FREE_FIRST, FREE_KEEP_EVERY, FREE_LAST, FREE_RANDOM
 
@@ -28,31 +31,16 @@ PAGES_PER_MIB = 256
 WRITE_PAGES = 32  # one write() call
 NS_PER_S = 1_000_000_000
 
-UNSUPPORTED = frozenset(("hugetlb mlock madvise stat_missing stat_files mkfiles pipes sysw").split())
+UNSUPPORTED = frozenset("mlock madvise".split())
 """Ops of the recordings' language that the simulated kernel has no law for yet."""
 
-LEAST = {
-    "mmap_anon": 2,
-    "touch": 3,
-    "rewrite": 4,
-    "read": 4,
-    "read_file": 3,
-    "write_file": 3,
-    "mmap_file": 2,
-    "shm": 2,
-    "free": 2,
-    "malloc": 2,
-    "mtrim": 0,
-    "overcommit_probe": 0,
-}
+NAME_OPS = {"stat_missing": vm.OP_STAT_MISSING, "stat_files": vm.OP_STAT_FILES, "mkfiles": vm.OP_MKFILES}
+LEAST = {"mmap_anon": 2, "touch": 3, "rewrite": 4, "read": 4, "read_file": 3, "write_file": 3, "mmap_file": 2, "shm": 2, "free": 2}
+LEAST |= {"hugetlb": 2, "sysw": 2, "malloc": 2, "mtrim": 0, "overcommit_probe": 0} | dict.fromkeys(NAME_OPS, 2)
 """Arguments an op takes at least; one where nothing is said."""
 
-KNOWN = frozenset(
-    (
-        "mmap_anon shm touch rewrite read read_file write_file mmap_file unlink fork_hold free malloc mfree mtrim "
-        "overcommit_probe sleep until exit"
-    ).split()
-)
+KNOWN = frozenset("mmap_anon shm touch rewrite read read_file write_file mmap_file unlink free sleep until exit".split())
+KNOWN |= frozenset("malloc mfree mtrim overcommit_probe fork_hold hugetlb pipes sysw".split()) | set(NAME_OPS)
 
 
 @dataclass
@@ -75,6 +63,8 @@ class ParsedOp:
     wrap_pages: int = 0
     fsync: bool = False
     supported: bool = True
+    directory: str = ""
+    sysw: Write | None = None
 
 
 @dataclass
@@ -187,9 +177,7 @@ def parse_op(text: str) -> ParsedOp:
     if len(args) < least:
         raise BadInput(f"op {text!r}: {verb} takes at least {least} arguments")
     if verb == "mmap_anon":
-        op.code, op.area, op.pages = vm.OP_MMAP_ANON, args[0], pages_of(args[1], text)
-        if op.pages == 0:
-            raise BadInput(f"op {text!r}: an area must have at least one page, 0.00390625 MiB")
+        op.code, op.area, op.pages = vm.OP_MMAP_ANON, args[0], area_pages(args[1], text)
         parse_tail(args[2:], op)
     elif verb in ("touch", "rewrite", "read"):
         op.code = vm.OP_TOUCH if verb == "touch" else vm.OP_ACCESS
@@ -200,14 +188,19 @@ def parse_op(text: str) -> ParsedOp:
         op.code, op.path, op.pages, op.rate = vm.OP_READ_FILE, args[0], pages_of(args[1], text), number(args[2], text, "the rate")
         parse_tail(args[3:], op)
     elif verb == "shm":
-        op.code, op.area, op.pages = vm.OP_SHM, args[0], pages_of(args[1], text)
-        if op.pages == 0:
-            raise BadInput(f"op {text!r}: an area must have at least one page, 0.00390625 MiB")
+        op.code, op.area, op.pages = vm.OP_SHM, args[0], area_pages(args[1], text)
     elif verb == "write_file":
         op.code, op.path, op.pages, op.rate = vm.OP_WRITE_FILE, args[0], whole_writes(args[1], text), number(args[2], text, "the rate")
         parse_write(args[3:], op)
     elif verb == "unlink":
         op.code, op.path = vm.OP_UNLINK, args[0]
+    elif verb in NAME_OPS or verb == "pipes":
+        parse_count(verb, args, op)
+    elif verb == "hugetlb":
+        op.code, op.area, op.pages = vm.OP_HUGETLB, args[0], area_pages(args[1], text)
+    elif verb == "sysw":
+        op.code, op.sysw = vm.OP_SYSW, resolve(args[0], args[1])
+        op.supported = op.sysw.has_law
     elif verb == "mmap_file":
         op.code, op.area, op.path = vm.OP_MMAP_FILE, args[0], args[1]
         parse_tail(args[2:], op)
@@ -229,6 +222,25 @@ def parse_op(text: str) -> ParsedOp:
         value = number(args[0], text, "the time" if verb != "exit" else "the code")
         op.time_ns = int(value) if verb == "exit" else int(value * NS_PER_S)
     return op
+
+
+def parse_count(verb: str, args: Sequence[str], op: ParsedOp) -> None:
+    """N files of a directory, at files per second, or N pipes, at MiB/s; none at all is an op without effect."""
+    count, rate = (args[0], args[1:2]) if verb == "pipes" else (args[1], args[2:3])
+    op.pages = int(number(count, op.text, "how many"))
+    if op.pages > 0:
+        op.code = vm.OP_PIPES if verb == "pipes" else NAME_OPS[verb]
+    op.rate = number(rate[0], op.text, "the rate") if rate else 0.0 if verb == "pipes" else 1000.0
+    if verb != "pipes":
+        op.directory = args[0].rstrip("/") if op.pages > 0 else ""
+        op.rate /= PAGES_PER_MIB
+
+
+def area_pages(text: str, op: str) -> int:
+    pages = pages_of(text, op)
+    if pages == 0:
+        raise BadInput(f"op {op!r}: an area must have at least one page, 0.00390625 MiB")
+    return pages
 
 
 def pages_of(text: str, op: str) -> int:

@@ -20,8 +20,8 @@ def test_shared_memory_counts_as_cache_and_shmem_and_rss_but_is_neither_anonymou
     assert w.vm("nr_shmem") == 50 * PAGES
     assert w.meminfo("AnonPages") == anon
     assert w.meminfo("Inactive(anon)") == 50, "swap-backed pages stand on anonymous lists"
-    assert free - w.meminfo("MemFree") == pytest.approx(50, abs=0.2)
-    assert available - w.meminfo("MemAvailable") == pytest.approx(50, abs=0.2)
+    assert free - w.meminfo("MemFree") == pytest.approx(50, abs=0.4), "and its page tables and nodes"
+    assert available - w.meminfo("MemAvailable") == pytest.approx(50, abs=0.4)
     assert (int(task["rss_shmem"]), int(task["rss_anon"])) == (50 * PAGES, int(task["base_anon"]))
     assert int(task["minflt"]) == 50 * PAGES
 
@@ -140,7 +140,7 @@ def test_pages_are_charged_to_whom_touched_them_first_and_stay_charged() -> None
         },
     ).at(3)
     assert int(w.cg("first")["shmem"]) == int(w.cg("first")["file"]) == 40 * PAGES
-    assert int(w.cg("first")["usage"]) == 40 * PAGES
+    assert int(w.cg("first")["usage"]) - int(w.cg("first")["kernel"]) == 40 * PAGES
     assert (int(w.cg("second")["shmem"]), int(w.task("b")["rss_shmem"])) == (0, 40 * PAGES)
 
 
