@@ -177,26 +177,32 @@ def try_charge_memcg(row, th, cg, pages):
 
 @law
 def handle_over_high(row, th, pages):
-    """Back to user mode over memory.high: reclaim what was charged, then sleep for the penalty if that freed nothing.
+    """Back to user mode over memory.high: reclaim what was charged; if a penalty is due, go on while that frees anything, else try
+    sixteen times more, and only then sleep. Each round is a `high` event.
 
     pages  int64  charged since the last return to user mode
 
-    Source: mm/memcontrol.c mem_cgroup_handle_over_high; kernel-laws §8.4, T-8.3.
+    Source: mm/memcontrol.c mem_cgroup_handle_over_high, reclaim_high; kernel-laws §8.4, T-8.3.
+    Leaves out: the rounds over all ancestors in turn (each level has its own rounds here).
     """
     cg = row["tasks"][row["threads"][th]["task"]]["cg"]
+    charged = max(pages, MEMCG_CHARGE_BATCH)
     at = cg
     while at > 0:
         group = row["cgroups"][at]
-        if group["usage"] > group["high"]:
+        retries, wanted = MAX_RECLAIM_RETRIES, max(pages, SWAP_CLUSTER_MAX)
+        while group["usage"] > group["high"]:
             event(row, at, EV_HIGH)
-            reclaimed = do_try_to_free_pages(row, at, max(pages, SWAP_CLUSTER_MAX), BY_MEMCG)
-            delay = 0
-            if reclaimed + row["scan"][1]["sent"] == 0 and group["usage"] > group["high"]:
-                charged = max(pages, MEMCG_CHARGE_BATCH)
-                delay = high_delay_ns(group["usage"], group["high"], charged, HZ)
-                if delay <= 10_000_000:  # too short to be worth a sleep
-                    delay = 0
-            bill_reclaim(row, delay + until_written(row))
+            reclaimed = do_try_to_free_pages(row, at, wanted, BY_MEMCG)
+            delay = high_delay_ns(group["usage"], group["high"], charged, HZ)  # 0 if too short to be worth a sleep
+            going_on = delay > 0 and row["scan"][1]["sent"] == 0 and (reclaimed > 0 or retries > 0)
+            if reclaimed + row["scan"][1]["sent"] > 0:
+                delay = 0
+            bill_reclaim(row, until_written(row) if going_on else delay + until_written(row))
+            if not going_on:
+                break
+            retries -= 1 if reclaimed == 0 else 0
+            wanted = SWAP_CLUSTER_MAX
         at = group["parent"]
 
 

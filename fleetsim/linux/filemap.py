@@ -14,7 +14,7 @@ from fleetsim.hardware.cpu import ACCESS, FAULT_MINOR, READ_CACHED, READ_MISS
 from fleetsim.hardware.disk import READ, submit
 from fleetsim.law import Q, law
 from fleetsim.linux.alloc_slowpath import alloc_pages, handle_over_high, try_charge_memcg
-from fleetsim.linux.bags import blend_base, expected, open_bag
+from fleetsim.linux.bags import accessed_q, blend_base, expected, open_bag
 from fleetsim.linux.memcontrol import add_file, charge
 from fleetsim.linux.memory import count_faults
 from fleetsim.linux.mm_inline import add_pages, list_add, list_move
@@ -30,7 +30,7 @@ from fleetsim.linux.mm_types import (
     VM,
     WORKINGSET,
 )
-from fleetsim.linux.readahead import init_window
+from fleetsim.linux.readahead import clustered, init_window, read_around
 from fleetsim.linux.rmap import map_pages
 from fleetsim.linux.shrink_list import count_activated
 from fleetsim.linux.vma import slice_at
@@ -303,10 +303,25 @@ def read_random(row, th, g, pages):
 
 
 @law
+def tail_accessed_q(row, g):
+    """Accessed share of the oldest bag of a uniform group on an inactive list, 2^20ths: what reclaim keeps of it; 0 if there is none.
+
+    Source: fleetsim's own representation (bags.py).
+    """
+    group = row["groups"][g]
+    oldest = -1
+    for i in range(group["first"], group["first"] + group["cohorts"]):
+        cohort = row["cohorts"][i]
+        if cohort["list"] == LRU_INACTIVE_FILE and (oldest < 0 or cohort["born_ns"] < row["cohorts"][oldest]["born_ns"]):
+            oldest = i
+    return accessed_q(group, row["cohorts"][oldest]) if oldest >= 0 else 0
+
+
+@law
 def access_mapped(row, th, m, accesses):
     """`accesses` loads from equally likely pages of a mapped file.
 
-        major = accesses · missing / pages            each reads around: 32 pages, of which the missing ones cost IO
+        major = accesses · missing / pages            each reads what is missing of 32 pages around it, and maps 16
         minor = accesses · (resident − mapped) / pages    each maps up to 16 pages around
 
     m        int64  row of MAPPING
@@ -323,7 +338,7 @@ def access_mapped(row, th, m, accesses):
     if missing > 0:
         major = min(missing, expected(group, accesses, (missing << Q) // group["pages"]))
         if major > 0:
-            around = max(major, min(missing, major * RA_PAGES * missing // group["pages"]))
+            around = min(missing, major * read_around(missing, group["evicted"], group["pages"], RA_PAGES, tail_accessed_q(row, g)))
             loaded = load_uniform(row, th, g, around)
             accesses = accesses * loaded // around
             major = min(major, loaded)
@@ -334,8 +349,7 @@ def access_mapped(row, th, m, accesses):
     unmapped = group["resident"] - mapping["mapped"]
     if unmapped > 0:
         minor = min(unmapped, expected(group, accesses, (unmapped << Q) // group["pages"]))
-        around = minor * (1 + (FAULT_AROUND - 1) * unmapped // group["pages"])
-        map_pages(row, m, around)
+        map_pages(row, m, minor * clustered(unmapped, group["pages"], FAULT_AROUND))
         count_faults(row, task, minor, 0)
         row["spent_ns"] += minor * row["cost"][FAULT_MINOR]
     group["touches"] += accesses

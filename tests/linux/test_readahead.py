@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from fleetsim.linux.readahead import init_window, next_window, swapin_nr_pages
+from fleetsim.law import ONE_Q
+from fleetsim.linux.readahead import clustered, init_window, next_window, read_around, swapin_nr_pages
 from tests.linux import naive
 
 
@@ -40,3 +42,29 @@ def test_swap_windows_follow_the_hits_and_shrink_by_half_at_most() -> None:
 @given(st.integers(0, 64), st.booleans(), st.integers(0, 64), st.sampled_from([1, 2, 4, 8, 16, 32]))
 def test_swap_windows_equal_their_naive_twin(hits: int, adjacent: bool, last: int, biggest: int) -> None:
     assert swapin_nr_pages(hits, adjacent, last, biggest) == naive.swapin_nr_pages(hits, adjacent, last, biggest)
+
+
+@pytest.mark.parametrize(("share", "window", "expected"), [(1000, 32, 32), (500, 32, 27), (100, 32, 19), (100, 16, 9), (1000, 1, 1)])
+def test_pages_of_a_kind_that_came_in_windows_lie_together(share: int, window: int, expected: int) -> None:
+    """∫ m^u over the window: m = ½ gives 64 · (1 − √½) / ln 2 = 27.0 of 32; m = 1/10 gives 19.0."""
+    assert clustered(share, 1000, window) == expected
+
+
+def test_windows_thrown_at_random_leave_gaps_of_the_expected_size() -> None:
+    """A naive file, read around at places of a fixed pseudo-random walk until half of it is there: what a window still finds."""
+    size, window, at = 20_000, 32, 7
+    missing = set(range(size))
+    while len(missing) > size // 2:
+        at = (at * 1_103_515_245 + 12_345) % 2**31
+        page = at % size
+        if page in missing:
+            missing -= set(range(page - window // 2, page + window // 2))
+    found = [sum(page + d in missing for d in range(-window // 2, window // 2)) for page in sorted(missing)]
+    assert clustered(len(missing), size, window) == pytest.approx(sum(found) / len(found), rel=0.1)
+
+
+def test_what_reclaim_took_page_by_page_is_strewn_and_what_it_took_whole_lies_together() -> None:
+    assert read_around(1000, 0, 1000, 32, 0) == 32, "a cold file: a whole window"
+    assert read_around(500, 500, 1000, 32, 0) == clustered(500, 1000, 32), "nothing was kept: windows went as they came"
+    assert read_around(500, 500, 1000, 32, ONE_Q) == 1 + 16, "all were kept but these: half of the neighbours are missing, by chance"
+    assert read_around(500, 250, 1000, 32, ONE_Q) == (clustered(500, 1000, 32) + 17) // 2
