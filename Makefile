@@ -3,6 +3,7 @@
 #
 #   make demo        the main job: two incidents, judged by the real Prometheus
 #   make test        the tests (≤ 15 minutes)          make test-slow   what must take longer
+#   make test-programs  10,000 random programs on random machines (about an hour; PROGRAMS=n for another number)
 #   make lint        formatting, types, import layers   make format      puts the formatting right
 #   make bench       the figures of docs/benchmarks.md  make clean       takes away what the targets made
 #
@@ -16,10 +17,10 @@ PARALLEL := -n 2 --dist loadfile
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup warm prometheus tools demo test test-slow lint format bench clean
+.PHONY: help setup warm prometheus tools demo test test-slow test-programs lint format bench clean
 
 help:
-	@sed -n '4,9s/^# \{0,1\}//p' Makefile
+	@sed -n '4,10s/^# \{0,1\}//p' Makefile
 
 setup:
 	@scripts/ensure-venv.sh
@@ -49,6 +50,10 @@ test: setup tools warm
 test-slow: setup tools warm
 	@$(PYTEST) $(PARALLEL) -m slow $(ARGS); code=$$?; \
 	if [ $$code -eq 5 ]; then echo "no test is marked slow: nothing to run"; exit 0; fi; exit $$code
+
+PROGRAMS ?= 10000
+test-programs: setup warm
+	FLEETSIM_PROGRAMS=$(PROGRAMS) $(PYTEST) -n 2 -m slow tests/host/test_programs.py $(ARGS)
 
 lint: setup
 	$(PYTEST) -n 0 tests/test_tidy.py
