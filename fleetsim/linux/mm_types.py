@@ -22,14 +22,14 @@ from fleetsim.linux.workers import CPU, KSWAPD, SCAN_CONTROL
 
 # --- capacities (one size class; a full table answers as the kernel would: ENOMEM, EAGAIN, and an event) -------------
 NR_ZONES = 3
-NR_CGROUPS = 88
+NR_CGROUPS = 80
 NR_TASKS = 64
 NR_THREADS = 80
 NR_AREAS = 128
 NR_GROUPS = 160
 NR_COHORTS = 1376
 NR_WRITEBACK = 128
-NR_EVENTS = 90
+NR_EVENTS = 80
 NR_CPUS = 32
 assert NR_COHORTS < 1 << 15 and NR_GROUPS < 1 << 15 and NR_CGROUPS < 1 << 15  # int16 links
 
@@ -154,7 +154,7 @@ CGROUP = np.dtype(
         ("file_cost", "i8"),
         ("refaults", "i8", (2,)),  # workingset_activate_{anon,file} when the last reclaim ended
         ("stat", "i8", (len(CGROUP_STAT),)),  # with children
-        ("events", "i8", (len(CGROUP_EVENTS),)),  # with children
+        ("events", "i4", (len(CGROUP_EVENTS),)),  # with children
         ("psi_total_ns", "i8", (3, 2)),
         ("psi_until_ns", "i8", (3, 2)),
         ("psi_full_to_ns", "i8", (3,)),

@@ -42,7 +42,7 @@ from fleetsim.workloads.script_malloc import heap_step
 from fleetsim.workloads.script_names import do_names
 from fleetsim.workloads.script_pace import LAG_NS, QUANTUM_PAGES, quantum_pages
 
-NR_OPS = 320
+NR_OPS = 288
 NR_HANDLES = 128
 QUIET_TICKS = 5
 
