@@ -18,6 +18,7 @@ from fleetsim.linux.memcontrol import charge
 from fleetsim.linux.mm_types import (
     AREA_ANON,
     AREA_FREE,
+    AREA_HUGETLB,
     NR_AREAS,
     NR_TASKS,
     TASK_DEAD,
@@ -128,8 +129,8 @@ def dup_mmap(row, t, c):
     b = 0
     for a in range(NR_AREAS):
         area = row["areas"][a]
-        if area["kind"] == AREA_FREE or area["task"] != t:
-            continue
+        if area["kind"] == AREA_FREE or area["kind"] == AREA_HUGETLB or area["task"] != t:
+            continue  # huge pages of a pool are not shared with a child here
         while row["areas"][b]["kind"] != AREA_FREE:
             b += 1
         row["areas"][b] = area

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Access to mapped memory: which law an access belongs to, by the kind of its area (mm/memory.c handle_mm_fault).
 
-Huge pages of a pool are `hugetlb.py`'s. Leaves out: protection faults, SIGBUS beyond the end of a file.
+Leaves out: protection faults, SIGBUS beyond the end of a file.
 """
 
 from __future__ import annotations
@@ -46,6 +46,8 @@ def touch(row, th, a, pages):
     area = row["areas"][a]
     if area["touched"] >= area["pages"]:
         return -1
+    if area["kind"] == AREA_HUGETLB:
+        return hugetlb_fault(row, th, a, min(pages, area["pages"] - area["touched"]))
     if area["kind"] == AREA_SHMEM:
         g, at, _ = mapped_part(row, a, area["touched"])
         group = row["groups"][g]
@@ -56,8 +58,6 @@ def touch(row, th, a, pages):
             n = shmem_fault(row, th, a, g, at, n, group["pages"], 1)
         area["touched"] += max(0, n)
         return n
-    if area["kind"] == AREA_HUGETLB:
-        return hugetlb_fault(row, th, a, min(pages, area["pages"] - area["touched"]))
     if row["groups"][area["group"]]["task"] < 0 and not push_layer(row, a):
         return -1
     return touch_new(row, th, a, min(pages, area["pages"] - area["touched"]))

@@ -255,7 +255,7 @@ GROUP = np.dtype(
         ("first", "i2"),  # its cohorts: rows first .. first+cohorts−1
         ("cohorts", "i2"),
         ("pages", "i8"),  # size of the group
-        ("slice", "i8"),  # pages per cohort (ORDERED)
+        ("slice", "i4"),  # pages per cohort (ORDERED)
         ("resident", "i8"),  # Σ over cohorts
         ("swapped", "i8"),
         ("evicted", "i8"),

@@ -40,11 +40,10 @@ from fleetsim.linux.syscalls import (
 from fleetsim.workloads.script_fork import CHILD, fork_hold
 from fleetsim.workloads.script_malloc import heap_step
 from fleetsim.workloads.script_names import do_names
+from fleetsim.workloads.script_pace import LAG_NS, QUANTUM_PAGES, quantum_pages
 
 NR_OPS = 288
 NR_HANDLES = 128
-QUANTUM_PAGES = 64  # 256 KiB
-LAG_NS = 100_000_000
 QUIET_TICKS = 5
 
 (
@@ -66,13 +65,13 @@ QUIET_TICKS = 5
     OP_MALLOC,
     OP_MFREE,
     OP_MTRIM,
+    OP_FORK_HOLD,
     OP_HUGETLB,
     OP_STAT_MISSING,
     OP_STAT_FILES,
     OP_MKFILES,
     OP_PIPES,
     OP_SYSW,
-    OP_FORK_HOLD,
 ) = range(25)
 
 PACED = (OP_TOUCH, OP_ACCESS, OP_READ_FILE, OP_WRITE_FILE, OP_STAT_MISSING, OP_STAT_FILES, OP_MKFILES, OP_PIPES)
@@ -128,17 +127,6 @@ SCRIPT_FIELDS = [
 
 
 @law
-def quantum_pages(row, op, ticks):
-    """Pages of one pacing quantum: 256 KiB, or that many ticks' worth of a fast op.
-
-    Source: the recordings' driver (256 KiB); the tick is fleetsim's own (design §4).
-    """
-    if op["ns_per_quantum"] <= 0:
-        return QUANTUM_PAGES
-    return QUANTUM_PAGES * max(1, row["tick_ns"] * ticks // op["ns_per_quantum"])
-
-
-@law
 def ticks_at_once(row, op):
     """Ticks of work that may be done in one go: several while nothing can come of it but progress.
 
@@ -160,9 +148,6 @@ def next_op(row, program):
 
     Source: the recordings' driver.
     """
-    op = row["ops"][program["first"] + program["op"]]
-    if op["code"] == OP_STAT_MISSING or op["code"] == OP_MKFILES:
-        program["names"] += op["pages"]
     program["due"] = program["progress"]  # what an op did not do in its time is not owed by the next
     program["op"] += 1
     program["fresh_op"] = 1
@@ -247,9 +232,8 @@ def do_at_once(row, th, op):
     elif code == OP_HUGETLB:
         row["handles"][op["handle"]] = map_hugetlb(row, th, op["pages"])
     elif code == OP_SYSW:
-        program = row["programs"][th]
-        program["done"] = write_knob(row, th, op["handle"], op["file"], op["time_ns"], program["done"])
-        return program["done"] < 0
+        done = row["programs"][th]["done"] = write_knob(row, th, op["handle"], op["file"], op["time_ns"], row["programs"][th]["done"])
+        return done < 0
     elif code == OP_EXIT:
         exit_group(row, th, op["time_ns"])
     return True

@@ -30,4 +30,6 @@ def do_names(row, th, program, op, kind, files):
     else:
         return make_pipes(row, th, files)
     program["counted"] += done
+    if kind != STAT_FILES and program["done"] + done >= op["pages"]:
+        program["names"] += op["pages"]
     return done

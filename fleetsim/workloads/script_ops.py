@@ -7,7 +7,7 @@
     malloc N a-b rate                          mfree keep_every:k|first:f|last:f|random:f|all            mtrim
     hugetlb ID MiB                             pipes N MiB/s            sysw PATH VALUE
     stat_missing DIR N rate                    stat_files DIR N rate    mkfiles DIR N rate
-    overcommit_probe [MiB [most MiB]]          fork_hold s              sleep s                  until t                  exit code
+    overcommit_probe [MiB [most MiB]]          fork_hold s       sleep s       until t       exit code
 
 Rates are MiB/s, of stat_* and mkfiles files per second (1000 if not given), 0 is unpaced; `rewrite|read|read_file … 0`
 never ends. How an area is accessed is decided when it is mapped, from the ops that follow: random if any op accesses it at
@@ -40,7 +40,7 @@ LEAST |= {"hugetlb": 2, "sysw": 2, "malloc": 2, "mtrim": 0, "overcommit_probe": 
 """Arguments an op takes at least; one where nothing is said."""
 
 KNOWN = frozenset("mmap_anon shm touch rewrite read read_file write_file mmap_file unlink free sleep until exit".split())
-KNOWN |= frozenset("malloc mfree mtrim overcommit_probe hugetlb pipes sysw fork_hold".split()) | set(NAME_OPS)
+KNOWN |= frozenset("malloc mfree mtrim overcommit_probe fork_hold hugetlb pipes sysw".split()) | set(NAME_OPS)
 
 
 @dataclass
