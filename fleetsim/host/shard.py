@@ -34,6 +34,7 @@ TICK_NS = 200_000_000
 """A fleet's default tick: the longest at which replaying the recordings keeps its score (docs/benchmarks.md)."""
 
 SETTLE_NS = 10_000_000
+HEADER_BYTES_MAX = 1 << 20  # a snapshot says every field of the record in its header; NumPy's own limit is 10,000 bytes
 
 
 class Shard:
@@ -87,7 +88,7 @@ class Shard:
         return buffer.getvalue()
 
     def restore(self, data: bytes) -> None:
-        self.records[:] = np.load(io.BytesIO(data), allow_pickle=False)
+        self.records[:] = np.load(io.BytesIO(data), allow_pickle=False, max_header_size=HEADER_BYTES_MAX)
 
     # --- inside ------------------------------------------------------------------------------------------------------
 

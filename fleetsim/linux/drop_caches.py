@@ -24,7 +24,7 @@ def drop_pagecache(row):
     """
     dropped = 0
     for f in range(NR_FILES):
-        if row["files"][f]["group"] >= 0:
+        if row["files"][f]["group"] >= 0 and row["files"][f]["mount"] < 0:
             dropped += invalidate_mapping_pages(row, f)
     row["vm"][DROP_PAGECACHE] += 1
     return dropped

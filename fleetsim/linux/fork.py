@@ -12,9 +12,9 @@ from __future__ import annotations
 from fleetsim.hardware.cpu import FORK, FORK_PAGE
 from fleetsim.law import law
 from fleetsim.linux.events import REFUSED, TABLE_FULL, TASK_START, record
-from fleetsim.linux.exit import IMAGE_DATA, IMAGE_SLAB, IMAGE_STACK, add_kernel
+from fleetsim.linux.exit import IMAGE_DATA, IMAGE_SLAB, IMAGE_STACK
 from fleetsim.linux.fs_types import NR_MAPPINGS
-from fleetsim.linux.memcontrol import charge
+from fleetsim.linux.memcontrol import add_kernel, charge
 from fleetsim.linux.mm_types import (
     AREA_ANON,
     AREA_FREE,

@@ -26,6 +26,7 @@ from fleetsim.law import ONE_Q
 from fleetsim.linux.syscalls import ORDERED, UNIFORM, Write, resolve
 from fleetsim.workloads import script as vm
 from fleetsim.workloads.script_malloc import FREE_ALL, FREE_FIRST, FREE_KEEP_EVERY, FREE_LAST, FREE_RANDOM
+from fleetsim.workloads.script_pace import QUANTUM_PAGES
 
 PAGES_PER_MIB = 256
 WRITE_PAGES = 32  # one write() call
@@ -269,7 +270,7 @@ def parse_script(lines: Sequence[str]) -> Script:
 
 def quantum_ns(rate_mib_s: float) -> int:
     """Nanoseconds from one 256 KiB quantum to the next; 0 for an unpaced op."""
-    return 0 if rate_mib_s <= 0 else int(NS_PER_S * vm.QUANTUM_PAGES / (rate_mib_s * PAGES_PER_MIB))
+    return 0 if rate_mib_s <= 0 else int(NS_PER_S * QUANTUM_PAGES / (rate_mib_s * PAGES_PER_MIB))
 
 
 def hot_q(op: ParsedOp) -> int:

@@ -129,8 +129,9 @@ def test_written_pages_cost_buffer_heads_that_go_with_them() -> None:
     """39 of 104 bytes to a slab page: 2.6 % beside the pages; pages only read have none."""
     w = world(files={"/f": 39}, tasks={"w": "sleep 1 | write_file /out 39 200 | sleep 1 | unlink /out | read_file /f 39 200 | sleep 100"})
     before = w.at(0.5).meminfo("SReclaimable")
-    assert w.at(1.9).meminfo("SReclaimable") - before == pytest.approx(1, abs=0.01)
-    assert w.at(4).meminfo("SReclaimable") == before
+    nodes = 39 / 64 * 2 / 14  # of the tree that finds them: one per 64 pages, 14 to two pages of slab
+    assert w.at(1.9).meminfo("SReclaimable") - before == pytest.approx(1 + nodes, abs=0.02)
+    assert w.at(4).meminfo("SReclaimable") - before == pytest.approx(nodes, abs=0.02), "the file read has nodes, but no heads"
 
 
 def test_a_file_written_again_from_its_start_is_cut_and_its_dirty_pages_are_never_written() -> None:
