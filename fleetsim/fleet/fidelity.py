@@ -22,6 +22,7 @@ from fleetsim.fleet.recording import Experiment, read_experiment, write_trace
 from fleetsim.hardware.disk import REQUEST_PAGES, busy_ms
 from fleetsim.host.shard import Shard
 from fleetsim.linux import mm_types as mm
+from fleetsim.linux.mlock import vm_locked
 from fleetsim.linux.oom_badness import OOM_INELIGIBLE, proc_oom_score
 from fleetsim.linux.oom_kill import task_points
 from fleetsim.linux.page_writeback import swap_writeback
@@ -113,7 +114,7 @@ def cgroup_columns(row: Any, name: str, cg: int) -> dict[str, object]:
     events = {event: int(group["events"][i]) for event, i in mm.EV.items()}
     columns |= {f"{at}events.{e}": events[e] for e in ("low", "high", "max", "oom", "oom_kill", "oom_group_kill")}
     columns |= {f"{at}swap_events.{e}": events[f"swap_{e}"] for e in ("max", "fail")}
-    for key in ("anon", "file", "shmem", "kernel", "pagetables", "file_dirty", "file_writeback"):
+    for key in ("anon", "file", "shmem", "kernel", "pagetables", "swapcached", "file_dirty", "file_writeback"):
         columns[f"{at}stat.{key}"] = int(group[key]) * PAGE
     slab = [int(slab_stat(row, cg, reclaimable)) for reclaimable in (1, 0)]
     columns |= {f"{at}stat.slab_reclaimable": slab[0], f"{at}stat.slab_unreclaimable": slab[1], f"{at}stat.slab": sum(slab)}
@@ -155,6 +156,7 @@ def task_columns(row: Any, name: str, t: int) -> dict[str, object]:
     }
     columns |= {f"{at}{shown}_kB": int(task[name]) * 4 for shown, name in pages.items()}
     columns[at + "rss_kB"] = int(task["rss_anon"] + task["rss_file"] + task["rss_shmem"]) * 4
+    columns[at + "VmLck_kB"] = int(vm_locked(row, t)) * 4
     columns |= {f"{at}{count}": int(task[count]) for count in ("minflt", "majflt")}
     columns |= {f"{at}{t}_ticks": int(task[f"{t}_ns"]) // TICK_NS for t in ("utime", "stime", "blkio")}
     # until its set-up is over a process has the oom_score_adj of its parent, and the recordings' init has −1000

@@ -18,7 +18,10 @@
 - names and inodes: the negative stat and the create are e00_calib's; the stat of an uncached file is e12's (910 ms of system
   time for 30,000), the shrinker's cost e12's memory pressure while kswapd does nothing else (456 ms for 490,000 objects);
 - huge pages: half of the huge fault measured by e00_calib, which zeroes twice; giving one back from e19 (6 ms for 350);
-- estimates, not measured by themselves: a cached name, a pipe, swap-in, a fault that only maps, a system call.
+- from the event times of e14 (mlock on fault of 25,600 pages takes 19.5 ms) and e25 (MADV_FREE of as many 18.7 ms): moving a page
+  to another list;
+- swap-in: system time of a process per page it reads in again (e25 8.6 µs, e03 10.3 µs), its fault included;
+- estimates, not measured by themselves: a cached name, a pipe, a fault that only maps, a system call.
 `server` is bare metal of about 2020: kernel-laws §10.5, rows tagged [D] and [M] where there is one, else an estimate.
 `lab-tcg` is `lab` times one factor, for recordings made with a real clock: the median, over the six repeats of e02, e03 and
 e05 recorded both ways, of the ratio of total memory pressure (4.9, 5.1, 5.8, 7.9, 11.0, 17.8; median 6.9).
@@ -33,6 +36,7 @@ REFILL, VISIT = 18, 19
 MALLOC, MADVISE = 20, 21
 WRITE_NEW, WRITE_CACHED, WRITE_OUT, ALLOC_BLOCKS = range(22, 26)
 NAME_MISS, NAME_HIT, FILE_STAT, FILE_CREATE, PIPE, SLAB_SCAN, HUGE_CLEAR, HUGE_FREE = range(32, 40)
+LRU_MOVE = 40
 
 OPERATIONS: dict[str, tuple[int, int, int]] = {
     # operation: (position, lab ns, server ns)                                   per page unless said
@@ -46,9 +50,10 @@ OPERATIONS: dict[str, tuple[int, int, int]] = {
     "reclaim sends a page to swap, on top": (SWAP_OUT, 8_580, 1_900),
     "reclaim looks at a page of an active list": (REFILL, 1_150, 200),
     "reclaim visits a cgroup in a pass, shrinkers included": (VISIT, 2_700, 500),
-    "swap-in of a page, processor time": (SWAP_IN, 3_900, 1_200),
+    "swap-in of a page, processor time": (SWAP_IN, 9_500, 1_800),
     "exit or munmap gives a page back": (EXIT, 1_250, 200),
     "fault that only maps": (FAULT_MINOR, 1_500, 400),
+    "mlock, MADV_FREE or MADV_COLD moves a page to another list": (LRU_MOVE, 750, 100),
     "system call, per call": (SYSCALL, 500, 200),
     "fork, exec and set-up of a small program, per process": (START, 1_600_000, 600_000),
     "fault on a new page of shared memory": (FAULT_SHMEM, 5_450, 1_000),

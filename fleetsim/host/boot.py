@@ -41,6 +41,7 @@ LIMITS = {
     "memory.min": "min",
     "memory.low": "low",
     "memory.swap.max": "swap_max",
+    "memory.swap.high": "swap_high",
     "memory.oom.group": "oom_group",
 }
 
@@ -317,7 +318,7 @@ def cgroups(row: Any, spec: HostSpec, names: Names) -> None:
 def empty_cgroup(group: Any, parent: int) -> None:
     group["used"], group["parent"] = 1, parent
     group["head"] = group["tail"] = -1
-    group["max"] = group["high"] = group["swap_max"] = mm.NO_LIMIT
+    group["max"] = group["high"] = group["swap_max"] = group["swap_high"] = mm.NO_LIMIT
 
 
 def set_limit(group: Any, file: str, value: int) -> None:

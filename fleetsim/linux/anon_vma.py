@@ -22,7 +22,8 @@ from fleetsim.linux.memcontrol import add_anon, charge
 from fleetsim.linux.mm_inline import account, list_del, move_pages
 from fleetsim.linux.mm_types import AREA_ANON, AREA_FREE, LRU_NONE, NR_AREAS, NR_GROUPS, NR_WRITEBACK, ORDERED, UNIFORM
 from fleetsim.linux.rmap import add_rss, drop_mapping, find_mapping, present_pages
-from fleetsim.linux.swap import release_slots
+from fleetsim.linux.swap_state import add_swap_cache
+from fleetsim.linux.swapfile import release_slots
 from fleetsim.linux.vma import drop_group, free_tables, make_groups, zap_area
 from fleetsim.linux.zonelist import give_back
 
@@ -104,7 +105,7 @@ def free_pages_of(row, i, pages, slots):
     group["swapped"] -= slots
     if pages > 0:
         account(row, cohort["cg"], cohort["list"], -pages)
-    row["swap_cache"] -= cached
+    add_swap_cache(row, cohort["cg"], -cached)
     release_slots(row, cohort["cg"], cached + slots)
     add_anon(row, cohort["cg"], cached - pages)
     charge(row, cohort["cg"], -pages)
@@ -133,7 +134,7 @@ def list_replace(row, i, j):
     else:
         lruvec["tail"][lru] = j
     new["prev"], new["next"], new["list"], new["cg"] = before, after, lru, old["cg"]
-    new["flags"], new["off"], new["base"], new["born_ns"] = old["flags"], old["off"], old["base"], old["born_ns"]
+    new["flags"], new["off"], new["base"], new["born"] = old["flags"], old["off"], old["base"], old["born"]
     new["nr"], new["home"] = old["nr"], old["home"]
     for z in range(2):
         new["low_zone"][z] = old["low_zone"][z]
@@ -357,7 +358,7 @@ def unmap_anon(row, a, budget):
         release_layers(row, g + k)
     free_tables(row, task, area["tables"])
     if area["accounted"]:
-        row["committed"] -= area["pages"]
-    task["total_vm"] -= area["pages"]
-    task["data_vm"] -= area["pages"]
+        row["committed"] -= area["pages"] - area["cut"]
+    task["total_vm"] -= area["pages"] - area["cut"]
+    task["data_vm"] -= area["pages"] - area["cut"]
     return 0, True

@@ -14,7 +14,17 @@ from fleetsim.linux.mm_inline import list_add, list_del, move_pages
 from fleetsim.linux.mm_types import LRU_NONE, REFERENCED, WORKINGSET
 
 CLASS = REFERENCED | WORKINGSET  # the flags that all pages of a bag share
-OPEN_NS = 500_000_000
+OPEN = 500_000_000 >> 20  # how long a bag takes new pages, in 2^20 ns
+AGE_MASK = (1 << 31) - 1
+
+
+@law
+def bag_age(row, cohort):
+    """Since when a bag takes pages, in 2^20 ns.
+
+    Source: fleetsim's own representation; a bag of more than 26 days looks young again.
+    """
+    return ((row["now_ns"] >> 20) - cohort["born"]) & AGE_MASK
 
 
 @law
@@ -99,7 +109,7 @@ def merge_oldest(row, g):
         for i in range(group["first"], group["first"] + group["cohorts"]):
             a = cohorts[i]
             alike = a["list"] == b["list"] and a["cg"] == b["cg"] and (a["flags"] & CLASS) == (b["flags"] & CLASS)
-            if i != j and alike and a["born_ns"] <= b["born_ns"] and a["nr"] + b["nr"] < fewest:
+            if i != j and alike and bag_age(row, a) >= bag_age(row, b) and a["nr"] + b["nr"] < fewest:
                 keep, drop, fewest = i, j, a["nr"] + b["nr"]
     if drop < 0:
         return -1
@@ -130,9 +140,9 @@ def open_bag(row, g, cg, lru, flags):
         if cohort["list"] == lru and cohort["cg"] == cg:
             any_listed = i
             same = (cohort["flags"] & CLASS) == flags
-            if same and (youngest < 0 or cohort["born_ns"] > cohorts[youngest]["born_ns"]):
+            if same and (youngest < 0 or bag_age(row, cohort) < bag_age(row, cohorts[youngest])):
                 youngest = i
-    if youngest >= 0 and cohorts[youngest]["born_ns"] > row["now_ns"] - OPEN_NS:
+    if youngest >= 0 and bag_age(row, cohorts[youngest]) < OPEN:
         return youngest
     if empty < 0 and husk >= 0 and hand_over_shadows(row, g, husk):
         empty = husk
@@ -144,7 +154,7 @@ def open_bag(row, g, cg, lru, flags):
         cohort["cg"] = cg
         cohort["flags"] = flags
         cohort["base"] = group["touches"]
-        cohort["born_ns"] = row["now_ns"]
+        cohort["born"] = (row["now_ns"] >> 20) & AGE_MASK
         list_add(row, empty, lru)
         return empty
     if youngest >= 0:

@@ -12,10 +12,12 @@ from fleetsim.hardware.cpu import EXIT, FAULT_ANON
 from fleetsim.law import law
 from fleetsim.linux.alloc_slowpath import handle_over_high
 from fleetsim.linux.events import REFUSED, TABLE_FULL, record
-from fleetsim.linux.memory import access_ordered, add_tables, count_faults, get_pages, map_anon
+from fleetsim.linux.fault import count_faults, map_anon
+from fleetsim.linux.memory import access_ordered, add_tables, get_pages
 from fleetsim.linux.mm_inline import add_pages, list_add
 from fleetsim.linux.mm_types import ACCESSED, AREA_ANON, AREA_FREE, LRU_INACTIVE_ANON, LRU_NONE, NR_AREAS, ORDERED
-from fleetsim.linux.vma import drop_group, enough_memory, free_tables, make_groups, zap_cohort
+from fleetsim.linux.vma import drop_group, enough_memory, free_tables, make_groups
+from fleetsim.linux.zap import zap_cohort
 
 
 @law
@@ -46,6 +48,9 @@ def new_area(row, t, most):
     area["touched"] = 0
     area["zero"] = 0
     area["tables"] = 0
+    area["cut"] = 0
+    area["thp_flag"] = 0
+    area["locked"] = 0
     return a
 
 
@@ -208,5 +213,5 @@ def bring_back(row, th, a, start, end, pages):
         i = slice_of(group, start + k * group["slice"])
         out = row["cohorts"][i]["swapped"] + row["cohorts"][i]["wb"]
         if out > 0:
-            return access_ordered(row, th, g, (i - group["first"]) * group["slice"], min(pages, out), 1)
+            return access_ordered(row, th, g, (i - group["first"]) * group["slice"], min(pages, out), -1, 1)
     return -1

@@ -14,6 +14,8 @@ from fleetsim.law import law
 from fleetsim.linux.fs_types import NR_FILES, NR_MAPPINGS, NR_MOUNTS, NR_PAGEVECS
 from fleetsim.linux.hugetlb import pages_of
 from fleetsim.linux.mm_types import (
+    LRU_ACTIVE_FILE,
+    LRU_INACTIVE_FILE,
     LRU_NONE,
     NR_COHORTS,
     NR_GROUPS,
@@ -126,6 +128,7 @@ def group_violations(row: Any) -> list[str]:
     found = []
     rss, swapents = mapping_sums(row)
     slots, anon, shmem = 0, int(row["unlisted_anon"]), 0
+    clean, lazy, cached = 0, 0, 0
     for g in range(NR_GROUPS):
         group = row["groups"][g]
         if not group["used"]:
@@ -138,11 +141,18 @@ def group_violations(row: Any) -> list[str]:
         for cohort in rows:
             if cohort["list"] == LRU_NONE and cohort["nr"] > 0:
                 found.append(f"group {g}: a cohort with {int(cohort['nr'])} pages stands on no list")
-            if cohort["nr"] < 0 or cohort["wb"] < 0 or cohort["wb"] > cohort["nr"] or cohort["swapped"] < 0 or cohort["evicted"] < 0:
+            if int(cohort["wb"]) + int(cohort["clean"]) > int(cohort["nr"]):
+                found.append(f"group {g}: more pages unmapped or clean than resident in {cohort}")
+            if cohort["nr"] < 0 or cohort["wb"] < 0 or cohort["clean"] < 0 or cohort["swapped"] < 0 or cohort["evicted"] < 0:
                 found.append(f"group {g}: impossible counts in {cohort}")
         found += mapping_violations(row, g, sums["nr"] - sums["wb"], sums["swapped"] + sums["wb"])
         if not group["is_file"]:
-            slots += sums["swapped"] + sums["wb"]
+            on_file_list = [int(c["clean"]) for c in rows if int(c["list"]) in (LRU_INACTIVE_FILE, LRU_ACTIVE_FILE)]
+            lazy += sum(on_file_list)
+            kept = int(rows["clean"].sum(dtype="i8")) - sum(on_file_list)
+            clean += kept
+            cached += kept + sums["wb"]
+            slots += sums["swapped"] + sums["wb"] + kept
             if group["shmem"]:
                 shmem += sums["nr"] - sums["wb"]
             else:
@@ -152,7 +162,8 @@ def group_violations(row: Any) -> list[str]:
             swapents[int(group["task"])] += sums["swapped"] + sums["wb"]
     if slots != int(row["swap_total"]) - int(row["swap_free"]):
         found.append(f"{slots} swap slots are held, {int(row['swap_total']) - int(row['swap_free'])} are missing from SwapFree")
-    for name, pages in (("anon_mapped", anon), ("shmem", shmem)):
+    sums_of = {"swap_clean": clean, "lazy": lazy, "swap_cache": cached, "anon_mapped": anon, "shmem": shmem}
+    for name, pages in sums_of.items():
         if int(row[name]) != pages:
             found.append(f"{name} is {int(row[name])} pages, the groups have {pages}")
     for t in range(NR_TASKS):

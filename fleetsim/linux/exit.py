@@ -33,9 +33,10 @@ from fleetsim.linux.mm_types import (
 )
 from fleetsim.linux.oom_kill import uninterruptible_until
 from fleetsim.linux.pipe import close_pipes
-from fleetsim.linux.rmap import drop_mapping
+from fleetsim.linux.rmap import add_mapping, drop_mapping
 from fleetsim.linux.shm import shmem_unmap
 from fleetsim.linux.vma import free_tables
+from fleetsim.linux.zap import munlock_group
 from fleetsim.linux.zonelist import pin_got, rmqueue, unpin
 
 # The image of a small static program: what one process costs before it maps anything itself, in pages
@@ -147,6 +148,18 @@ def exit_mmap(row, t):
 
 
 @law
+def unmap_pages(row, a):
+    """MADV_DONTNEED of a mapped file: its cached pages stay, the task's page tables forget them.
+
+    Source: mm/memory.c zap_pte_range (file pages).
+    """
+    area = row["areas"][a]
+    for k in range(area["groups"]):
+        drop_mapping(row, a, area["group"] + k)
+        add_mapping(row, a, area["group"] + k)
+
+
+@law
 def unmap_file(row, task, a):
     """Unmap a file: its cached pages stay, nobody's RSS counts them any more.
 
@@ -155,6 +168,8 @@ def unmap_file(row, task, a):
     area = row["areas"][a]
     for k in range(area["groups"]):
         drop_mapping(row, a, area["group"] + k)
+        if area["locked"] > 0:
+            munlock_group(row, area["group"] + k)
     free_tables(row, task, area["tables"])
     task["total_vm"] -= area["pages"]
     area["kind"] = AREA_FREE

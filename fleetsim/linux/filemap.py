@@ -14,9 +14,9 @@ from fleetsim.hardware.cpu import ACCESS, FAULT_MINOR, READ_CACHED, READ_MISS
 from fleetsim.hardware.disk import READ, submit
 from fleetsim.law import Q, law
 from fleetsim.linux.alloc_slowpath import alloc_pages, handle_over_high, try_charge_memcg
-from fleetsim.linux.bags import accessed_q, blend_base, expected, open_bag
+from fleetsim.linux.bags import accessed_q, bag_age, blend_base, expected, open_bag
+from fleetsim.linux.fault import count_faults
 from fleetsim.linux.memcontrol import add_file, charge
-from fleetsim.linux.memory import count_faults
 from fleetsim.linux.mm_inline import add_pages, list_add, list_move
 from fleetsim.linux.mm_types import (
     ACCESSED,
@@ -312,7 +312,7 @@ def tail_accessed_q(row, g):
     oldest = -1
     for i in range(group["first"], group["first"] + group["cohorts"]):
         cohort = row["cohorts"][i]
-        if cohort["list"] == LRU_INACTIVE_FILE and (oldest < 0 or cohort["born_ns"] < row["cohorts"][oldest]["born_ns"]):
+        if cohort["list"] == LRU_INACTIVE_FILE and (oldest < 0 or bag_age(row, cohort) > bag_age(row, row["cohorts"][oldest])):
             oldest = i
     return accessed_q(group, row["cohorts"][oldest]) if oldest >= 0 else 0
 

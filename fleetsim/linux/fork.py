@@ -26,6 +26,7 @@ from fleetsim.linux.mm_types import (
     WMARK_MIN,
 )
 from fleetsim.linux.rmap import add_mapping, add_rss, find_mapping, present_pages
+from fleetsim.linux.swap_state import take_clean
 from fleetsim.linux.vma import enough_memory
 from fleetsim.linux.zonelist import pin_got, rmqueue
 
@@ -79,6 +80,9 @@ def share_group(row, a, b, g):
     """
     group = row["groups"][g]
     if group["task"] >= 0:
+        for i in range(group["first"], group["first"] + group["cohorts"]):
+            if row["cohorts"][i]["clean"] > 0:  # a layer's pages hold no slots and are not MADV_FREE'd
+                take_clean(row, i, row["cohorts"][i]["clean"])
         present = present_pages(row, group)
         mapping = row["mappings"][add_mapping(row, a, g)]
         mapping["mapped"] = present
@@ -137,8 +141,9 @@ def dup_mmap(row, t, c):
         twin = row["areas"][b]
         twin["task"] = c
         twin["tables"] = 0
+        twin["locked"] = 0  # locks are not inherited
         if area["accounted"]:
-            row["committed"] += area["pages"]
+            row["committed"] += area["pages"] - area["cut"]
         for g in range(area["group"], area["group"] + area["groups"]):
             if area["kind"] != AREA_ANON:
                 add_mapping(row, b, g)
@@ -161,7 +166,7 @@ def promised(row, t):
     pages = IMAGE_DATA
     for a in range(NR_AREAS):
         if row["areas"][a]["kind"] != AREA_FREE and row["areas"][a]["task"] == t and row["areas"][a]["accounted"]:
-            pages += row["areas"][a]["pages"]
+            pages += row["areas"][a]["pages"] - row["areas"][a]["cut"]
     return pages
 
 

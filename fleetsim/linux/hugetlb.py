@@ -18,8 +18,8 @@ from fleetsim.hardware.cpu import ACCESS, HUGE_CLEAR, HUGE_FREE, SYSCALL, TICK
 from fleetsim.law import law
 from fleetsim.linux.alloc_slowpath import bill_reclaim, should_reclaim_retry, until_written
 from fleetsim.linux.events import REFUSED, TABLE_FULL, record
+from fleetsim.linux.fault import count_faults
 from fleetsim.linux.kswapd import wakeup_kswapd
-from fleetsim.linux.memory import count_faults
 from fleetsim.linux.mm_types import (
     AREA_FREE,
     AREA_HUGETLB,
@@ -238,6 +238,9 @@ def map_hugetlb(row, th, pages):
             area["touched"] = 0
             area["zero"] = 0
             area["tables"] = 0
+            area["cut"] = 0
+            area["thp_flag"] = 0
+            area["locked"] = 0
             row["tasks"][t]["total_vm"] += huge * HUGE
             return a
     record(row, TABLE_FULL, t, pages, 0, 0, 0, 0, 0, 0, 0)

@@ -69,6 +69,17 @@ def event(row, cg, kind):
 
 
 @law
+def event_times(row, cg, kind, number):
+    """`number` more of a memory.events or memory.swap.events entry.
+
+    Source: include/linux/memcontrol.h memcg_memory_event.
+    """
+    while cg > 0:
+        row["cgroups"][cg]["events"][kind] += number
+        cg = row["cgroups"][cg]["parent"]
+
+
+@law
 def add_anon(row, cg, pages):
     """Mapped anonymous pages of a cgroup (memory.stat `anon`), with all ancestors.
 
@@ -134,7 +145,16 @@ def swap_room(row, cg):
 
     Source: mm/memcontrol.c mem_cgroup_get_nr_swap_pages; kernel-laws §3.5 row 1.
     """
-    room = row["swap_free"]
+    return min(row["swap_free"], swap_limit_room(row, cg))
+
+
+@law
+def swap_limit_room(row, cg):
+    """Swap slots that the memory.swap.max of `cg` and its ancestors still allow.
+
+    Source: mm/memcontrol.c mem_cgroup_get_nr_swap_pages (its limits).
+    """
+    room = NO_LIMIT
     while cg > 0:
         group = row["cgroups"][cg]
         room = min(room, group["swap_max"] - group["swap"])

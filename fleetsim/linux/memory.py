@@ -5,59 +5,41 @@ An ordered group is walked by a cursor: what is missing of a slice are its lowes
 slice's accessed bit is set when the cursor leaves it; a slice most of which comes back from swap is moved to the head
 of its list when the cursor enters. A uniform group's accesses are expected values: `n` accesses to `N` pages of which
 `m` are missing fault n·m/N times.
+
+Within a slice the pages are thought to lie in this order: in swap, unmapped in the swap cache, mapped, and last the holes that
+a partial free or a dropped MADV_FREE left, so that a pass meets each of them once.
 Leaves out: huge pages, copy-on-write (fork), shared anonymous memory.
 """
 
 from __future__ import annotations
 
-from fleetsim.hardware.cpu import ACCESS, FAULT_ANON, FAULT_MINOR, SWAP_IN
-from fleetsim.hardware.disk import READ, submit
+from fleetsim.hardware.cpu import ACCESS, FAULT_ANON, FAULT_MINOR
 from fleetsim.law import Q, law
 from fleetsim.linux.alloc_slowpath import alloc_pages, handle_over_high, try_charge
 from fleetsim.linux.bags import blend_base, expected, open_bag
-from fleetsim.linux.memcontrol import add_anon, add_shmem, charge, count
-from fleetsim.linux.mm_inline import add_pages, list_add, list_move
+from fleetsim.linux.fault import count_faults, join_list, map_anon
+from fleetsim.linux.memcontrol import charge
+from fleetsim.linux.mm_inline import add_pages, count_mlocked, list_add, list_move
 from fleetsim.linux.mm_types import (
     ACCESSED,
-    CG,
     LRU_ACTIVE_ANON,
     LRU_INACTIVE_ANON,
     LRU_NONE,
     ORDERED,
-    PSI_IO,
-    PSI_MEM,
     REFERENCED,
     SHADOW_WORKINGSET,
-    VM,
     WMARK_MIN,
     WORKINGSET,
 )
-from fleetsim.linux.readahead import swapin_nr_pages
-from fleetsim.linux.rmap import from_swap, with_slot
-from fleetsim.linux.swap import release_slots
+from fleetsim.linux.rmap import with_slot
+from fleetsim.linux.swap_state import add_swap_cache, keep_slots
+from fleetsim.linux.swapfile import get_swap_pages, release_slots
+from fleetsim.linux.swapin import finish_swap_in, keeps_slot, read_swap, remap, swap_in, swapin_window, write_clean
 from fleetsim.linux.workingset_clock import workingset_refault
 from fleetsim.linux.zonelist import pin_got, rmqueue
 
-PGFAULT, PGMAJFAULT, PSWPIN, PGPGIN = VM["pgfault"], VM["pgmajfault"], VM["pswpin"], VM["pgpgin"]
-SWAP_RA = VM["swap_ra"]
-CG_PGFAULT, CG_PGMAJFAULT = CG["pgfault"], CG["pgmajfault"]
 PTES = 512  # pages one page-table page maps
 FRESH = 4  # a page just faulted in counts as accessed with probability 1 − e^−4
-
-
-@law
-def count_faults(row, task, minor, major):
-    """Book minor and major faults of a task.
-
-    Source: mm/memory.c mm_account_fault; kernel-laws §10.1 (pgfault counts both).
-    """
-    row["vm"][PGFAULT] += minor + major
-    row["vm"][PGMAJFAULT] += major
-    task["minflt"] += minor
-    task["majflt"] += major
-    count(row, task["cg"], CG_PGFAULT, minor + major)
-    if major > 0:
-        count(row, task["cg"], CG_PGMAJFAULT, major)
 
 
 @law
@@ -82,18 +64,6 @@ def add_tables(row, task, area, upto):
 
 
 @law
-def map_anon(row, task, pages):
-    """Pages just allocated and charged become mapped anonymous pages of a task.
-
-    Source: mm/rmap.c page_add_new_anon_rmap.
-    """
-    task["rss_anon"] += pages
-    charge(row, task["cg"], pages)
-    add_anon(row, task["cg"], pages)
-    task["hwm"] = max(task["hwm"], task["rss_anon"] + task["rss_file"] + task["rss_shmem"])
-
-
-@law
 def get_pages(row, th, pages):
     """Charge and allocate up to `pages` pages for a thread.
 
@@ -105,6 +75,43 @@ def get_pages(row, th, pages):
     if allowed == 0:
         return 0
     return alloc_pages(row, th, allowed)
+
+
+@law
+def new_pages(row, th, g, i, pages):
+    """Write faults on up to `pages` pages of group `g` that have no content yet.
+
+    i        int64  cohort of an ORDERED group, not looked at for a UNIFORM one
+    returns  int64  pages done (0: come back)
+
+    Source: mm/memory.c do_anonymous_page; kernel-laws §3.1 (new pages join inactive_anon), §10.1.
+    """
+    group = row["groups"][g]
+    task = row["tasks"][group["task"]]
+    n = get_pages(row, th, pages)
+    if n == 0:
+        return 0
+    lru = join_list(row, g, LRU_INACTIVE_ANON)
+    if group["kind"] == ORDERED:
+        cohort = row["cohorts"][i]
+        if cohort["list"] == LRU_NONE:
+            cohort["cg"] = task["cg"]
+            cohort["flags"] = ACCESSED
+            list_add(row, i, lru)
+        cohort["flags"] |= ACCESSED
+    else:
+        i = open_bag(row, g, task["cg"], lru, 0)
+        blend_base(row["cohorts"][i], n, group["touches"] - FRESH * group["pages"])  # the fault itself is an access
+    add_pages(row, i, n)
+    if group["locked"] > 0:
+        count_mlocked(row, n)
+    map_anon(row, task, n)
+    count_faults(row, task, n, 0)
+    row["spent_ns"] += n * row["cost"][FAULT_ANON]
+    task["stime_ns"] += n * row["cost"][FAULT_ANON]
+    if task["cg"] > 0:
+        handle_over_high(row, th, n)
+    return n
 
 
 @law
@@ -128,28 +135,11 @@ def touch_new(row, th, a, pages):
     if group["kind"] == ORDERED:
         i = group["first"] + at // group["slice"]
         n = min(n, group["slice"] - at % group["slice"])
-    n = get_pages(row, th, n)
+    n = new_pages(row, th, g, i, n)
     if n == 0:
         return 0
-    if group["kind"] == ORDERED:
-        cohort = row["cohorts"][i]
-        if cohort["list"] == LRU_NONE:
-            cohort["cg"] = task["cg"]
-            cohort["flags"] = ACCESSED
-            list_add(row, i, LRU_INACTIVE_ANON)
-        cohort["flags"] |= ACCESSED
-    else:
-        i = open_bag(row, g, task["cg"], LRU_INACTIVE_ANON, 0)
-        blend_base(row["cohorts"][i], n, group["touches"] - FRESH * group["pages"])  # the fault itself is an access
-    add_pages(row, i, n)
-    map_anon(row, task, n)
     area["touched"] += n
     add_tables(row, task, area, area["touched"])
-    count_faults(row, task, n, 0)
-    row["spent_ns"] += n * row["cost"][FAULT_ANON]
-    task["stime_ns"] += n * row["cost"][FAULT_ANON]
-    if task["cg"] > 0:
-        handle_over_high(row, th, n)
     return n
 
 
@@ -182,86 +172,15 @@ def read_zero(row, th, a, at, pages):
 
 
 @law
-def read_swap(row, th, pages, window, hot):
-    """Wait for `pages` pages to be read from swap, `window` pages per request.
+def read_holes(row, th, pages):
+    """Read `pages` pages of private memory that have no content: the zero page is mapped.
 
-    returns  int64  requests made (major faults)
-
-    Source: mm/swap_state.c swapin_readahead; kernel-laws §12. Waiting for a page that had Workingset is memory stall too (§9).
+    Source: mm/memory.c do_anonymous_page (read fault). Leaves out: a second read of the same page does not fault.
     """
     task = row["tasks"][row["threads"][th]["task"]]
-    disk = row["disk"][row["swap_disk"]]
-    requests = (pages + window - 1) // window
-    begin = row["now_ns"] + row["spent_ns"] + row["wait_ns"]
-    wait = 0
-    for _ in range(requests):
-        done = submit(disk, begin + wait, min(window, pages), READ)
-        wait = done - begin
-    row["wait_ns"] += wait
-    task["blkio_ns"] += wait
-    row["stall_ns"][PSI_IO] += wait
-    if hot:
-        row["stall_ns"][PSI_MEM] += wait
-    row["vm"][PSWPIN] += pages
-    row["vm"][PGPGIN] += 4 * pages
-    row["vm"][SWAP_RA] += pages - requests
-    return requests
-
-
-@law
-def swapped_in(row, g, cg, pages, slots):
-    """`pages` of the `slots` pages of group `g` that have a swap slot are mapped memory or shared memory again.
-
-    Source: mm/memory.c do_swap_page, mm/shmem.c shmem_swapin_folio.
-    """
-    if row["groups"][g]["shmem"]:
-        add_shmem(row, cg, pages)
-    else:
-        add_anon(row, cg, pages)
-        from_swap(row, g, pages, slots)
-
-
-@law
-def swap_in(row, th, i, pages, window, wanted_list):
-    """`pages` swapped-out pages of an ordered cohort come back and are written to, so their slots are freed at once.
-
-    wanted_list  int64  list the cohort stands on or is to join
-
-    Source: mm/memory.c do_swap_page; kernel-laws §10.1, §12.
-    """
-    cohort = row["cohorts"][i]
-    group = row["groups"][cohort["group"]]
-    task = row["tasks"][row["threads"][th]["task"]]
-    hot = cohort["flags"] & SHADOW_WORKINGSET
-    major = read_swap(row, th, pages, window, hot > 0)
-    slots = with_slot(row, group)
-    if cohort["list"] == LRU_NONE:
-        list_add(row, i, wanted_list)
-    cohort["swapped"] -= pages
-    release_slots(row, cohort["cg"], pages)
-    add_pages(row, i, pages)
-    group["swapped"] -= pages
-    swapped_in(row, cohort["group"], cohort["cg"], pages, slots)
-    charge(row, cohort["cg"], pages)
-    count_faults(row, task, pages - major, major)
-    row["spent_ns"] += pages * row["cost"][SWAP_IN]
-    task["stime_ns"] += pages * row["cost"][SWAP_IN]
-
-
-@law
-def remap(row, th, i, pages):
-    """Touch pages that are in the swap cache: no IO, the slot is freed because the page is written to.
-
-    Source: mm/memory.c do_swap_page (page found in the swap cache), free_swap_cache.
-    """
-    cohort = row["cohorts"][i]
-    slots = with_slot(row, row["groups"][cohort["group"]])
-    cohort["wb"] -= pages
-    row["swap_cache"] -= pages
-    swapped_in(row, cohort["group"], cohort["cg"], pages, slots)
-    release_slots(row, cohort["cg"], pages)
-    count_faults(row, row["tasks"][row["threads"][th]["task"]], pages, 0)
+    count_faults(row, task, pages, 0)
     row["spent_ns"] += pages * row["cost"][FAULT_MINOR]
+    task["stime_ns"] += pages * row["cost"][FAULT_MINOR]
 
 
 @law
@@ -277,7 +196,7 @@ def enter_slice(row, th, i):
     activate = workingset_refault(row, i, cg, False, cohort["swapped"])
     if cohort["swapped"] * 2 < cohort["nr"] + cohort["swapped"] and cohort["list"] != LRU_NONE:
         return
-    target = LRU_ACTIVE_ANON if activate else LRU_INACTIVE_ANON
+    target = join_list(row, cohort["group"], LRU_ACTIVE_ANON if activate else LRU_INACTIVE_ANON)
     if cohort["list"] == LRU_NONE:
         cohort["flags"] &= ~(ACCESSED | REFERENCED | WORKINGSET)
         list_add(row, i, target)
@@ -288,9 +207,10 @@ def enter_slice(row, th, i):
 
 
 @law
-def access_ordered(row, th, g, at, pages, write):
+def access_ordered(row, th, g, at, pages, span, write):
     """Access up to `pages` pages of an ordered group from position `at`; never beyond the slice.
 
+    span     int64  pages of the group that were touched so far: what is missing below is a hole; −1: its caller knows of none
     write    int64  1: the pages are written to, 0: only read
     returns  int64  pages done (0: come back)
 
@@ -300,22 +220,34 @@ def access_ordered(row, th, g, at, pages, write):
     i = group["first"] + at // group["slice"]
     cohort = row["cohorts"][i]
     offset = at % group["slice"]
-    length = min(group["slice"], group["pages"] - (at - offset))
+    length = min(group["slice"], (span if span >= 0 else group["pages"]) - (at - offset))
     n = min(pages, length - offset)
     if offset == 0:
         enter_slice(row, th, i)
+    holes = length - cohort["nr"] - cohort["swapped"] if span >= 0 else 0
     if cohort["swapped"] > 0:
         n = get_pages(row, th, min(n, cohort["swapped"]))
         if n == 0:
             return 0
-        most = 1 << row["sysctl"]["page_cluster"]
-        swap_in(row, th, i, n, swapin_nr_pages(most, True, most, most), LRU_INACTIVE_ANON)  # a sweep hits all it reads ahead
+        swap_in(row, th, i, n, swapin_window(row, g), LRU_INACTIVE_ANON, write)  # a sweep hits all it reads ahead
         if row["tasks"][row["threads"][th]["task"]]["cg"] > 0:
             handle_over_high(row, th, n)
     elif cohort["wb"] > 0:
         n = min(n, cohort["wb"])
-        remap(row, th, i, n)
+        remap(row, th, i, n, write)
+    elif holes > 0 and offset >= length - holes:
+        if write:
+            n = new_pages(row, th, g, i, min(n, holes))
+            if n == 0:
+                return 0
+        else:
+            read_holes(row, th, n)
     else:
+        if holes > 0:
+            n = min(n, length - holes - offset)
+        if write and cohort["clean"] > 0:
+            n = min(n, cohort["clean"])
+            write_clean(row, th, i, n)
         row["spent_ns"] += n * row["cost"][ACCESS]
     row["tasks"][row["threads"][th]["task"]]["utime_ns"] += n * row["cost"][ACCESS]
     if offset + n == length:
@@ -324,12 +256,12 @@ def access_ordered(row, th, g, at, pages, write):
 
 
 @law
-def fault_uniform(row, th, g, pages):
+def fault_uniform(row, th, g, pages, write):
     """Bring back `pages` swapped pages of a uniform group, taken from its bags in proportion.
 
     returns  int64  pages done
 
-    Source: mm/memory.c do_swap_page; random access reads no ahead (kernel-laws §12: window 1).
+    Source: mm/memory.c do_swap_page; random access reads no ahead once its windows were in vain (kernel-laws §12.2).
     """
     group = row["groups"][g]
     task = row["tasks"][row["threads"][th]["task"]]
@@ -338,6 +270,7 @@ def fault_uniform(row, th, g, pages):
         return 0
     left = n
     source = -1
+    kept = keeps_slot(row, task["cg"], g, write)
     for k in range(group["cohorts"]):
         cohort = row["cohorts"][group["first"] + k]
         if cohort["swapped"] > 0 and left > 0:
@@ -347,36 +280,68 @@ def fault_uniform(row, th, g, pages):
             left -= share
             source = group["first"] + k
     activate = workingset_refault(row, source, task["cg"], False, n)
-    target = open_bag(row, g, task["cg"], LRU_ACTIVE_ANON if activate else LRU_INACTIVE_ANON, 0)
+    target = open_bag(row, g, task["cg"], join_list(row, g, LRU_ACTIVE_ANON if activate else LRU_INACTIVE_ANON), 0)
     blend_base(row["cohorts"][target], n, group["touches"] - FRESH * group["pages"])
-    window = swapin_nr_pages(0, False, 0, 1 << row["sysctl"]["page_cluster"])
-    major = read_swap(row, th, n, window, row["cohorts"][source]["flags"] & SHADOW_WORKINGSET > 0)
+    major = read_swap(row, th, n, 1, row["cohorts"][source]["flags"] & SHADOW_WORKINGSET > 0)
     slots = with_slot(row, group)
-    group["swapped"] -= n
     add_pages(row, target, n)
-    swapped_in(row, g, task["cg"], n, slots)
-    charge(row, task["cg"], n)
-    count_faults(row, task, n - major, major)
-    row["spent_ns"] += n * row["cost"][SWAP_IN]
-    task["stime_ns"] += n * row["cost"][SWAP_IN]
+    finish_swap_in(row, th, g, task["cg"], n, slots, major)
+    if kept:  # the slots just given back are theirs, whichever cgroup held them
+        get_swap_pages(row, task["cg"], n)
+        add_swap_cache(row, task["cg"], n)
+        keep_slots(row, target, n)
     return n
 
 
 @law
-def access_uniform(row, th, g, accesses, write):
+def access_cached(row, th, g, accesses, span, write):
+    """Random accesses meet pages in the swap cache and clean ones: unmapped pages are mapped, written ones give up their copy.
+
+    Source: mm/memory.c do_swap_page, do_wp_page; expected values (kernel-laws §20.2).
+    """
+    group = row["groups"][g]
+    for k in range(group["cohorts"]):
+        i = group["first"] + k
+        cohort = row["cohorts"][i]
+        if cohort["wb"] > 0:
+            met = min(cohort["wb"], expected(group, accesses, (cohort["wb"] << Q) // span))
+            if met > 0:
+                remap(row, th, i, met, write)
+        if write and cohort["clean"] > 0:
+            met = min(cohort["clean"], expected(group, accesses, (cohort["clean"] << Q) // span))
+            if met > 0:
+                write_clean(row, th, i, met)
+
+
+@law
+def access_uniform(row, th, g, accesses, span, write):
     """`accesses` accesses to equally likely pages of a uniform anonymous group.
 
+    span     int64  pages of the group that were touched so far, > 0: where the accesses go; −1: its caller knows of no holes
     write    int64  1: the pages are written to, 0: only read
     returns  int64  accesses done; fewer if pages could not be had at once, 0: come back
 
-    Source: mm/memory.c handle_pte_fault; expected values (kernel-laws §20.2).
+    Source: mm/memory.c handle_mm_fault; expected values (kernel-laws §20.2).
     """
     group = row["groups"][g]
     done = accesses
+    if span < 0:
+        span = min(group["pages"], group["resident"] + group["swapped"])
+        if span == 0:
+            span = group["pages"]
     if group["swapped"] > 0:
-        owed = min(group["swapped"], expected(group, accesses, (group["swapped"] << Q) // group["pages"]))
+        owed = min(group["swapped"], expected(group, accesses, (group["swapped"] << Q) // span))
         if owed > 0:
-            done = accesses * fault_uniform(row, th, g, owed) // owed
+            done = accesses * fault_uniform(row, th, g, owed, write) // owed
+    holes = span - group["resident"] - group["swapped"]
+    if holes > 0 and done > 0:
+        owed = min(holes, expected(group, done, (holes << Q) // span))
+        if owed > 0 and write:
+            done = done * new_pages(row, th, g, -1, owed) // owed
+        elif owed > 0:
+            read_holes(row, th, owed)
+    if done > 0 and row["swap_cache"] + row["lazy"] > 0:
+        access_cached(row, th, g, done, span, write)
     group["touches"] += done
     row["spent_ns"] += done * row["cost"][ACCESS]
     row["tasks"][row["threads"][th]["task"]]["utime_ns"] += done * row["cost"][ACCESS]

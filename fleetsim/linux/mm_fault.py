@@ -9,6 +9,7 @@ from __future__ import annotations
 from fleetsim.hardware.cpu import ACCESS
 from fleetsim.law import Q, law
 from fleetsim.linux.anon_vma import layered, push_layer
+from fleetsim.linux.exit import begin_exit
 from fleetsim.linux.filemap import access_mapped, access_mapped_ordered
 from fleetsim.linux.hugetlb import hugetlb_fault
 from fleetsim.linux.memory import access_ordered, access_uniform, read_zero, touch_new
@@ -16,6 +17,8 @@ from fleetsim.linux.mm_types import AREA_FILE, AREA_HUGETLB, AREA_SHMEM, KSWAPD_
 from fleetsim.linux.rmap import find_mapping
 from fleetsim.linux.shmem import shmem_fault, touch_shared
 from fleetsim.linux.wp_page import access_forked_ordered, access_forked_uniform
+
+SIGSEGV = 128 + 11  # exit code of a task that touched what is not mapped
 
 
 @law
@@ -80,7 +83,11 @@ def access_part(row, th, a, g, accesses, write):
         return shmem_fault(row, th, a, g, 0, accesses, reach, write)
     if layered(row["groups"][g]):
         return access_forked_uniform(row, th, a, g - area["group"], accesses, write)
-    return access_uniform(row, th, g, accesses, write)
+    first = 0 if g == area["group"] else row["groups"][area["group"]]["pages"]
+    span = min(row["groups"][g]["pages"], area["touched"] - first)
+    if span <= 0:  # nothing of this part was touched yet
+        return accesses
+    return access_uniform(row, th, g, accesses, span, write)
 
 
 @law
@@ -89,9 +96,9 @@ def access(row, th, a, at, pages, hot_q, write):
 
     hot_q    int64  share of random accesses that go to the hot part, 2^20ths
     write    int64  1: the pages are written to, 0: only read
-    returns  int64  pages done
+    returns  int64  pages done; −1: it was unmapped there, and the task dies of it
 
-    Source: mm/memory.c handle_mm_fault, mm/filemap.c filemap_fault.
+    Source: mm/memory.c handle_mm_fault, mm/filemap.c filemap_fault; arch/x86/mm/fault.c bad_area.
     """
     area = row["areas"][a]
     g = area["group"]
@@ -99,6 +106,9 @@ def access(row, th, a, at, pages, hot_q, write):
         row["spent_ns"] += pages * row["cost"][ACCESS]
         return pages
     group = row["groups"][g]
+    if area["cut"] > 0 and (group["kind"] == UNIFORM or at < area["cut"]):
+        begin_exit(row, area["task"], SIGSEGV)
+        return -1
     if group["kind"] == ORDERED:
         if area["kind"] == AREA_FILE:
             return access_mapped_ordered(row, th, find_mapping(row, a, g), at, pages)
@@ -106,7 +116,7 @@ def access(row, th, a, at, pages, hot_q, write):
             return shmem_fault(row, th, a, g, at, pages, group["pages"], write)
         if layered(group):
             return access_forked_ordered(row, th, a, at, pages, write)
-        return access_ordered(row, th, g, at, pages, write)
+        return access_ordered(row, th, g, at, pages, area["touched"], write)
     hot = pages
     if area["groups"] == 2:
         exact = pages * hot_q + group["carry_split"]
@@ -126,7 +136,7 @@ def at_rest(row, g, groups):
 
     Source: fleetsim's own representation (design §3.2: quiet groups are not visited).
     """
-    if row["kswapd"]["state"] != KSWAPD_SLEEP:
+    if row["kswapd"]["state"] != KSWAPD_SLEEP or row["swap_cache"] + row["lazy"] > 0:
         return False
     missing = 0
     for k in range(groups):

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from fleetsim.law import law
 from fleetsim.linux.holes import take_for_cohort
-from fleetsim.linux.mm_types import LRU_NONE
+from fleetsim.linux.mm_types import LRU_ACTIVE_FILE, LRU_INACTIVE_FILE, LRU_NONE, VM
+
+PGMLOCKED, PGCULLED = VM["unevictable_pgs_mlocked"], VM["unevictable_pgs_culled"]
 
 
 @law
@@ -123,8 +125,17 @@ def add_pages(row, i, pages):
 
 
 @law
+def is_file_lru(lru):
+    """True for the file lists.
+
+    Source: include/linux/mmzone.h is_file_lru.
+    """
+    return lru in (LRU_INACTIVE_FILE, LRU_ACTIVE_FILE)
+
+
+@law
 def move_pages(row, source, target, pages):
-    """`pages` pages change from one cohort to another of the same group and cgroup, with their share of low-zone pages.
+    """`pages` pages change from one cohort to another of the same group and cgroup, with their share of low-zone and clean pages.
 
     Source: fleetsim's own representation (design §3.2).
     """
@@ -150,9 +161,26 @@ def move_pages(row, source, target, pages):
         k = max(int(pages) * a["wb"] // max(1, a["nr"]), a["wb"] - rest)
         a["wb"] -= k
         b["wb"] += k
+    elif a["clean"] > 0:
+        k = max(a["clean"] * pages // (a["nr"] - a["wb"]), a["clean"] - (a["nr"] - a["wb"] - pages))
+        a["clean"] -= k
+        if is_file_lru(a["list"]) and not is_file_lru(b["list"]):  # no longer MADV_FREE'd
+            row["lazy"] -= k
+        else:
+            b["clean"] += k
     a["nr"] -= pages
     b["nr"] += pages
     if a["list"] != LRU_NONE:
         account(row, a["cg"], a["list"], -pages)
     if b["list"] != LRU_NONE:
         account(row, b["cg"], b["list"], pages)
+
+
+@law
+def count_mlocked(row, pages):
+    """Pages become mlocked.
+
+    Source: mm/mlock.c mlock_folio, __mlock_page: both counters move together, as every such page is taken off an evictable list.
+    """
+    row["vm"][PGMLOCKED] += pages
+    row["vm"][PGCULLED] += pages

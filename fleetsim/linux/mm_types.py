@@ -17,7 +17,7 @@ import numpy as np
 from fleetsim.linux.fs_types import DISK, FS_FIELDS
 from fleetsim.linux.slab_types import KERNEL_OWN_FIELDS
 from fleetsim.linux.sysctl import SYSCTL
-from fleetsim.linux.vmstat_names import VMSTAT_FIELDS
+from fleetsim.linux.vmstat_names import CGROUP_EVENTS, CGROUP_STAT, VMSTAT_FIELDS
 from fleetsim.linux.workers import CPU, KSWAPD, SCAN_CONTROL
 
 # --- capacities (one size class; a full table answers as the kernel would: ENOMEM, EAGAIN, and an event) -------------
@@ -56,7 +56,6 @@ NS_PER_MS = 1_000_000
 NS_PER_S = 1_000_000_000
 NEVER = 1 << 62  # an instant that does not come
 NO_LIMIT = 1 << 50  # pages: "max" in a cgroup file
-
 WMARK_MIN, WMARK_LOW, WMARK_HIGH = 0, 1, 2
 
 # --- cohort flags ----------------------------------------------------------------------------------------------------
@@ -65,6 +64,7 @@ WORKINGSET = 2  # PG_workingset
 SHADOW_WORKINGSET = 4  # the shadow left behind by the evicted pages had PG_workingset
 ACCESSED = 8  # the PTE accessed bit is set on the pages (ordered groups; bags count instead)
 RECLAIM = 16  # PG_reclaim: reclaim met the pages dirty or under writeback; once they are written they go first
+SETTLED = 32  # of the pages in the swap cache some are written and not tracked: they go when a scan meets the cohort
 
 # --- area and group kinds --------------------------------------------------------------------------------------------
 AREA_FREE, AREA_ANON, AREA_FILE, AREA_SHMEM = 0, 1, 2, 3
@@ -76,13 +76,9 @@ METADATA = 2  # group["is_file"]: blocks of a file system's own
 OOM_KILLED, OOM_REAPED = 1, 2
 TASK_FREE, TASK_WAITING, TASK_RUNNING, TASK_EXITING, TASK_DEAD = 0, 1, 2, 3, 4
 
-# --- kswapd states ---------------------------------------------------------------------------------------------------
+# --- kswapd's states, who reclaims, kinds of stall ------------------------------------------------------------------------
 KSWAPD_SLEEP, KSWAPD_RUN, KSWAPD_NAP = 0, 1, 2
-
-# --- who reclaims ----------------------------------------------------------------------------------------------------
 BY_KSWAPD, BY_DIRECT, BY_MEMCG = 0, 1, 2
-
-# --- kinds of stall --------------------------------------------------------------------------------------------------
 PSI_CPU, PSI_IO, PSI_MEM = 0, 1, 2
 PSI_SOME, PSI_FULL = 0, 1
 
@@ -113,14 +109,8 @@ ZONE = np.dtype(
     ]
 )
 
-CGROUP_STAT = (
-    "workingset_refault_anon workingset_refault_file workingset_activate_anon workingset_activate_file "
-    "workingset_restore_anon workingset_restore_file pgscan_kswapd pgscan_direct pgsteal_kswapd pgsteal_direct "
-    "pgfault pgmajfault pgrefill pgactivate pgdeactivate"
-).split()
 CG = {name: i for i, name in enumerate(CGROUP_STAT)}  # memory.stat's event counters → position in cgroup["stat"]
 
-CGROUP_EVENTS = ("low", "high", "max", "oom", "oom_kill", "oom_group_kill", "swap_max", "swap_fail")
 EV = {name: i for i, name in enumerate(CGROUP_EVENTS)}
 
 CGROUP = np.dtype(
@@ -135,6 +125,8 @@ CGROUP = np.dtype(
         ("min", "i8"),
         ("low", "i8"),
         ("swap_max", "i8"),
+        ("swap_high", "i8"),
+        ("swapcached", "i4"),  # memory.stat swapcached: pages in the swap cache, with children
         ("oom_group", "i4"),
         ("emin", "i8"),  # effective protection, recomputed when reclaim visits
         ("elow", "i8"),
@@ -241,6 +233,9 @@ AREA = np.dtype(
         ("touched", "i8"),  # pages written for the first time, in order
         ("zero", "i8"),  # private anonymous: pages never written that were read, so that they map the zero page
         ("tables", "i8"),  # page-table pages it needed so far
+        ("cut", "i4"),  # pages unmapped at its front
+        ("thp_flag", "i1"),  # 1 MADV_HUGEPAGE, −1 MADV_NOHUGEPAGE
+        ("locked", "i1"),  # VM_LOCKED: 1 mlock, 2 mlock on fault
     ]
 )
 
@@ -250,6 +245,8 @@ GROUP = np.dtype(
         ("kind", "i1"),  # ORDERED or UNIFORM
         ("is_file", "i1"),  # its pages stand on file lists; METADATA: blocks of a file system's own (Buffers)
         ("shmem", "i1"),  # pages of a shared object that are backed by swap
+        ("locked", "i1"),  # 1: new pages are mlocked
+        ("ra_win", "i1"),  # pages of the last swap readahead, 0: there was none
         ("task", "i2"),  # whose RSS counts the pages; −1: those of the areas that map it (`maps`)
         ("maps", "i2"),  # first row of MAPPING, −1: mapped by nobody
         ("first", "i2"),  # its cohorts: rows first .. first+cohorts−1
@@ -282,13 +279,14 @@ COHORT = np.dtype(
         ("low_zone", "i4", (2,)),  # … of them in DMA and DMA32
         ("wb", "i4"),  # anon: … in the swap cache, unmapped: being written out, or written and waiting to be freed; file: under writeback
         ("dirty", "i4"),  # … of them dirty (a page under writeback that was written to again is both)
+        ("clean", "i4"),  # anonymous, mapped, dropped without IO: on an anon list they have a copy in swap, on a file list MADV_FREE
         ("swapped", "i4"),  # pages in swap only
         ("evicted", "i4"),  # file pages dropped
         ("off", "i4"),  # scan budget already spent on it at a tail
         ("home", "i1"),  # region its newest pages lie in, −1
         ("shadow", "i8"),  # eviction clock of the last page evicted
         ("base", "i8"),  # UNIFORM: group["touches"] when the pages' accessed bits were last clear
-        ("born_ns", "i8"),  # UNIFORM: when the bag was opened
+        ("born", "i4"),  # UNIFORM: when the bag was opened, in 2^20 ns, modulo 2^31
     ]
 )
 
@@ -339,6 +337,8 @@ KERNEL_FIELDS = [
     ("swap_free", "i8"),
     ("swap_cache", "i8"),
     ("shmem", "i8"),  # NR_SHMEM
+    ("lazy", "i8"),  # MADV_FREE'd pages that nobody wrote to since
+    ("swap_clean", "i8"),  # slots held by mapped clean pages alone: given up when swap is more than half full
     ("anon_mapped", "i8"),  # NR_ANON_MAPPED
     ("file_mapped", "i8"),
     ("boot_mapped", "i8"),  # … of them mapped by what ran when the host was up

@@ -214,6 +214,19 @@ def to_swap(row, g, pages):
 
 
 @law
+def unmap_anon(row, g, pages):
+    """`pages` present pages of an anonymous group leave the page tables for good, their content lost.
+
+    Source: mm/rmap.c try_to_unmap_one (a MADV_FREE'd page), page_remove_rmap.
+    """
+    group = row["groups"][g]
+    if group["task"] >= 0:
+        row["tasks"][group["task"]]["rss_anon"] -= pages
+    else:
+        try_to_unmap(row, g, pages, 0)
+
+
+@law
 def from_swap(row, g, pages, slots):
     """`pages` of the `slots` pages of an anonymous group that have a swap slot are present again: VmSwap becomes RssAnon.
 

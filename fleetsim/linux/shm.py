@@ -14,6 +14,7 @@ from fleetsim.linux.mm_types import AREA_FREE, AREA_SHMEM, NR_AREAS
 from fleetsim.linux.rmap import add_mapping, drop_mapping, find_mapping
 from fleetsim.linux.shmem import LINKED, NOT_LINKED, SHM_MNT, shmem_evict_inode, shmem_truncate
 from fleetsim.linux.vma import enough_memory, free_tables, open_file
+from fleetsim.linux.zap import munlock_group
 
 
 @law
@@ -73,6 +74,9 @@ def shmem_mmap(row, t, f):
         area["touched"] = 0
         area["zero"] = 0
         area["tables"] = 0
+        area["cut"] = 0
+        area["thp_flag"] = 0
+        area["locked"] = 0
         ok = True
         for k in range(file["groups"]):
             ok = ok and add_mapping(row, a, file["group"] + k) >= 0
@@ -97,6 +101,9 @@ def shmem_unmap(row, a, budget):
     task = row["tasks"][area["task"]]
     for k in range(area["groups"]):
         drop_mapping(row, a, area["group"] + k)
+        if area["locked"] > 0:
+            munlock_group(row, area["group"] + k)
+    area["locked"] = 0
     free_tables(row, task, area["tables"])
     area["tables"] = 0
     done = 0

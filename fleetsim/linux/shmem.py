@@ -17,14 +17,17 @@ from fleetsim.hardware.cpu import ACCESS, EXIT, FAULT_MINOR, FAULT_SHMEM, READ_C
 from fleetsim.law import Q, law
 from fleetsim.linux.alloc_slowpath import handle_over_high
 from fleetsim.linux.bags import expected, open_bag
+from fleetsim.linux.fault import count_faults
 from fleetsim.linux.filemap import FAULT_AROUND
 from fleetsim.linux.memcontrol import add_shmem, charge
-from fleetsim.linux.memory import add_tables, count_faults, get_pages, read_swap
+from fleetsim.linux.memory import add_tables, get_pages
 from fleetsim.linux.mm_inline import account, add_pages, list_add, list_del, list_move
 from fleetsim.linux.mm_types import ACCESSED, LRU_ACTIVE_ANON, LRU_INACTIVE_ANON, LRU_NONE, ORDERED, SHADOW_WORKINGSET, WORKINGSET
 from fleetsim.linux.readahead import swapin_nr_pages
 from fleetsim.linux.rmap import find_mapping, map_pages, present_pages, try_to_unmap
-from fleetsim.linux.swap import release_slots
+from fleetsim.linux.swap_state import add_swap_cache
+from fleetsim.linux.swapfile import release_slots
+from fleetsim.linux.swapin import read_swap
 from fleetsim.linux.vma import drop_group
 from fleetsim.linux.workingset_clock import workingset_refault
 from fleetsim.linux.zonelist import give_back
@@ -120,7 +123,7 @@ def shmem_from_cache(row, th, i, pages, fault):
     """
     cohort = row["cohorts"][i]
     cohort["wb"] -= pages
-    row["swap_cache"] -= pages
+    add_swap_cache(row, cohort["cg"], -pages)
     release_slots(row, cohort["cg"], pages)
     add_shmem(row, cohort["cg"], pages)
     if fault > 0:
@@ -315,7 +318,7 @@ def shmem_truncate(row, f, budget):
                 cohort["wb"] -= cached
                 group["resident"] -= n
                 account(row, cohort["cg"], cohort["list"], -n)
-                row["swap_cache"] -= cached
+                add_swap_cache(row, cohort["cg"], -cached)
                 release_slots(row, cohort["cg"], cached)
                 add_shmem(row, cohort["cg"], cached - n)
                 charge(row, cohort["cg"], -n)

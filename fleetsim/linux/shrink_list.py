@@ -4,7 +4,7 @@
 An ordered cohort is evicted page by page but rotated, activated or deactivated as a whole, once scan budget for all of
 its pages was spent on it (`off` carries the budget). A bag is split: the accessed share is kept, the rest goes.
 A file page that is dirty or under writeback is not dropped: it goes to the active list, and comes to the tail when it is written.
-Leaves out: huge pages, mlocked pages met on evictable lists.
+Leaves out: huge pages.
 """
 
 from __future__ import annotations
@@ -14,20 +14,23 @@ from fleetsim.law import law
 from fleetsim.linux.bags import CLASS, accessed_q, expected, rebag
 from fleetsim.linux.buffer import free_buffers
 from fleetsim.linux.fs_writeback import pageout, wakeup_flusher_threads
-from fleetsim.linux.memcontrol import add_file, charge, count, swap_room
-from fleetsim.linux.mm_inline import account, list_del, list_move
+from fleetsim.linux.memcontrol import add_file, charge, count, event_times, swap_limit_room, swap_room
+from fleetsim.linux.mm_inline import account, count_mlocked, is_file_lru, list_del, list_move
 from fleetsim.linux.mm_types import (
     ACCESSED,
     BY_KSWAPD,
     BY_MEMCG,
     CG,
+    EV,
     LRU_ACTIVE_ANON,
     LRU_ACTIVE_FILE,
     LRU_INACTIVE_ANON,
     LRU_INACTIVE_FILE,
+    LRU_UNEVICTABLE,
     METADATA,
     ORDERED,
     REFERENCED,
+    SETTLED,
     VM,
     WORKINGSET,
 )
@@ -36,6 +39,7 @@ from fleetsim.linux.mm_types import (
 )
 from fleetsim.linux.rmap import try_to_unmap
 from fleetsim.linux.swap import free_written, swap_out, wb_room
+from fleetsim.linux.swap_state import drop_clean, drop_settled, free_clean_slots, mem_cgroup_swap_full, take_clean
 from fleetsim.linux.workingset_clock import age_nonresident, workingset_eviction
 from fleetsim.linux.zonelist import give_back
 
@@ -45,6 +49,7 @@ NR_VMSCAN_IMMEDIATE = VM["nr_vmscan_immediate_reclaim"]
 PGREFILL, PGACTIVATE, PGDEACTIVATE = VM["pgrefill"], VM["pgactivate"], VM["pgdeactivate"]
 CG_SCAN_KSWAPD, CG_SCAN_DIRECT = CG["pgscan_kswapd"], CG["pgscan_direct"]
 CG_STEAL_KSWAPD, CG_STEAL_DIRECT = CG["pgsteal_kswapd"], CG["pgsteal_direct"]
+EV_SWAP_MAX, EV_SWAP_FAIL = EV["swap_max"], EV["swap_fail"]
 CG_REFILL, CG_ACTIVATE, CG_DEACTIVATE = CG["pgrefill"], CG["pgactivate"], CG["pgdeactivate"]
 
 
@@ -94,7 +99,15 @@ def send_out(row, sc, i, pages):
 
     Source: mm/vmscan.c shrink_folio_list (add_to_swap fails → activate); kernel-laws §3.7.
     """
-    n = min(pages, swap_room(row, row["cohorts"][i]["cg"]))
+    cg = row["cohorts"][i]["cg"]
+    if row["swap_free"] < pages:
+        free_clean_slots(row, pages)
+    n = min(pages, swap_room(row, cg))
+    if n < pages:  # the slot is taken first, then charged: a full device is a fail, a full limit is both
+        limited = pages - max(n, min(pages, swap_limit_room(row, cg)))
+        if limited > 0:
+            event_times(row, cg, EV_SWAP_MAX, limited)
+        event_times(row, cg, EV_SWAP_FAIL, pages - n)
     if n <= 0 or not wb_room(row, i):
         return 0
     swap_out(row, i, n)
@@ -122,8 +135,23 @@ def keep_whole(row, i, usable, pages):
         cohort["flags"] |= REFERENCED
         list_move(row, i, lru)
     else:
-        count_activated(row, cohort["cg"], usable)
-        list_move(row, i, LRU_ACTIVE_ANON if lru == LRU_INACTIVE_ANON else LRU_ACTIVE_FILE)
+        activate_whole(row, i, usable)
+
+
+@law
+def activate_whole(row, i, pages):
+    """Activate an ordered cohort. MADV_FREE'd pages that were written to are anonymous again; full swap wants its slots back.
+
+    Source: mm/vmscan.c shrink_folio_list (activate_locked).
+    """
+    cohort = row["cohorts"][i]
+    lru = cohort["list"]
+    anon = row["groups"][cohort["group"]]["is_file"] == 0
+    count_activated(row, cohort["cg"], pages)
+    if cohort["clean"] > 0 and not is_file_lru(lru) and mem_cgroup_swap_full(row, cohort["cg"]):
+        take_clean(row, i, cohort["clean"])
+    rewritten = anon and is_file_lru(lru) and cohort["clean"] == 0
+    list_move(row, i, LRU_ACTIVE_ANON if lru == LRU_INACTIVE_ANON or rewritten else LRU_ACTIVE_FILE)
 
 
 @law
@@ -140,13 +168,23 @@ def scan_ordered(row, sc, i, usable, budget):
         keep_whole(row, i, usable, pages)
         return pages, 0
     pages = min(budget, usable)
-    if cohort["list"] == LRU_INACTIVE_FILE:
+    if row["groups"][cohort["group"]]["is_file"] > 0:
         clean = usable - min(usable, cohort["dirty"])
         if clean == 0:
             return keep_dirty(row, sc, i, usable, budget), 0
         pages = min(budget, clean)
         evict_file(row, sc, i, pages)
         return pages, pages
+    if cohort["clean"] > 0:
+        pages = min(pages, cohort["clean"])
+        drop_clean(row, sc, i, pages)
+        return pages, pages
+    if cohort["list"] == LRU_INACTIVE_FILE:  # MADV_FREE'd, but all that is left was written to again
+        pages = min(budget, usable - cohort["off"])
+        cohort["off"] += pages
+        if cohort["off"] >= usable:
+            activate_whole(row, i, usable)
+        return pages, 0
     sent = send_out(row, sc, i, pages)
     if sent > 0:
         return sent, 0
@@ -195,7 +233,7 @@ def scan_bag(row, sc, i, usable, budget):
     reclaimed = 0
     flags = cohort["flags"] & CLASS
     if gone > 0:
-        if lru == LRU_INACTIVE_FILE:
+        if group["is_file"] > 0:
             reclaimed = min(gone, usable - min(usable, cohort["dirty"]))
             evict_file(row, sc, i, reclaimed)
             if reclaimed < gone:
@@ -204,10 +242,15 @@ def scan_bag(row, sc, i, usable, budget):
                 rebag(row, i, active, flags, gone - reclaimed)
                 wakeup_flusher_threads(row)
         else:
-            sent = send_out(row, sc, i, gone)
+            reclaimed = min(gone, (gone * cohort["clean"] + usable - 1) // usable)
+            if reclaimed > 0:
+                drop_clean(row, sc, i, reclaimed)
+                gone -= reclaimed
+            rewritten = lru == LRU_INACTIVE_FILE  # MADV_FREE'd, but written to again
+            sent = 0 if rewritten else send_out(row, sc, i, gone)
             if sent < gone:
                 count_activated(row, cg, gone - sent)
-                rebag(row, i, active, flags, gone - sent)
+                rebag(row, i, LRU_ACTIVE_ANON if rewritten else active, flags, gone - sent)
     if kept > 0:
         if flags & REFERENCED:
             count_activated(row, cg, kept)
@@ -217,6 +260,16 @@ def scan_bag(row, sc, i, usable, budget):
     if cohort["nr"] == 0:
         list_del(row, i)
     return pages, reclaimed
+
+
+@law
+def cull(row, i):
+    """A cohort of a locked group stands on an evictable list: it does not belong there.
+
+    Source: mm/vmscan.c shrink_folio_list (folio_check_references says mlocked), mm/swap.c lru_add_fn.
+    """
+    list_move(row, i, LRU_UNEVICTABLE)
+    count_mlocked(row, row["cohorts"][i]["nr"])
 
 
 @law
@@ -239,6 +292,15 @@ def shrink_inactive_list(row, sc, cg, lru, budget):
         if i < 0 or i == first_moved:
             break
         cohort = row["cohorts"][i]
+        if row["groups"][cohort["group"]]["locked"] > 0:
+            cull(row, i)
+            continue
+        if cohort["flags"] & SETTLED:
+            freed = drop_settled(row, sc, i, left)
+            if freed > 0:
+                left -= freed
+                reclaimed += freed
+                continue
         usable = cohort["nr"] - cohort["wb"]
         if usable == 0 and lru == LRU_INACTIVE_FILE:  # all of it is under writeback: it comes to the tail when it is written
             sc["dirty"] += cohort["nr"]

@@ -3,19 +3,19 @@
 
 A page that reclaim sends out is unmapped at once, stands in the swap cache while it is written, and is freed by a
 *later* scan once the write is done: it is rotated to the list's tail then, so it goes before anything else.
-Leaves out: several areas with priorities, zswap, zram, slots kept by clean pages after a read fault.
+What a page in the swap cache is after that: `swap_state.py`; slots and areas: `swapfile.py`.
 """
 
 from __future__ import annotations
 
 from fleetsim.hardware.disk import WRITE, submit
 from fleetsim.law import law
-from fleetsim.linux.memcontrol import add_anon, add_shmem, add_swap, charge
-from fleetsim.linux.mm_inline import account, list_del
-from fleetsim.linux.mm_types import ACCESSED, NR_WRITEBACK, SHADOW_WORKINGSET, VM, WORKINGSET
+from fleetsim.linux.memcontrol import add_anon, add_shmem
+from fleetsim.linux.mm_types import NR_WRITEBACK, SETTLED, VM
 from fleetsim.linux.rmap import to_swap, try_to_unmap
-from fleetsim.linux.workingset_clock import note_cost, workingset_eviction
-from fleetsim.linux.zonelist import give_back
+from fleetsim.linux.swap_state import add_swap_cache, free_cached
+from fleetsim.linux.swapfile import get_swap_pages
+from fleetsim.linux.workingset_clock import note_cost
 
 PSWPOUT, PGPGOUT, NR_VMSCAN_WRITE, NR_WRITTEN = VM["pswpout"], VM["pgpgout"], VM["nr_vmscan_write"], VM["nr_written"]
 JOIN_NS = 2_000_000  # write-outs of one cohort this close to each other are tracked as one
@@ -65,25 +65,45 @@ def wb_room(row, i):
 
 
 @law
-def swap_out(row, i, pages):
-    """Unmap `pages` pages of cohort `i`, give them slots, and start writing them.
+def unmap_to_cache(row, i, pages):
+    """`pages` ordinary pages of cohort `i` get slots, join the swap cache and are unmapped: the write-out begins.
 
-    Source: mm/vmscan.c shrink_folio_list → pageout, add_to_swap; kernel-laws §3.7.
+    Source: mm/swap_state.c add_to_swap, mm/vmscan.c shrink_folio_list (try_to_unmap), pageout.
     """
     cohort = row["cohorts"][i]
-    group = row["groups"][cohort["group"]]
     cg = cohort["cg"]
-    row["swap_free"] -= pages
-    row["swap_cache"] += pages
-    add_swap(row, cg, pages)
-    if group["shmem"]:
+    get_swap_pages(row, cg, pages)
+    add_swap_cache(row, cg, pages)
+    if row["groups"][cohort["group"]]["shmem"]:
         try_to_unmap(row, cohort["group"], pages, 0)
         add_shmem(row, cg, -pages)
     else:
         add_anon(row, cg, -pages)
         to_swap(row, cohort["group"], pages)
     cohort["wb"] += pages
-    done = submit(row["disk"][row["swap_disk"]], row["now_ns"], pages, WRITE)
+    row["vm"][PSWPOUT] += pages
+    row["vm"][NR_VMSCAN_WRITE] += pages
+    row["vm"][NR_WRITTEN] += pages
+    row["vm"][PGPGOUT] += 4 * pages
+
+
+@law
+def write_out(row, pages):
+    """Submit `pages` pages to the swap device.
+
+    returns  int64  ns, when they are written
+
+    Source: mm/page_io.c swap_writepage.
+    """
+    return submit(row["disk"][row["swap_disk"]], row["now_ns"], pages, WRITE)
+
+
+@law
+def track(row, i, pages, done):
+    """Remember that `pages` pages of cohort `i` are written at `done`: a later scan frees them first (they are rotated to the tail).
+
+    Source: mm/page_io.c end_swap_bio_write → mm/swap.c folio_rotate_reclaimable.
+    """
     last = row["writeback"][(row["wb_head"] + row["wb_count"] - 1) % NR_WRITEBACK]
     if row["wb_count"] > 0 and last["cohort"] == i and (done - last["done_ns"] < JOIN_NS or row["wb_count"] == NR_WRITEBACK):
         last["pages"] += pages
@@ -94,11 +114,31 @@ def swap_out(row, i, pages):
         entry["pages"] = pages
         entry["done_ns"] = done
         row["wb_count"] += 1
-    row["vm"][PSWPOUT] += pages
-    row["vm"][NR_VMSCAN_WRITE] += pages
-    row["vm"][NR_WRITTEN] += pages
-    row["vm"][PGPGOUT] += 4 * pages
-    note_cost(row, cg, False, pages)
+
+
+@law
+def swap_out(row, i, pages):
+    """Reclaim sends `pages` pages of cohort `i` out.
+
+    Source: mm/vmscan.c shrink_folio_list → pageout, add_to_swap; kernel-laws §3.7.
+    """
+    unmap_to_cache(row, i, pages)
+    track(row, i, pages, write_out(row, pages))
+    note_cost(row, row["cohorts"][i]["cg"], False, pages)
+
+
+@law
+def swap_out_in_place(row, i, pages):
+    """A task pages `pages` pages of cohort `i` out by itself: those written before the batch is back on its list stay in place.
+
+    Only a page that is on a list when its write ends goes to the tail; the others wait, written, until a scan meets them.
+
+    Source: mm/madvise.c MADV_PAGEOUT → mm/vmscan.c reclaim_pages; mm/swap.c folio_rotate_reclaimable. Leaves out: the few
+    pages at the end of each batch whose write ends later (measured: a fifth of them); they stay in place as well.
+    """
+    unmap_to_cache(row, i, pages)
+    row["cohorts"][i]["flags"] |= SETTLED
+    write_out(row, pages)
 
 
 @law
@@ -121,22 +161,7 @@ def free_written(row, target, cg, budget):
             n = min(n, budget - freed)
             entry["pages"] -= n
             freed += n
-            give_back(row, cohort, n)
-            cohort["wb"] -= n
-            cohort["nr"] -= n
-            cohort["swapped"] += n
-            account(row, cg, cohort["list"], -n)
-            group = row["groups"][cohort["group"]]
-            group["resident"] -= n
-            group["swapped"] += n
-            row["swap_cache"] -= n
-            charge(row, cg, -n)
-            workingset_eviction(row, cohort, target, n)
-            if cohort["flags"] & WORKINGSET:
-                cohort["flags"] |= SHADOW_WORKINGSET
-            if cohort["nr"] == 0:
-                list_del(row, i)
-                cohort["flags"] &= ~ACCESSED
+            free_cached(row, target, i, n)
         elif n == 0:
             entry["pages"] = 0
     pop_done(row)
@@ -152,13 +177,3 @@ def pop_done(row):
     while row["wb_count"] > 0 and row["writeback"][row["wb_head"]]["pages"] == 0:
         row["wb_head"] = (row["wb_head"] + 1) % NR_WRITEBACK
         row["wb_count"] -= 1
-
-
-@law
-def release_slots(row, cg, pages):
-    """Give slots back: the page was written to again, or its owner is gone.
-
-    Source: mm/swapfile.c swap_free.
-    """
-    row["swap_free"] += pages
-    add_swap(row, cg, -pages)

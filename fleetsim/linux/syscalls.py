@@ -8,33 +8,38 @@ again once the bill is paid: that is how a task waits for memory. No call tells 
 
 from __future__ import annotations
 
-from fleetsim.hardware.cpu import EXIT, SYSCALL
+from fleetsim.hardware.cpu import SYSCALL
 from fleetsim.law import law
-from fleetsim.linux.anon_vma import detach, layered, unmap_anon
 from fleetsim.linux.events import REFUSED, record
 from fleetsim.linux.exit import begin_exit, unmap_file
 from fleetsim.linux.fork import copy_process
 from fleetsim.linux.hugetlb import map_hugetlb as map_hugetlb
-from fleetsim.linux.hugetlb import unmap_hugetlb, zap_hugetlb
+from fleetsim.linux.madvise import MADV_HUGEPAGE, MADV_NOHUGEPAGE, MADVICE, PART_EVERY, PART_FIRST, PART_LAST
 from fleetsim.linux.mm_fault import access, at_rest, read_untouched, touch
-from fleetsim.linux.mm_types import AREA_FILE, AREA_FREE, AREA_HUGETLB, AREA_SHMEM, NR_AREAS, ORDERED, UNIFORM
+from fleetsim.linux.mm_types import AREA_FILE, AREA_FREE, NR_AREAS, ORDERED, UNIFORM
 from fleetsim.linux.namei import lookup_files as lookup_files
 from fleetsim.linux.namei import lookup_missing as lookup_missing
 from fleetsim.linux.namei import make_files as make_files
 from fleetsim.linux.pipe import make_pipes as make_pipes
 from fleetsim.linux.proc_sysctl import write_knob as write_knob
 from fleetsim.linux.rmap import add_mapping
-from fleetsim.linux.shm import shmem_file_setup, shmem_mmap, shmem_unmap, shmem_zap
+from fleetsim.linux.shm import shmem_file_setup, shmem_mmap
 from fleetsim.linux.shmem import ANONYMOUS, LINKED, NOT_LINKED, shmem_evict_inode
 from fleetsim.linux.sync import SYNC_DATA, SYNC_DONE
+from fleetsim.linux.syscalls_unmap import free_range, madvise, mlock, munmap, zap_pages
 from fleetsim.linux.sysctl_paths import Write as Write
 from fleetsim.linux.sysctl_paths import resolve as resolve
-from fleetsim.linux.truncate import evict_inode, is_mapped
 from fleetsim.linux.vfs import creat, file_size, fsync, is_empty, read_file, unlink, write_file
-from fleetsim.linux.vma import map_untouched, mmap_anon, open_file, zap_group
+from fleetsim.linux.vma import map_untouched, mmap_anon, open_file
 
 __all__ = [
+    "MADVICE",
+    "MADV_HUGEPAGE",
+    "MADV_NOHUGEPAGE",
     "ORDERED",
+    "PART_EVERY",
+    "PART_FIRST",
+    "PART_LAST",
     "SYNC_DATA",
     "SYNC_DONE",
     "UNIFORM",
@@ -44,11 +49,14 @@ __all__ = [
     "exit_group",
     "file_size",
     "fork",
+    "free_range",
     "fsync",
+    "madvise",
     "map_anonymous",
     "map_file",
     "map_shared",
     "map_untouched",
+    "mlock",
     "munmap",
     "read_file",
     "read_untouched",
@@ -106,6 +114,9 @@ def map_file(row, th, f, kind, hot_pages):
             area["touched"] = file["size"]
             area["zero"] = 0
             area["tables"] = 0
+            area["cut"] = 0
+            area["thp_flag"] = 0
+            area["locked"] = 0
             row["tasks"][t]["total_vm"] += file["size"]
             for k in range(file["groups"]):
                 if add_mapping(row, a, file["group"] + k) < 0:
@@ -156,58 +167,6 @@ def shm_rmid(row, th, f):
     row["spent_ns"] += row["cost"][SYSCALL]
     row["files"][f]["linked"] = ANONYMOUS
     shmem_evict_inode(row, f, row["files"][f]["pages"] + 1)
-
-
-@law
-def munmap(row, th, a):
-    """Unmap a whole area; a large one takes several calls.
-
-    returns  bool  True: it is gone
-
-    Source: mm/mmap.c.
-    """
-    if row["areas"][a]["kind"] == AREA_FILE:
-        f = row["areas"][a]["file"]
-        unmap_file(row, row["tasks"][row["threads"][th]["task"]], a)
-        if row["files"][f]["linked"] == 0 and not is_mapped(row, f):
-            evict_inode(row, th, f)
-        return True
-    if row["areas"][a]["kind"] == AREA_SHMEM:
-        _, gone = shmem_unmap(row, a, 4096)
-        return gone
-    if row["areas"][a]["kind"] == AREA_HUGETLB:
-        unmap_hugetlb(row, a)
-        return True
-    _, gone = unmap_anon(row, a, 4096)
-    return gone
-
-
-@law
-def zap_pages(row, th, a):
-    """madvise(MADV_DONTNEED) of a whole area: the pages go, the area stays and can be touched anew.
-
-    returns  bool  True: done
-
-    Source: mm/madvise.c madvise_dontneed_single_vma; page tables stay (kernel-laws §11.1).
-    """
-    area = row["areas"][a]
-    if area["kind"] == AREA_SHMEM:
-        shmem_zap(row, a)
-        return True
-    if area["kind"] == AREA_HUGETLB:
-        zap_hugetlb(row, a)
-        return True
-    if layered(row["groups"][area["group"]]) and not detach(row, a):
-        return True
-    left = 4096
-    for k in range(area["groups"]):
-        left -= zap_group(row, area["group"] + k, left)
-    row["spent_ns"] += (4096 - left) * row["cost"][EXIT]
-    if left == 0:
-        return False
-    area["touched"] = 0
-    area["zero"] = 0
-    return True
 
 
 @law

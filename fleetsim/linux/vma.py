@@ -9,8 +9,8 @@ from __future__ import annotations
 from fleetsim.hardware.cpu import EXIT, SYSCALL
 from fleetsim.law import law
 from fleetsim.linux.events import REFUSED, TABLE_FULL, record
-from fleetsim.linux.memcontrol import add_anon, charge
-from fleetsim.linux.mm_inline import account, list_del
+from fleetsim.linux.memcontrol import charge
+from fleetsim.linux.mm_inline import list_del
 from fleetsim.linux.mm_types import (
     AREA_ANON,
     AREA_FREE,
@@ -22,8 +22,8 @@ from fleetsim.linux.mm_types import (
     UNIFORM,
 )
 from fleetsim.linux.mmap import commit_limit, vm_enough_memory
-from fleetsim.linux.swap import release_slots
-from fleetsim.linux.zonelist import give_back, unpin
+from fleetsim.linux.zap import zap_group
+from fleetsim.linux.zonelist import unpin
 
 COHORT_PAGES_MIN = 64
 COHORTS_MAX = 64
@@ -103,6 +103,8 @@ def make_group(row, g, kind, is_file, task, pages):
     group["carry_split"] = 0
     group["mapped"] = 0
     group["buffered"] = 0
+    group["locked"] = 0
+    group["ra_win"] = 0
     for k in range(wanted):
         cohort = row["cohorts"][first + k]
         cohort["group"] = g
@@ -113,6 +115,7 @@ def make_group(row, g, kind, is_file, task, pages):
         cohort["low_zone"][1] = 0
         cohort["wb"] = 0
         cohort["dirty"] = 0
+        cohort["clean"] = 0
         cohort["swapped"] = 0
         cohort["evicted"] = 0
         cohort["off"] = 0
@@ -120,7 +123,7 @@ def make_group(row, g, kind, is_file, task, pages):
         cohort["shadow"] = 0
         cohort["shadow_cg"] = 0
         cohort["base"] = 0
-        cohort["born_ns"] = 0
+        cohort["born"] = 0
     return True
 
 
@@ -156,6 +159,7 @@ def drop_group(row, g):
         list_del(row, i)
         row["cohorts"][i]["group"] = -1
         row["cohorts"][i]["wb"] = 0
+        row["cohorts"][i]["clean"] = 0
     for k in range(NR_WRITEBACK):
         entry = row["writeback"][k]
         if group["first"] <= entry["cohort"] < group["first"] + group["cohorts"]:
@@ -244,65 +248,14 @@ def mmap_anon(row, t, pages, kind, hot_pages, accounted):
     area["touched"] = 0
     area["zero"] = 0
     area["tables"] = 0
+    area["cut"] = 0
+    area["thp_flag"] = 0
+    area["locked"] = 0
     if area["accounted"]:
         row["committed"] += pages
     task["total_vm"] += pages
     task["data_vm"] += pages
     return a
-
-
-@law
-def zap_cohort(row, i, budget):
-    """Give back up to `budget` pages of an anonymous cohort: resident ones first, then swap slots.
-
-    returns  int64  pages and slots given back
-
-    Source: mm/memory.c zap_pte_range, free_swap_and_cache.
-    """
-    cohort = row["cohorts"][i]
-    group = row["groups"][cohort["group"]]
-    task = row["tasks"][group["task"]]
-    left = budget
-    if left > 0 and cohort["nr"] > 0:
-        n = min(left, cohort["nr"])
-        cached = min(n, cohort["wb"])
-        give_back(row, cohort, n)
-        cohort["nr"] -= n
-        cohort["wb"] -= cached
-        account(row, cohort["cg"], cohort["list"], -n)
-        group["resident"] -= n
-        row["swap_cache"] -= cached
-        release_slots(row, cohort["cg"], cached)
-        task["swapents"] -= cached
-        task["rss_anon"] -= n - cached
-        add_anon(row, cohort["cg"], cached - n)
-        charge(row, cohort["cg"], -n)
-        left -= n
-        if cohort["nr"] == 0:
-            list_del(row, i)
-    if left > 0 and cohort["swapped"] > 0:
-        n = min(left, cohort["swapped"])
-        cohort["swapped"] -= n
-        group["swapped"] -= n
-        task["swapents"] -= n
-        release_slots(row, task["cg"], n)
-        left -= n
-    return budget - left
-
-
-@law
-def zap_group(row, g, budget):
-    """Give back up to `budget` pages of a group, slice by slice.
-
-    returns  int64  pages and slots given back
-
-    Source: mm/memory.c zap_pte_range.
-    """
-    group = row["groups"][g]
-    left = budget
-    for k in range(group["cohorts"]):
-        left -= zap_cohort(row, group["first"] + k, left)
-    return budget - left
 
 
 @law
@@ -325,9 +278,9 @@ def zap_area(row, a, budget):
         drop_group(row, area["group"] + k)
     free_tables(row, task, area["tables"])
     if area["accounted"]:
-        row["committed"] -= area["pages"]
-    task["total_vm"] -= area["pages"]
-    task["data_vm"] -= area["pages"]
+        row["committed"] -= area["pages"] - area["cut"]
+    task["total_vm"] -= area["pages"] - area["cut"]
+    task["data_vm"] -= area["pages"] - area["cut"]
     area["kind"] = AREA_FREE
     return budget - left, True
 

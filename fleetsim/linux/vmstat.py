@@ -76,7 +76,7 @@ def meminfo(row, out):
     out[LRU_FIRST + 2] = tree[3] * KB
     out[LRU_FIRST + 3] = tree[2] * KB
     out[UNEVICTABLE] = (tree[4] + row["mlocked"]) * KB
-    out[MLOCKED] = row["mlocked"] * KB
+    out[MLOCKED] = (tree[4] + row["mlocked"]) * KB
     out[SWAP_TOTAL] = row["swap_total"] * KB
     out[SWAP_FREE] = row["swap_free"] * KB
     out[DIRTY] = (row["nr_dirty"] + row["ext4_journal"]["dirty"]) * KB
@@ -152,7 +152,7 @@ def vmstat(row, out):
         pages = tree[lru] + (row["mlocked"] if lru == 4 else 0)
         out[NR_INACTIVE_ANON + lru] = pages
         out[NR_ZONE_INACTIVE_ANON + lru] = pages
-    out[NR_MLOCK] = row["mlocked"]
+    out[NR_MLOCK] = row["mlocked"] + tree[4]
     out[NR_SLAB_R] = row["slab_reclaimable"]
     out[NR_SLAB_U] = row["slab_unreclaimable"]
     out[NR_ANON_PAGES] = row["anon_mapped"]

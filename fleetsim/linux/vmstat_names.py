@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The names of the lines of /proc/meminfo and /proc/vmstat, in the kernel's order.
+"""The names of the lines of /proc/meminfo and /proc/vmstat, in the kernel's order; of memory.stat and memory.events.
 
 Source: fs/proc/meminfo.c, mm/vmstat.c (Linux 6.1, Debian's amd64 configuration); kernel-laws §5.
 """
@@ -55,3 +55,13 @@ VMSTAT_FIELDS: tuple[str, ...] = tuple(
     """.split()
 )
 """Lines of /proc/vmstat in the order of Linux 6.1 (Debian's amd64 configuration)."""
+
+CGROUP_STAT = (
+    "workingset_refault_anon workingset_refault_file workingset_activate_anon workingset_activate_file "
+    "workingset_restore_anon workingset_restore_file pgscan_kswapd pgscan_direct pgsteal_kswapd pgsteal_direct "
+    "pgfault pgmajfault pgrefill pgactivate pgdeactivate pglazyfree pglazyfreed"
+).split()
+"""Event counters of memory.stat that the simulated kernel keeps."""
+
+CGROUP_EVENTS = ("low", "high", "max", "oom", "oom_kill", "oom_group_kill", "swap_max", "swap_fail")
+"""Lines of memory.events, and of memory.swap.events with `swap_` before them."""

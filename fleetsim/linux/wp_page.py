@@ -12,8 +12,9 @@ from fleetsim.hardware.cpu import ACCESS, COW, FAULT_MINOR
 from fleetsim.law import Q, law
 from fleetsim.linux.anon_vma import held, push_layer
 from fleetsim.linux.bags import blend_base, expected, open_bag
+from fleetsim.linux.fault import count_faults
 from fleetsim.linux.memcontrol import add_anon, charge
-from fleetsim.linux.memory import access_ordered, access_uniform, count_faults, fault_uniform, get_pages
+from fleetsim.linux.memory import access_ordered, access_uniform, fault_uniform, get_pages
 from fleetsim.linux.mm_inline import add_pages, list_add, list_del, move_pages
 from fleetsim.linux.mm_types import ACCESSED, AREA_ANON, LRU_INACTIVE_ANON, LRU_NONE, NR_AREAS, NR_GROUPS, VM
 from fleetsim.linux.rmap import add_rss, find_mapping
@@ -131,7 +132,7 @@ def access_forked_ordered(row, th, a, at, pages, write):
     while g >= 0:
         cohort = row["cohorts"][row["groups"][g]["first"] + k]
         if held(cohort) > covered and (cohort["swapped"] > 0 or cohort["wb"] > 0):  # in memory first
-            n = access_ordered(row, th, g, at, n, write)
+            n = access_ordered(row, th, g, at, n, -1, write)
             if n == 0 or g == top:
                 return n
         cohort["flags"] |= ACCESSED
@@ -200,7 +201,7 @@ def access_forked_uniform(row, th, a, k, accesses, write):
         if mapping["swapped"] > 0 and group["swapped"] > 0:
             owed = min(group["swapped"], expected(group, accesses, (mapping["swapped"] << Q) // group["pages"]))
             if owed > 0:
-                got = fault_uniform(row, th, g, owed)
+                got = fault_uniform(row, th, g, owed, write)
                 if got < owed:
                     return accesses * got // owed
         if write and own["task"] >= 0 and mapping["mapped"] > 0:
@@ -226,7 +227,7 @@ def access_forked_uniform(row, th, a, k, accesses, write):
         reused = min(own["cow"], expected(own, accesses, (own["cow"] << Q) // own["pages"]))
         own["cow"] -= reused
         wp_page_reuse(row, a, top, reused)
-    return access_uniform(row, th, top, accesses, write)
+    return access_uniform(row, th, top, accesses, -1, write)
 
 
 @law

@@ -63,6 +63,15 @@ def give_back(row, cohort, pages):
 
 
 @law
+def free_scattered(row, cohort, pages, every):
+    """Return `pages` pages of a cohort between every two of which pages stay behind: one of `every` is kept.
+
+    Source: mm/page_alloc.c free_unref_page_list. Leaves out: such pages do not join to larger blocks.
+    """
+    give_back(row, cohort, pages)
+
+
+@law
 def pin_got(row):
     """The pages just taken (`row["got"]`) belong to the kernel or to a program's image, not to an LRU list.
 

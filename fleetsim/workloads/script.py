@@ -23,21 +23,19 @@ from fleetsim.linux.syscalls import (
     exit_group,
     file_size,
     fsync,
-    map_anonymous,
     map_file,
     map_hugetlb,
     map_shared,
     map_untouched,
-    munmap,
     read_file,
     read_untouched,
     touch,
     unlink,
     write_file,
     write_knob,
-    zap_pages,
 )
 from fleetsim.workloads.script_fork import CHILD, fork_hold
+from fleetsim.workloads.script_madvise import do_memory, map_private
 from fleetsim.workloads.script_malloc import heap_step
 from fleetsim.workloads.script_names import do_names
 from fleetsim.workloads.script_pace import LAG_NS, QUANTUM_PAGES, quantum_pages
@@ -55,6 +53,9 @@ QUIET_TICKS = 5
     OP_MMAP_FILE,
     OP_MUNMAP,
     OP_DONTNEED,
+    OP_FREE_PART,
+    OP_MADVISE,
+    OP_MLOCK,
     OP_SLEEP,
     OP_UNTIL,
     OP_EXIT,
@@ -72,7 +73,7 @@ QUIET_TICKS = 5
     OP_MKFILES,
     OP_PIPES,
     OP_SYSW,
-) = range(25)
+) = range(28)
 
 PACED = (OP_TOUCH, OP_ACCESS, OP_READ_FILE, OP_WRITE_FILE, OP_STAT_MISSING, OP_STAT_FILES, OP_MKFILES, OP_PIPES)
 ON_A_HEAP = (OP_MALLOC, OP_MFREE, OP_MTRIM)
@@ -81,8 +82,9 @@ OP = np.dtype(
     [
         ("used", "i1"),
         ("code", "i1"),
-        ("pattern", "i1"),  # ORDERED or UNIFORM
-        ("accounted", "i1"),
+        ("pattern", "i1"),  # ORDERED or UNIFORM; free: which part; madvise: the advice; mlock: 1 on fault
+        ("accounted", "i1"),  # mmap_anon: 0 for MAP_NORESERVE; free: 1 for munmap
+        ("thp", "i1"),  # mmap_anon: 1 MADV_HUGEPAGE, −1 MADV_NOHUGEPAGE
         ("write", "i1"),  # access: 1 for rewrite, 0 for read; write_file: 1 keeps what the file holds (over)
         ("fsync", "i1"),  # write_file: 1 ends with an fsync
         ("handle", "i2"),  # which of the task's areas; stat_*, mkfiles: which directory's names; sysw: the knob
@@ -210,21 +212,15 @@ def do_at_once(row, th, op):
     """
     code = op["code"]
     if code == OP_MMAP_ANON:
-        row["handles"][op["handle"]] = map_anonymous(row, th, op["pages"], op["pattern"], op["hot_pages"], op["accounted"])
+        row["handles"][op["handle"]] = map_private(row, th, op)
     elif code == OP_SHM:
         row["handles"][op["handle"]] = map_shared(row, th, op["pages"], op["pattern"], op["hot_pages"])
     elif code == OP_FORK_HOLD:
         fork_hold(row, th)
     elif code == OP_MMAP_FILE:
         row["handles"][op["handle"]] = map_file(row, th, op["file"], op["pattern"], op["hot_pages"])
-    elif code == OP_MUNMAP:
-        a = row["handles"][op["handle"]]
-        if a >= 0 and not munmap(row, th, a):
-            return False
-        row["handles"][op["handle"]] = -1
-    elif code == OP_DONTNEED:
-        a = row["handles"][op["handle"]]
-        return a < 0 or zap_pages(row, th, a)
+    elif OP_MUNMAP <= code <= OP_MLOCK:
+        return do_memory(row, th, op, code - OP_MUNMAP)
     elif code == OP_PROBE:
         row["programs"][th]["progress"] += map_untouched(row, th, op["hot_pages"], op["pages"])
     elif code == OP_UNLINK:

@@ -3,7 +3,8 @@
 
     mmap_anon ID MiB [thp|nothp|noreserve]     touch ID MiB rate        rewrite|read ID MiB rate seq|random|hot:F:P [for=s]
     shm ID MiB        write_file PATH MiB rate [over] [wrap=MiB] [fsync]        unlink PATH
-    read_file PATH MiB rate [rand] [for=s]     mmap_file ID PATH        free ID munmap | free ID dontneed all
+    read_file PATH MiB rate [rand] [for=s]     mmap_file ID PATH        free ID munmap|dontneed [PART]
+    madvise ID ADVICE        mlock ID [onfault]        PART: all first:MiB last:MiB keep_every:k
     malloc N a-b rate                          mfree keep_every:k|first:f|last:f|random:f|all            mtrim
     hugetlb ID MiB                             pipes N MiB/s            sysw PATH VALUE
     stat_missing DIR N rate                    stat_files DIR N rate    mkfiles DIR N rate
@@ -23,7 +24,7 @@ from dataclasses import dataclass, field
 
 from fleetsim.errors import BadInput
 from fleetsim.law import ONE_Q
-from fleetsim.linux.syscalls import ORDERED, UNIFORM, Write, resolve
+from fleetsim.linux.syscalls import MADVICE, ORDERED, PART_EVERY, PART_FIRST, PART_LAST, UNIFORM, Write, resolve
 from fleetsim.workloads import script as vm
 from fleetsim.workloads.script_malloc import FREE_ALL, FREE_FIRST, FREE_KEEP_EVERY, FREE_LAST, FREE_RANDOM
 from fleetsim.workloads.script_pace import QUANTUM_PAGES
@@ -32,16 +33,16 @@ PAGES_PER_MIB = 256
 WRITE_PAGES = 32  # one write() call
 NS_PER_S = 1_000_000_000
 
-UNSUPPORTED = frozenset("mlock madvise".split())
+UNSUPPORTED: frozenset[str] = frozenset()
 """Ops of the recordings' language that the simulated kernel has no law for yet."""
 
 NAME_OPS = {"stat_missing": vm.OP_STAT_MISSING, "stat_files": vm.OP_STAT_FILES, "mkfiles": vm.OP_MKFILES}
 LEAST = {"mmap_anon": 2, "touch": 3, "rewrite": 4, "read": 4, "read_file": 3, "write_file": 3, "mmap_file": 2, "shm": 2, "free": 2}
-LEAST |= {"hugetlb": 2, "sysw": 2, "malloc": 2, "mtrim": 0, "overcommit_probe": 0} | dict.fromkeys(NAME_OPS, 2)
+LEAST |= {"hugetlb": 2, "sysw": 2, "malloc": 2, "mtrim": 0, "overcommit_probe": 0, "madvise": 2} | dict.fromkeys(NAME_OPS, 2)
 """Arguments an op takes at least; one where nothing is said."""
 
 KNOWN = frozenset("mmap_anon shm touch rewrite read read_file write_file mmap_file unlink free sleep until exit".split())
-KNOWN |= frozenset("malloc mfree mtrim overcommit_probe fork_hold hugetlb pipes sysw".split()) | set(NAME_OPS)
+KNOWN |= frozenset("malloc mfree mtrim overcommit_probe fork_hold hugetlb pipes sysw madvise mlock".split()) | set(NAME_OPS)
 
 
 @dataclass
@@ -61,6 +62,7 @@ class ParsedOp:
     fraction: float = 0.0
     time_ns: int = 0
     accounted: bool = True
+    thp: int = 0
     wrap_pages: int = 0
     fsync: bool = False
     supported: bool = True
@@ -111,8 +113,10 @@ def parse_tail(words: Sequence[str], op: ParsedOp) -> None:
             op.time_ns = int(number(word[4:], op.text, "for=") * NS_PER_S)
         elif word == "noreserve":
             op.accounted = False
-        elif word in ("thp", "nothp", "shared"):
-            continue  # 4 KiB pages either way: huge pages are not simulated yet
+        elif word in ("thp", "nothp"):
+            op.thp = 1 if word == "thp" else -1
+        elif word == "shared":
+            continue
         else:
             parse_pattern(word, op)
 
@@ -162,6 +166,41 @@ def parse_malloc(verb: str, args: Sequence[str], op: ParsedOp) -> None:
         op.fraction = amount
 
 
+def parse_free(args: Sequence[str], op: ParsedOp) -> None:
+    """free ID munmap|dontneed [all | first:MiB | last:MiB | keep_every:k]; keep_every never unmaps."""
+    op.area, how = args[0], args[1]
+    part = args[2] if len(args) > 2 else "all"
+    if how not in ("munmap", "dontneed"):
+        raise BadInput(f"op {op.text!r}: memory is freed by munmap or dontneed, not by {how!r}")
+    kind, _, amount = part.partition(":")
+    if part == "all":
+        op.code = vm.OP_MUNMAP if how == "munmap" else vm.OP_DONTNEED
+        return
+    if kind not in ("first", "last", "keep_every") or not amount:
+        raise BadInput(f"op {op.text!r}: unknown part {part!r}; known are all, first:MiB, last:MiB, keep_every:k")
+    op.code = vm.OP_FREE_PART
+    op.accounted = how == "munmap" and kind != "keep_every"
+    op.pattern = {"first": PART_FIRST, "last": PART_LAST, "keep_every": PART_EVERY}[kind]
+    op.pages = int(number(amount, op.text, "k")) if kind == "keep_every" else pages_of(amount, op.text)
+    if op.pages < 1:
+        raise BadInput(f"op {op.text!r}: {kind} must be at least one page")
+
+
+def advice_of(word: str, op: str) -> int:
+    if word not in MADVICE:
+        raise BadInput(f"op {op!r}: unknown advice {word!r}; known are: {', '.join(MADVICE)}")
+    return MADVICE[word]
+
+
+def parse_probe(args: Sequence[str], op: ParsedOp) -> None:
+    """overcommit_probe [MiB of one try [MiB in all]]"""
+    op.code = vm.OP_PROBE
+    op.chunk = pages_of(args[0] if args else "64", op.text)
+    op.pages = pages_of(args[1] if len(args) > 1 else "100000", op.text)
+    if op.chunk == 0:
+        raise BadInput(f"op {op.text!r}: it must try for at least one page at a time, 0.00390625 MiB")
+
+
 def parse_op(text: str) -> ParsedOp:
     """One op string (BadInput with the op and what would be right)."""
     words = text.split()
@@ -206,18 +245,15 @@ def parse_op(text: str) -> ParsedOp:
         op.code, op.area, op.path = vm.OP_MMAP_FILE, args[0], args[1]
         parse_tail(args[2:], op)
     elif verb == "overcommit_probe":
-        op.code = vm.OP_PROBE
-        op.chunk = pages_of(args[0] if args else "64", text)
-        op.pages = pages_of(args[1] if len(args) > 1 else "100000", text)
-        if op.chunk == 0:
-            raise BadInput(f"op {text!r}: it must try for at least one page at a time, 0.00390625 MiB")
+        parse_probe(args, op)
     elif verb in ("malloc", "mfree", "mtrim"):
         parse_malloc(verb, args, op)
     elif verb == "free":
-        op.area = args[0]
-        whole = args[1] == "munmap" or args[1:3] == ["dontneed", "all"]
-        op.supported = whole
-        op.code = vm.OP_NOTHING if not whole else vm.OP_MUNMAP if args[1] == "munmap" else vm.OP_DONTNEED
+        parse_free(args, op)
+    elif verb == "madvise":
+        op.code, op.area, op.pattern = vm.OP_MADVISE, args[0], advice_of(args[1], text)
+    elif verb == "mlock":
+        op.code, op.area, op.pattern = vm.OP_MLOCK, args[0], int("onfault" in args[1:])
     else:
         op.code = {"sleep": vm.OP_SLEEP, "until": vm.OP_UNTIL, "exit": vm.OP_EXIT, "fork_hold": vm.OP_FORK_HOLD}[verb]
         value = number(args[0], text, "the time" if verb != "exit" else "the code")

@@ -21,7 +21,16 @@ DISKS = (FAST_DISK, DiskSpec(bytes_per_s=20 << 20, latency_us=200.0, iops=500))
 PATTERNS = ("seq", "random", "hot:0.2:0.8")
 SIZES = st.sampled_from([1, 7, 30, 60, 120])
 RATES = st.sampled_from([5, 40, 200, 900])
+ADVICE = ("cold", "pageout", "free", "willneed", "dontneed", "hugepage")
 CGROUPS = ("box", "box/inner", "other")
+
+
+def said_of_memory(area: str, size: int) -> list[str]:
+    """What a task may do to an area besides accessing it: parts given back, advice, locks."""
+    parts = [f"free {area} dontneed keep_every:{1 + size % 9}", f"free {area} munmap first:{size // 4 + 1}"]
+    parts += [f"free {area} dontneed last:{size // 4 + 1}", f"free {area} munmap last:{size // 5 + 1}", "free M dontneed all"]
+    advice = [f"madvise {area} {word}" for word in ADVICE] + ["madvise M pageout", "madvise M cold"]
+    return [*parts, *advice, f"mlock {area}", f"mlock {area} onfault", "mlock M onfault"]
 
 
 @st.composite
@@ -48,6 +57,8 @@ def ops(draw: st.DrawFn) -> str:
                 f"read M {endless} {rate} {pattern}{lasting}",
                 f"free {area} munmap",
                 f"free {area} dontneed all",
+                draw(st.sampled_from(said_of_memory(area, size))),
+                draw(st.sampled_from(said_of_memory(area, size))),
                 "free M munmap",
                 f"overcommit_probe {size} {rate}",
                 f"shm {area} {size}",

@@ -105,7 +105,7 @@ def test_a_new_task_starts_where_its_cgroup_is() -> None:
     [
         ("reboot", {}, "unknown command 'reboot'"),
         ("kill", {"task": "b"}, "no task 'b'.*it has: a"),
-        ("limit", {"cgroup": "box", "file": "memory.swap.high", "bytes": 1}, "unknown cgroup file.*memory.max"),
+        ("limit", {"cgroup": "box", "file": "memory.numa_stat", "bytes": 1}, "unknown cgroup file.*memory.max"),
         ("start_thread", {"task": "a", "thread": "t", "ops": ("dance",)}, "unknown op 'dance'"),
         ("start_task", {"spec": task_spec("nowhere/x", "sleep 1")}, "unknown cgroup 'nowhere'"),
     ],
