@@ -112,7 +112,7 @@ def write_ops(row: Any, names: Names, task: str, script: Script, first: int) -> 
     for i, parsed in enumerate(script.ops):
         op = row["ops"][first + i]
         op["used"], op["code"], op["pattern"] = 1, parsed.code, parsed.pattern
-        op["accounted"], op["write"] = parsed.accounted, parsed.write
+        op["accounted"], op["write"], op["thp"] = parsed.accounted, parsed.write, parsed.thp
         op["pages"], op["time_ns"] = parsed.pages, parsed.time_ns
         op["ns_per_quantum"] = quantum_ns(parsed.rate)
         op["hot_pages"], op["hot_q"] = parsed.chunk or int(parsed.pages * parsed.hot_share), hot_q(parsed)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from fleetsim.hardware.disk import WRITE, submit
 from fleetsim.law import law
+from fleetsim.linux.huge_mm import lose_huge
 from fleetsim.linux.memcontrol import add_anon, add_shmem, add_swap, charge
 from fleetsim.linux.mm_inline import account, list_del
 from fleetsim.linux.mm_types import ACCESSED, NR_WRITEBACK, SHADOW_WORKINGSET, VM, WORKINGSET
@@ -18,6 +19,7 @@ from fleetsim.linux.workingset_clock import note_cost, workingset_eviction
 from fleetsim.linux.zonelist import give_back
 
 PSWPOUT, PGPGOUT, NR_VMSCAN_WRITE, NR_WRITTEN = VM["pswpout"], VM["pgpgout"], VM["nr_vmscan_write"], VM["nr_written"]
+THP_SWPOUT = VM["thp_swpout"]
 JOIN_NS = 2_000_000  # write-outs of one cohort this close to each other are tracked as one
 
 
@@ -82,6 +84,7 @@ def swap_out(row, i, pages):
     else:
         add_anon(row, cg, -pages)
         to_swap(row, cohort["group"], pages)
+        row["vm"][THP_SWPOUT] += lose_huge(row, cohort["group"], cg, pages)
     cohort["wb"] += pages
     done = submit(row["disk"][row["swap_disk"]], row["now_ns"], pages, WRITE)
     last = row["writeback"][(row["wb_head"] + row["wb_count"] - 1) % NR_WRITEBACK]

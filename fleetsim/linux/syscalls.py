@@ -14,6 +14,7 @@ from fleetsim.linux.anon_vma import detach, layered, unmap_anon
 from fleetsim.linux.events import REFUSED, record
 from fleetsim.linux.exit import begin_exit, unmap_file
 from fleetsim.linux.fork import copy_process
+from fleetsim.linux.huge_mm import SCAN_SLEEP_NS
 from fleetsim.linux.hugetlb import map_hugetlb as map_hugetlb
 from fleetsim.linux.hugetlb import unmap_hugetlb, zap_hugetlb
 from fleetsim.linux.mm_fault import access, at_rest, read_untouched, touch
@@ -183,6 +184,23 @@ def munmap(row, th, a):
 
 
 @law
+def madvise_hugepage(row, a, flag):
+    """madvise(MADV_HUGEPAGE) (flag 1) or MADV_NOHUGEPAGE (−1) of a whole area, if it was mapped; flag 0 is no advice.
+
+    returns  int64  the area
+
+    Source: mm/khugepaged.c hugepage_madvise; kernel-laws §10.3.
+    """
+    if a < 0 or flag == 0:
+        return a
+    row["areas"][a]["thp_flag"] = flag
+    if flag > 0:
+        row["khugepaged_next_ns"] = min(row["khugepaged_next_ns"], row["now_ns"] + SCAN_SLEEP_NS)
+    row["spent_ns"] += row["cost"][SYSCALL]
+    return a
+
+
+@law
 def zap_pages(row, th, a):
     """madvise(MADV_DONTNEED) of a whole area: the pages go, the area stays and can be touched anew.
 
@@ -206,6 +224,7 @@ def zap_pages(row, th, a):
     if left == 0:
         return False
     area["touched"] = 0
+    area["ahead"] = 0
     area["zero"] = 0
     return True
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from fleetsim.hardware.cpu import EXIT, SYSCALL
 from fleetsim.law import law
 from fleetsim.linux.events import REFUSED, TABLE_FULL, record
+from fleetsim.linux.huge_mm import lose_huge
 from fleetsim.linux.memcontrol import add_anon, charge
 from fleetsim.linux.mm_inline import account, list_del
 from fleetsim.linux.mm_types import (
@@ -103,6 +104,8 @@ def make_group(row, g, kind, is_file, task, pages):
     group["carry_split"] = 0
     group["mapped"] = 0
     group["buffered"] = 0
+    group["huge"] = 0
+    group["huge_gone"] = 0
     for k in range(wanted):
         cohort = row["cohorts"][first + k]
         cohort["group"] = g
@@ -244,6 +247,8 @@ def mmap_anon(row, t, pages, kind, hot_pages, accounted):
     area["touched"] = 0
     area["zero"] = 0
     area["tables"] = 0
+    area["thp_flag"] = 0
+    area["ahead"] = 0
     if area["accounted"]:
         row["committed"] += pages
     task["total_vm"] += pages
@@ -266,6 +271,7 @@ def zap_cohort(row, i, budget):
     if left > 0 and cohort["nr"] > 0:
         n = min(left, cohort["nr"])
         cached = min(n, cohort["wb"])
+        lose_huge(row, cohort["group"], task["cg"], n - cached)
         give_back(row, cohort, n)
         cohort["nr"] -= n
         cohort["wb"] -= cached

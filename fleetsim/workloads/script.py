@@ -1,12 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The `script` workload: a thread that runs a list of operations, one after the other, at given rates.
 
-It is the op language of the kernel recordings (one string per op), so the same file drives a real kernel and this one.
-Paced work is done in quanta of 256 KiB, or of one tick's worth if that is more: after each quantum the deadline moves by
-quantum / rate and the thread sleeps until it; when it is behind it goes on at once, but a lag above 100 ms is forgotten.
-So achieved progress below rate × time is itself a measurement of stalls.
-
-This file is what runs, compiled; `script_ops.py` reads the strings.
+It is the op language of the kernel recordings, read by `script_ops.py`: the same file drives a real kernel and this one. Paced work is
+done in quanta of 256 KiB, or of one tick's worth if that is more: after each the deadline moves by quantum / rate and the thread sleeps
+until it; when it is behind it goes on at once, but a lag above 100 ms is forgotten. So progress below rate × time measures stalls.
 """
 
 from __future__ import annotations
@@ -23,6 +20,7 @@ from fleetsim.linux.syscalls import (
     exit_group,
     file_size,
     fsync,
+    madvise_hugepage,
     map_anonymous,
     map_file,
     map_hugetlb,
@@ -82,6 +80,7 @@ OP = np.dtype(
         ("used", "i1"),
         ("code", "i1"),
         ("pattern", "i1"),  # ORDERED or UNIFORM
+        ("thp", "i1"),  # mmap_anon: 1 MADV_HUGEPAGE, −1 MADV_NOHUGEPAGE
         ("accounted", "i1"),
         ("write", "i1"),  # access: 1 for rewrite, 0 for read; write_file: 1 keeps what the file holds (over)
         ("fsync", "i1"),  # write_file: 1 ends with an fsync
@@ -210,7 +209,8 @@ def do_at_once(row, th, op):
     """
     code = op["code"]
     if code == OP_MMAP_ANON:
-        row["handles"][op["handle"]] = map_anonymous(row, th, op["pages"], op["pattern"], op["hot_pages"], op["accounted"])
+        a = map_anonymous(row, th, op["pages"], op["pattern"], op["hot_pages"], op["accounted"])
+        row["handles"][op["handle"]] = madvise_hugepage(row, a, op["thp"])
     elif code == OP_SHM:
         row["handles"][op["handle"]] = map_shared(row, th, op["pages"], op["pattern"], op["hot_pages"])
     elif code == OP_FORK_HOLD:

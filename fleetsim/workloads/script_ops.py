@@ -61,6 +61,7 @@ class ParsedOp:
     fraction: float = 0.0
     time_ns: int = 0
     accounted: bool = True
+    thp: int = 0  # mmap_anon: 1 MADV_HUGEPAGE, −1 MADV_NOHUGEPAGE
     wrap_pages: int = 0
     fsync: bool = False
     supported: bool = True
@@ -111,8 +112,10 @@ def parse_tail(words: Sequence[str], op: ParsedOp) -> None:
             op.time_ns = int(number(word[4:], op.text, "for=") * NS_PER_S)
         elif word == "noreserve":
             op.accounted = False
-        elif word in ("thp", "nothp", "shared"):
-            continue  # 4 KiB pages either way: huge pages are not simulated yet
+        elif word in ("thp", "nothp"):
+            op.thp = 1 if word == "thp" else -1
+        elif word == "shared":
+            continue
         else:
             parse_pattern(word, op)
 
