@@ -118,6 +118,7 @@ def cgroup_columns(row: Any, name: str, cg: int) -> dict[str, object]:
         columns[f"{at}stat.{key}"] = int(group[key]) * PAGE
     slab = [int(slab_stat(row, cg, reclaimable)) for reclaimable in (1, 0)]
     columns |= {f"{at}stat.slab_reclaimable": slab[0], f"{at}stat.slab_unreclaimable": slab[1], f"{at}stat.slab": sum(slab)}
+    columns[f"{at}stat.anon_thp"] = int(group["anon_thp"]) * PAGE
     for lru, key in enumerate(STAT_LISTS):
         columns[f"{at}stat.{key}"] = int(group["tree"][lru]) * PAGE
     stat = {key: int(group["stat"][i]) for key, i in mm.CG.items()}

@@ -14,6 +14,7 @@ from fleetsim.hardware.cpu import costs
 from fleetsim.host.programs import Names, add_file, add_task, expect_files
 from fleetsim.host.spec import DiskSpec, HostSpec
 from fleetsim.linux import mm_types as mm
+from fleetsim.linux import mmzone
 from fleetsim.linux.drop_caches import drop_pagecache
 from fleetsim.linux.free_area import put_merged, take_blocks
 from fleetsim.linux.fs_types import NR_MOUNTS
@@ -44,6 +45,9 @@ LIMITS = {
     "memory.swap.high": "swap_high",
     "memory.oom.group": "oom_group",
 }
+THP_ENABLED = ("never", "madvise", "always")
+THP_DEFRAG = ("never", "madvise", "defer", "defer+madvise", "always")
+THP_MEMORY_MIN = 512 << 20  # below it huge pages are off (mm/huge_memory.c hugepage_init)
 
 
 def boot(spec: HostSpec, row: Any, host_key: int, tick_ns: int) -> Names:
@@ -103,6 +107,8 @@ def clear_tables(row: Any) -> None:
     row["journal"]["begun_ns"], row["journal"]["next_ns"] = -1, NEVER
     row["threads"]["nr_dirtied_pause"] = DIRTY_POLL_THRESH
     row["kswapd"]["cursor"] = -1
+    row["kcompactd_next_ns"] = NEVER
+    row["khugepaged_next_ns"] = NEVER
     row["psi_next_ns"] = 2 * mm.NS_PER_S
     row["load_next_ns"] = 5 * mm.NS_PER_S
     row["slow_next_ns"] = 10 * mm.NS_PER_S
@@ -211,6 +217,9 @@ def set_sysctls(row: Any, spec: HostSpec) -> None:
     sysctl = row["sysctl"]
     sysctl["swappiness"], sysctl["overcommit_ratio"], sysctl["page_cluster"] = 60, 50, 3
     sysctl["vfs_cache_pressure"] = 100
+    sysctl["compaction_proactiveness"], sysctl["compact_unevictable_allowed"], sysctl["extfrag_threshold"] = 20, 1, 500
+    row["thp_enabled"] = THP_ENABLED.index(spec.thp) if spec.memory_bytes >= THP_MEMORY_MIN else 0
+    row["thp_defrag"] = THP_DEFRAG.index(spec.thp_defrag)
     sysctl["dirty_ratio"], sysctl["dirty_background_ratio"], sysctl["watermark_scale_factor"] = 20, 10, 10
     sysctl["dirty_expire_centisecs"], sysctl["dirty_writeback_centisecs"] = 3_000, 500
     free_kb = sum(int(z["free"]) for z in row["zones"]) * 4
@@ -251,15 +260,15 @@ def fill_free_lists(row: Any, measured: Any) -> None:
         if not zone["managed"]:
             continue
         lists, blocks = recorded.get(name, ([], []))
-        zone["pageblocks"] = blocks or (0, (int(zone["managed"]) + 511) >> mm.PAGEBLOCK_ORDER, 0)
+        zone["pageblocks"] = blocks or (0, (int(zone["managed"]) + 511) >> mmzone.PAGEBLOCK_ORDER, 0)
         for mt, counts in enumerate(lists):
             zone["free_area"][mt] = counts
             zone["listed"] += sum(n << order for order, n in enumerate(counts))
         missing = int(zone["free"]) - int(zone["listed"])
         if missing > 0:
-            put_merged(zone, mm.MIGRATE_MOVABLE, missing)
+            put_merged(zone, mmzone.MIGRATE_MOVABLE, missing)
         elif missing < 0:
-            take_blocks(zone, mm.MIGRATE_MOVABLE, -missing)
+            take_blocks(zone, mmzone.MIGRATE_MOVABLE, -missing)
     top = max(z for z in range(mm.NR_ZONES) if row["zones"][z]["managed"])
     zone = row["zones"][top]
     left = min(BOOT_PCP_PAGES, int(zone["pcp_high"]) // 2, int(row["other_kernel"]) // 2, int(zone["pinned"]) // 2)
@@ -278,10 +287,10 @@ def pagetypeinfo(text: str) -> dict[str, tuple[list[list[int]], list[int]]]:
         if words[:1] != ["Node"]:
             continue
         if "type" in words:
-            lists.setdefault(words[3], []).append([int(n) for n in words[6 : 6 + mm.NR_ORDERS]])
+            lists.setdefault(words[3], []).append([int(n) for n in words[6 : 6 + mmzone.NR_ORDERS]])
         else:
-            blocks[words[3]] = [int(n) for n in words[4 : 4 + mm.NR_MIGRATETYPES]]
-    return {name: (rows[: mm.NR_MIGRATETYPES], blocks.get(name, [])) for name, rows in lists.items()}
+            blocks[words[3]] = [int(n) for n in words[4 : 4 + mmzone.NR_MIGRATETYPES]]
+    return {name: (rows[: mmzone.NR_MIGRATETYPES], blocks.get(name, [])) for name, rows in lists.items()}
 
 
 def disks(row: Any, spec: HostSpec) -> None:

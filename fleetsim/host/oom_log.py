@@ -61,7 +61,7 @@ def node_info(row: Any) -> NodeInfo:
         kernel_stack_kb=int(row["kernel_stack"]) * 4,
         free=int(nr_free(row)),
         free_pcp=int(nr_pcp(row)),
-        anon_thp=0,
+        anon_thp=int(row["anon_thp"]) * 512,
         all_unreclaimable=bool(row["kswapd"]["failures"] >= mm.MAX_RECLAIM_RETRIES),
         file_pages=int(row["nr_file_lru"] + row["shmem"] + row["unlisted_file"] + row["swap_cache"]),
         swapcache=int(row["swap_cache"]),

@@ -52,7 +52,8 @@ class HostSpec:
     cpus: int = 4
     swap_bytes: int = 0
     sysctl: Mapping[str, int] = field(default_factory=dict)  # "vm.swappiness": 10
-    thp: str = "madvise"
+    thp: str = "madvise"  # transparent_hugepage/enabled: always | madvise | never
+    thp_defrag: str = "madvise"  # … /defrag: always | defer | defer+madvise | madvise | never
     cpu_profile: str = "server"  # server | lab | lab-tcg
     disk: DiskSpec = DiskSpec(2_000_000_000, 80.0)
     swap_disk: DiskSpec | None = None  # None: swap shares `disk`

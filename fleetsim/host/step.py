@@ -13,11 +13,13 @@ from fleetsim.hardware.cpu import START
 from fleetsim.host.impact import WINDOW_NS, measure_pace
 from fleetsim.law import law
 from fleetsim.linux.check import validate_fast
+from fleetsim.linux.compaction import run_kcompactd
 from fleetsim.linux.cputime import account_cpus, account_iowait, account_time, can_preempt, idlest_cpu, put_off
 from fleetsim.linux.exit import exit_mmap, start_task
 from fleetsim.linux.ext4_jbd2 import run_ext4_journal
 from fleetsim.linux.fs_writeback import run_flusher
 from fleetsim.linux.jbd2 import kjournald2
+from fleetsim.linux.khugepaged import run_khugepaged
 from fleetsim.linux.kswapd import run_kswapd
 from fleetsim.linux.mm_types import HELD_BY_THREAD, NEVER, NS_PER_S, PSI_CPU, PSI_IO, PSI_MEM, TASK_EXITING, TASK_RUNNING, TASK_WAITING
 from fleetsim.linux.psi import productive, stall, update
@@ -27,7 +29,7 @@ from fleetsim.workloads.script import begin_program
 from fleetsim.workloads.script import step as script_step
 
 LOAD_PERIOD_NS = 5 * NS_PER_S
-DUE_NOTHING, DUE_CLOCK, DUE_KSWAPD, DUE_WRITEBACK, DUE_JOURNAL, DUE_TASK, DUE_THREAD = range(7)
+DUE_NOTHING, DUE_CLOCK, DUE_KSWAPD, DUE_WRITEBACK, DUE_JOURNAL, DUE_HUGE, DUE_TASK, DUE_THREAD = range(8)
 
 
 @law
@@ -87,6 +89,8 @@ def next_due(row, until_ns):
         what, when = DUE_WRITEBACK, row["bdi"]["next_ns"]
     if row["journal"]["next_ns"] < when:
         what, when = DUE_JOURNAL, row["journal"]["next_ns"]
+    if min(row["kcompactd_next_ns"], row["khugepaged_next_ns"]) < when:
+        what, when = DUE_HUGE, min(row["kcompactd_next_ns"], row["khugepaged_next_ns"])
     if row["task_due_ns"] < when:
         what, when = DUE_TASK, row["task_due_ns"]
     due = row["due_ns"]
@@ -239,6 +243,11 @@ def run_until(row, until_ns):
             run_flusher(row)
         elif what == DUE_JOURNAL:
             kjournald2(row)
+        elif what == DUE_HUGE:
+            if row["kcompactd_next_ns"] <= when:
+                run_kcompactd(row)
+            else:
+                run_khugepaged(row)
         elif what == DUE_TASK:
             run_task(row, which)
             row["reschedule"] = 1

@@ -145,6 +145,8 @@ def group_violations(row: Any) -> list[str]:
                 found.append(f"group {g}: more pages unmapped or clean than resident in {cohort}")
             if cohort["nr"] < 0 or cohort["wb"] < 0 or cohort["clean"] < 0 or cohort["swapped"] < 0 or cohort["evicted"] < 0:
                 found.append(f"group {g}: impossible counts in {cohort}")
+        if int(group["huge"]) < 0 or int(group["huge"]) * 512 > sums["nr"] - sums["wb"]:
+            found.append(f"group {g}: {int(group['huge'])} huge pages among {sums['nr'] - sums['wb']} mapped ones")
         found += mapping_violations(row, g, sums["nr"] - sums["wb"], sums["swapped"] + sums["wb"])
         if not group["is_file"]:
             on_file_list = [int(c["clean"]) for c in rows if int(c["list"]) in (LRU_INACTIVE_FILE, LRU_ACTIVE_FILE)]
@@ -160,6 +162,8 @@ def group_violations(row: Any) -> list[str]:
         if int(group["task"]) >= 0:
             rss["anon"][int(group["task"])] += sums["nr"] - sums["wb"]
             swapents[int(group["task"])] += sums["swapped"] + sums["wb"]
+    if int(row["groups"]["huge"][row["groups"]["used"] > 0].sum(dtype="i8")) != int(row["anon_thp"]):
+        found.append(f"AnonHugePages counts {int(row['anon_thp'])} huge pages, the groups have others")
     if slots != int(row["swap_total"]) - int(row["swap_free"]):
         found.append(f"{slots} swap slots are held, {int(row['swap_total']) - int(row['swap_free'])} are missing from SwapFree")
     sums_of = {"swap_clean": clean, "lazy": lazy, "swap_cache": cached, "anon_mapped": anon, "shmem": shmem}

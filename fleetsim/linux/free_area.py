@@ -9,15 +9,8 @@ leave, is `holes.py`. Leaves out: page frame numbers, HIGHATOMIC and CMA blocks,
 from __future__ import annotations
 
 from fleetsim.law import law
-from fleetsim.linux.mm_types import (
-    MIGRATE_MOVABLE,
-    MIGRATE_RECLAIMABLE,
-    MIGRATE_UNMOVABLE,
-    NR_MIGRATETYPES,
-    NR_ORDERS,
-    NR_ZONES,
-    PAGEBLOCK_ORDER,
-)
+from fleetsim.linux.mm_types import NR_ZONES
+from fleetsim.linux.mmzone import MIGRATE_MOVABLE, MIGRATE_RECLAIMABLE, MIGRATE_UNMOVABLE, NR_MIGRATETYPES, NR_ORDERS, PAGEBLOCK_ORDER
 
 
 @law
@@ -113,6 +106,32 @@ def take_blocks(zone, mt, pages):
             area[o] -= 1
             put_blocks(zone, mt, (1 << o) - pages)
             pages = 0
+
+
+@law
+def take_pageblock(zone):
+    """Take 2 MiB: a free pageblock, else half of a larger block, of movable pages first.
+
+    returns  bool  False: there is none
+
+    Source: mm/page_alloc.c __rmqueue_smallest, __rmqueue_fallback (order 9: the pageblock becomes movable).
+    """
+    for step in range(NR_MIGRATETYPES):
+        mt = MIGRATE_MOVABLE if step == 0 else MIGRATE_RECLAIMABLE if step == 1 else MIGRATE_UNMOVABLE
+        area = zone["free_area"][mt]
+        o = PAGEBLOCK_ORDER if area[PAGEBLOCK_ORDER] > 0 else PAGEBLOCK_ORDER + 1
+        if area[o] == 0:
+            continue
+        area[o] -= 1
+        if o > PAGEBLOCK_ORDER:
+            zone["free_area"][MIGRATE_MOVABLE][PAGEBLOCK_ORDER] += 1
+        if mt != MIGRATE_MOVABLE:
+            zone["pageblocks"][mt] -= 1 << (o - PAGEBLOCK_ORDER)
+            zone["pageblocks"][MIGRATE_MOVABLE] += 1 << (o - PAGEBLOCK_ORDER)
+        zone["free"] -= 1 << PAGEBLOCK_ORDER
+        zone["listed"] -= 1 << PAGEBLOCK_ORDER
+        return True
+    return False
 
 
 @law

@@ -16,8 +16,10 @@ from __future__ import annotations
 
 from fleetsim.law import law
 from fleetsim.linux.free_area import put_merged, take_blocks
-from fleetsim.linux.mm_types import MIGRATE_MOVABLE, NR_COHORTS, NR_ORDERS, NR_REGIONS, NR_ZONES, PAGEBLOCK_ORDER, ZONE_DMA
+from fleetsim.linux.mm_types import NEVER, NR_COHORTS, NR_ZONES, ZONE_DMA
+from fleetsim.linux.mmzone import MIGRATE_MOVABLE, NR_ORDERS, NR_REGIONS, PAGEBLOCK_ORDER
 
+CHECK_NS = 500_000_000  # HPAGE_FRAG_CHECK_INTERVAL_MSEC (mm/compaction.c)
 HOLE = 1024  # holes are counted in 1/1024
 REGIONS_PER_ZONE = 20  # a region is at most this part of its zone …
 REGION_PAGES_MIN = 4096  # … or this
@@ -126,6 +128,24 @@ def refill_regions(row, z, pages):
 
 
 @law
+def join_region(row, z, cohort, pages):
+    """Pages out of untouched blocks of zone `z` join the region that is being filled; it becomes their cohort's home.
+
+    Source: fleetsim's own representation.
+    """
+    r = open_region(row, z) if z != ZONE_DMA else -1
+    if r < 0:
+        return
+    region = row["regions"][r]
+    region["pages"] += pages
+    region["used"] += pages
+    if region["group"] != cohort["group"]:
+        region["group"] = cohort["group"]
+        region["runs"] += 1
+    cohort["home"] = r
+
+
+@law
 def take_for_cohort(row, cohort):
     """The pages just taken for a cohort leave the free lists; its home becomes the region most of them lie in.
 
@@ -145,16 +165,10 @@ def take_for_cohort(row, cohort):
             if home >= 0 and reused * 2 >= pages:
                 cohort["home"] = home
         if reused < pages:
-            r = open_region(row, z)
-            if r >= 0:
-                region = row["regions"][r]
-                region["pages"] += pages - reused
-                region["used"] += pages - reused
-                if region["group"] != cohort["group"]:
-                    region["group"] = cohort["group"]
-                    region["runs"] += 1
-                if reused * 2 < pages:
-                    cohort["home"] = r
+            home = cohort["home"]
+            join_region(row, z, cohort, pages - reused)
+            if reused * 2 >= pages:
+                cohort["home"] = home
 
 
 @law
@@ -229,6 +243,15 @@ def holes_after(region, own, pages, run):
 
 
 @law
+def full_of_holes(zone):
+    """True if so much of a zone's free memory lies in holes that kcompactd has to look at it, every 500 ms.
+
+    Source: mm/compaction.c kcompactd (it always looks; with most free memory in whole blocks there is nothing to see).
+    """
+    return zone["loose"] * 2 > zone["free"]
+
+
+@law
 def give_to_region(row, r, group, own, pages):
     """`pages` pages of region `r`, of `own` that `group` has there, are free again.
 
@@ -250,6 +273,8 @@ def give_to_region(row, r, group, own, pages):
         if zone["region"] == r:
             zone["region"] = -1
         return
+    if row["kcompactd_next_ns"] == NEVER and full_of_holes(zone):
+        row["kcompactd_next_ns"] = (row["now_ns"] // CHECK_NS + 1) * CHECK_NS
     region["holes_q"] = holes_after(region, own, pages, run)
     if run > 0:
         region["runs"] += 2 * pages // run

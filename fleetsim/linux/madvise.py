@@ -14,6 +14,7 @@ from fleetsim.hardware.cpu import ACCESS, EXIT, LRU_MOVE, SCAN, SWAP_OUT
 from fleetsim.hardware.disk import READ, submit
 from fleetsim.law import law
 from fleetsim.linux.anon_vma import detach, layered
+from fleetsim.linux.huge_mm import SCAN_SLEEP_NS
 from fleetsim.linux.memcontrol import charge, count, swap_room
 from fleetsim.linux.memory import get_pages
 from fleetsim.linux.mm_inline import add_pages, is_file_lru, list_move
@@ -276,6 +277,7 @@ def free_part(row, a, unmap, how, amount):
     task["stime_ns"] += given * row["cost"][EXIT]
     if how == PART_ALL or (how == PART_LAST and first < touched) or (how == PART_FIRST and last >= touched):
         area["touched"] = first
+        area["ahead"] = 0
     if unmap == 0:
         return
     gone = last - max(first, area["cut"])
@@ -307,6 +309,7 @@ def do_madvise(row, th, a, advice):
     area = row["areas"][a]
     if advice == MADV_HUGEPAGE:
         area["thp_flag"] = 1
+        row["khugepaged_next_ns"] = min(row["khugepaged_next_ns"], row["now_ns"] + SCAN_SLEEP_NS)
     elif advice == MADV_NOHUGEPAGE:
         area["thp_flag"] = -1
     private = area["kind"] == AREA_ANON

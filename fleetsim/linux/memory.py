@@ -8,7 +8,7 @@ of its list when the cursor enters. A uniform group's accesses are expected valu
 
 Within a slice the pages are thought to lie in this order: in swap, unmapped in the swap cache, mapped, and last the holes that
 a partial free or a dropped MADV_FREE left, so that a pass meets each of them once.
-Leaves out: huge pages, copy-on-write (fork), shared anonymous memory.
+Huge pages are in `huge_memory.py`. Leaves out: copy-on-write (fork), shared anonymous memory.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from fleetsim.law import Q, law
 from fleetsim.linux.alloc_slowpath import alloc_pages, handle_over_high, try_charge
 from fleetsim.linux.bags import blend_base, expected, open_bag
 from fleetsim.linux.fault import count_faults, join_list, map_anon
+from fleetsim.linux.huge_memory import do_huge_pmd_anonymous_page, hugepage_vma_check, touch_ahead
 from fleetsim.linux.memcontrol import charge
 from fleetsim.linux.mm_inline import add_pages, count_mlocked, list_add, list_move
 from fleetsim.linux.mm_types import (
@@ -130,6 +131,16 @@ def touch_new(row, th, a, pages):
         at -= row["groups"][g]["pages"]
         g += 1
     group = row["groups"][g]
+    if area["ahead"] > 0:
+        return touch_ahead(row, area, task, pages)
+    if row["thp_enabled"] > 0 and area["touched"] % PTES == 0 and hugepage_vma_check(row, area):
+        if do_huge_pmd_anonymous_page(row, th, a, g, at):
+            map_anon(row, task, PTES)
+            add_tables(row, task, area, area["touched"] + PTES)
+            count_faults(row, task, 1, 0)
+            if task["cg"] > 0:
+                handle_over_high(row, th, PTES)
+            return touch_ahead(row, area, task, pages)
     n = min(pages, group["pages"] - at)
     i = -1
     if group["kind"] == ORDERED:

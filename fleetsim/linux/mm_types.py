@@ -15,6 +15,7 @@ from __future__ import annotations
 import numpy as np
 
 from fleetsim.linux.fs_types import DISK, FS_FIELDS
+from fleetsim.linux.mmzone import NR_REGIONS, REGION, ZONE
 from fleetsim.linux.slab_types import KERNEL_OWN_FIELDS
 from fleetsim.linux.sysctl import SYSCTL
 from fleetsim.linux.vmstat_names import CGROUP_EVENTS, CGROUP_STAT, VMSTAT_FIELDS
@@ -36,11 +37,6 @@ assert NR_COHORTS < 1 << 15 and NR_GROUPS < 1 << 15 and NR_CGROUPS < 1 << 15  # 
 # --- zones, in the order of physical addresses (include/linux/mmzone.h) ----------------------------------------------
 ZONE_DMA, ZONE_DMA32, ZONE_NORMAL = 0, 1, 2
 ZONE_NAMES = ("DMA", "DMA32", "Normal")
-NR_ORDERS = 11  # free blocks of 2^0 .. 2^10 pages (MAX_ORDER of 6.1)
-PAGEBLOCK_ORDER = 9  # 2 MiB: a huge page, and the unit of migratetypes
-MIGRATE_UNMOVABLE, MIGRATE_MOVABLE, MIGRATE_RECLAIMABLE = 0, 1, 2
-NR_MIGRATETYPES = 3
-NR_REGIONS = 48  # stretches of physical memory whose fragmentation is told apart, see holes.py
 
 # --- LRU lists (include/linux/mmzone.h, enum lru_list) ---------------------------------------------------------------
 LRU_INACTIVE_ANON, LRU_ACTIVE_ANON, LRU_INACTIVE_FILE, LRU_ACTIVE_FILE, LRU_UNEVICTABLE = 0, 1, 2, 3, 4
@@ -88,27 +84,6 @@ CPU_USER, CPU_NICE, CPU_SYSTEM, CPU_IDLE, CPU_IOWAIT = 0, 1, 2, 3, 4
 
 VM = {name: i for i, name in enumerate(VMSTAT_FIELDS)}  # /proc/vmstat's names → position in row["vm"]
 
-ZONE = np.dtype(
-    [
-        ("managed", "i8"),  # pages handed to the buddy allocator
-        ("free", "i8"),  # NR_FREE_PAGES
-        ("wmark", "i8", (3,)),  # min, low, high
-        ("reserve", "i8"),  # lowmem_reserve against a request for the highest zone
-        ("protection", "i8", (5,)),  # lowmem_reserve[] against a request for each zone, as /proc/zoneinfo shows it
-        ("free_area", "i4", (NR_MIGRATETYPES, NR_ORDERS)),  # free blocks
-        ("listed", "i8"),  # pages in them; lags behind `free` only inside one allocation or one giving back
-        ("pageblocks", "i4", (NR_MIGRATETYPES,)),
-        ("region", "i8"),  # row of the region that is being filled, −1
-        ("loose", "i8"),  # free pages inside the zone's regions
-        ("pcp", "i8", (2,)),  # pages on the per-cpu lists: movable order 0, and all others
-        ("pcp_batch", "i8"),
-        ("pcp_high", "i8"),
-        ("pcp_factor", "i8"),  # how often in a row the lists were trimmed: doubles what is given back
-        ("pinned", "i8"),  # pages of this zone that stand on no LRU list: the kernel's own and programs' images
-        ("boot_pinned", "i8"),  # … of them taken before the host was up, never given back
-    ]
-)
-
 CG = {name: i for i, name in enumerate(CGROUP_STAT)}  # memory.stat's event counters → position in cgroup["stat"]
 
 EV = {name: i for i, name in enumerate(CGROUP_EVENTS)}
@@ -137,6 +112,7 @@ CGROUP = np.dtype(
         ("pagetables", "i8"),
         ("file_dirty", "i8"),  # memory.stat file_dirty
         ("file_writeback", "i8"),
+        ("anon_thp", "i8"),  # memory.stat anon_thp, pages
         ("head", "i2", (NR_LRU_LISTS,)),  # this lruvec's lists: newest cohort
         ("tail", "i2", (NR_LRU_LISTS,)),  # … and oldest, where reclaim looks
         ("size", "i8", (NR_LRU_LISTS,)),  # pages on each list of this lruvec alone
@@ -236,6 +212,7 @@ AREA = np.dtype(
         ("cut", "i4"),  # pages unmapped at its front
         ("thp_flag", "i1"),  # 1 MADV_HUGEPAGE, −1 MADV_NOHUGEPAGE
         ("locked", "i1"),  # VM_LOCKED: 1 mlock, 2 mlock on fault
+        ("ahead", "i2"),  # pages behind `touched` that are there because they lie in a huge page
     ]
 )
 
@@ -263,6 +240,8 @@ GROUP = np.dtype(
         ("buffered", "i4"),  # resident file pages with a buffer_head: those that were written to
         ("below", "i2"),  # layer that a fork left shared under it, −1; see anon_vma.py
         ("cow", "i8"),  # pages write-protected since a fork; of a layer: pages that went to the only user who still saw them
+        ("huge", "i4"),  # huge pages; the lowest positions are
+        ("huge_gone", "i4"),  # pages that left them, less than 512
     ]
 )
 
@@ -289,20 +268,6 @@ COHORT = np.dtype(
         ("born", "i4"),  # UNIFORM: when the bag was opened, in 2^20 ns, modulo 2^31
     ]
 )
-
-REGION = np.dtype(
-    [
-        ("zone", "i1"),
-        ("group", "i2"),  # who took the last page of it
-        ("freer", "i2"),  # who gave pages back last …
-        ("freed", "i4"),  # … and how many since the one before
-        ("pages", "i8"),  # 0: the row is free
-        ("used", "i8"),
-        ("runs", "i8"),  # stretches of one owner
-        ("holes_q", "i8"),  # stretches of free pages, 1/1024
-    ]
-)
-"""Pages of a zone that were taken one after the other, and so lie side by side."""
 
 WRITEBACK = np.dtype([("cohort", "i4"), ("pages", "i4"), ("done_ns", "i8")])  # swap-outs in flight, oldest first
 
@@ -340,6 +305,13 @@ KERNEL_FIELDS = [
     ("lazy", "i8"),  # MADV_FREE'd pages that nobody wrote to since
     ("swap_clean", "i8"),  # slots held by mapped clean pages alone: given up when swap is more than half full
     ("anon_mapped", "i8"),  # NR_ANON_MAPPED
+    ("anon_thp", "i8"),  # huge pages mapped
+    ("thp_enabled", "i8"),  # transparent_hugepage/enabled and /defrag, see huge_memory.py
+    ("thp_defrag", "i8"),
+    ("kcompactd_next_ns", "i8"),
+    ("khugepaged_next_ns", "i8"),
+    ("khugepaged_area", "i8"),
+    ("khugepaged_at", "i8"),
     ("file_mapped", "i8"),
     ("boot_mapped", "i8"),  # … of them mapped by what ran when the host was up
     ("nr_file_lru", "i8"),

@@ -12,6 +12,7 @@ from __future__ import annotations
 from fleetsim.hardware.cpu import SYSCALL, TICK
 from fleetsim.law import law
 from fleetsim.linux.alloc_slowpath import bill_reclaim, enforce_limit, until_written
+from fleetsim.linux.compaction import compact_nodes
 from fleetsim.linux.drop_caches import drop_pagecache
 from fleetsim.linux.hugetlb import set_max_huge_pages
 from fleetsim.linux.mm_types import BY_MEMCG, MAX_RECLAIM_RETRIES, NR_ZONES, VM, WMARK_HIGH
@@ -33,6 +34,7 @@ KNOBS = (
     "nothing swappiness overcommit_memory overcommit_ratio overcommit_kbytes admin_reserve_kbytes user_reserve_kbytes page_cluster "
     "dirty_ratio dirty_background_ratio panic_on_oom oom_kill_allocating_task min_free_kbytes watermark_scale_factor "
     "vfs_cache_pressure dirty_bytes dirty_background_bytes dirty_expire_centisecs dirty_writeback_centisecs "
+    "compaction_proactiveness compact_unevictable_allowed extfrag_threshold "
     "drop_caches compact_memory nr_hugepages nr_overcommit_hugepages thp_enabled thp_defrag lru_gen "
     "memory.max memory.high memory.min memory.low memory.swap.max memory.oom.group memory.reclaim"
 ).split()
@@ -40,8 +42,9 @@ KNOB = {name: i for i, name in enumerate(KNOBS)}
 (_, SWAPPINESS, OVERCOMMIT_MEMORY, OVERCOMMIT_RATIO, OVERCOMMIT_KBYTES, ADMIN_RESERVE, USER_RESERVE, PAGE_CLUSTER) = range(8)
 (DIRTY_RATIO, DIRTY_BACKGROUND_RATIO, PANIC_ON_OOM, OOM_KILL_ALLOCATING, MIN_FREE, SCALE_FACTOR, CACHE_PRESSURE) = range(8, 15)
 (DIRTY_BYTES, DIRTY_BACKGROUND_BYTES, DIRTY_EXPIRE, DIRTY_WRITEBACK) = range(15, 19)
-(DROP_CACHES, COMPACT_MEMORY, NR_HUGEPAGES, NR_OVERCOMMIT, THP_ENABLED, THP_DEFRAG, LRU_GEN) = range(19, 26)
-(CG_MAX, CG_HIGH, CG_MIN, CG_LOW, CG_SWAP_MAX, CG_OOM_GROUP, CG_RECLAIM) = range(26, 33)
+PROACTIVENESS, UNEVICTABLE_ALLOWED, EXTFRAG_THRESHOLD = range(19, 22)
+(DROP_CACHES, COMPACT_MEMORY, NR_HUGEPAGES, NR_OVERCOMMIT, THP_ENABLED, THP_DEFRAG, LRU_GEN) = range(22, 29)
+(CG_MAX, CG_HIGH, CG_MIN, CG_LOW, CG_SWAP_MAX, CG_OOM_GROUP, CG_RECLAIM) = range(29, 36)
 RESERVE_RATIO_0, RESERVE_RATIO_1, RESERVE_RATIO_2 = LOWMEM_RESERVE_RATIO[:3]
 
 assert len(KNOBS) == CG_RECLAIM + 1
@@ -171,6 +174,12 @@ def set_sysctl_field(row, knob, value):
         sysctl["dirty_expire_centisecs"] = value
     elif knob == DIRTY_WRITEBACK:
         sysctl["dirty_writeback_centisecs"] = value
+    elif knob == PROACTIVENESS:
+        sysctl["compaction_proactiveness"] = value
+    elif knob == UNEVICTABLE_ALLOWED:
+        sysctl["compact_unevictable_allowed"] = value
+    elif knob == EXTFRAG_THRESHOLD:
+        sysctl["extfrag_threshold"] = value
     elif knob == PANIC_ON_OOM:
         sysctl["panic_on_oom"] = value
     elif knob == OOM_KILL_ALLOCATING:
@@ -244,7 +253,12 @@ def write_knob(row, th, knob, which, value, done):
             drop_slab(row, row["scan"][1])
             row["spent_ns"] += row["scan"][1]["spent_ns"]
             row["vm"][DROP_SLAB] += 1
+    elif knob == COMPACT_MEMORY:
+        compact_nodes(row)
+    elif knob == THP_DEFRAG:
+        row["thp_defrag"] = value
     elif knob == THP_ENABLED:
+        row["thp_enabled"] = value
         set_recommended_min_free_kbytes(row, value)
     else:
         set_sysctl_field(row, knob, value)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from fleetsim.hardware.disk import WRITE, submit
 from fleetsim.law import law
+from fleetsim.linux.huge_mm import lose_huge
 from fleetsim.linux.memcontrol import add_anon, add_shmem
 from fleetsim.linux.mm_types import NR_WRITEBACK, SETTLED, VM
 from fleetsim.linux.rmap import to_swap, try_to_unmap
@@ -18,6 +19,7 @@ from fleetsim.linux.swapfile import get_swap_pages
 from fleetsim.linux.workingset_clock import note_cost
 
 PSWPOUT, PGPGOUT, NR_VMSCAN_WRITE, NR_WRITTEN = VM["pswpout"], VM["pgpgout"], VM["nr_vmscan_write"], VM["nr_written"]
+THP_SWPOUT = VM["thp_swpout"]
 JOIN_NS = 2_000_000  # write-outs of one cohort this close to each other are tracked as one
 
 
@@ -80,6 +82,7 @@ def unmap_to_cache(row, i, pages):
     else:
         add_anon(row, cg, -pages)
         to_swap(row, cohort["group"], pages)
+        row["vm"][THP_SWPOUT] += lose_huge(row, cohort["group"], cg, pages)
     cohort["wb"] += pages
     row["vm"][PSWPOUT] += pages
     row["vm"][NR_VMSCAN_WRITE] += pages

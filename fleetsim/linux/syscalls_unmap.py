@@ -67,6 +67,7 @@ def zap_pages(row, th, a):
     if left == 0:
         return False
     area["touched"] = 0
+    area["ahead"] = 0
     area["zero"] = 0
     return True
 

@@ -105,6 +105,8 @@ def make_group(row, g, kind, is_file, task, pages):
     group["buffered"] = 0
     group["locked"] = 0
     group["ra_win"] = 0
+    group["huge"] = 0
+    group["huge_gone"] = 0
     for k in range(wanted):
         cohort = row["cohorts"][first + k]
         cohort["group"] = g
@@ -251,6 +253,7 @@ def mmap_anon(row, t, pages, kind, hot_pages, accounted):
     area["cut"] = 0
     area["thp_flag"] = 0
     area["locked"] = 0
+    area["ahead"] = 0
     if area["accounted"]:
         row["committed"] += pages
     task["total_vm"] += pages

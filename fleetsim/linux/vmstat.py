@@ -33,7 +33,9 @@ M = {name: i for i, name in enumerate(MEMINFO_FIELDS)}
     M[n] for n in ("KernelStack", "PageTables", "CommitLimit", "Committed_AS", "VmallocTotal", "Percpu")
 )
 (HUGEPAGES_TOTAL, HUGETLB) = (M[n] for n in ("HugePages_Total", "Hugetlb"))
-(HUGEPAGESIZE, DIRECT_MAP_2M, LRU_FIRST, SHMEM) = (M[n] for n in ("Hugepagesize", "DirectMap2M", "Active(anon)", "Shmem"))
+(HUGEPAGESIZE, DIRECT_MAP_2M, LRU_FIRST, SHMEM, ANON_HUGE_PAGES) = (
+    M[n] for n in ("Hugepagesize", "DirectMap2M", "Active(anon)", "Shmem", "AnonHugePages")
+)
 KB = 4  # kB per page
 VMALLOC_TOTAL_KB = 34359738367  # 4-level paging
 HUGEPAGE_KB = 2048
@@ -88,6 +90,7 @@ def meminfo(row, out):
     out[SRECLAIMABLE] = row["slab_reclaimable"] * KB
     out[SUNRECLAIM] = row["slab_unreclaimable"] * KB
     out[KERNEL_STACK] = row["kernel_stack"] * KB
+    out[ANON_HUGE_PAGES] = row["anon_thp"] * HUGEPAGE_KB
     out[PAGE_TABLES] = row["page_tables"] * KB
     sysctl = row["sysctl"]
     out[COMMIT_LIMIT] = KB * commit_limit(
@@ -132,6 +135,7 @@ def meminfo(row, out):
     )
 )
 NR_DIRTY, NR_WRITEBACK, NR_ZONE_WRITE_PENDING = VM["nr_dirty"], VM["nr_writeback"], VM["nr_zone_write_pending"]
+NR_ANON_THPS = VM["nr_anon_transparent_hugepages"]
 
 WORKINGSET_NODES = VM["workingset_nodes"]
 
@@ -167,5 +171,6 @@ def vmstat(row, out):
     out[NR_WRITEBACK] = row["nr_writeback"] + swap_writeback(row)
     out[NR_ZONE_WRITE_PENDING] = out[NR_DIRTY] + out[NR_WRITEBACK]
     thresh, background, _ = domain_dirty_limits(row, host_avail(row))
+    out[NR_ANON_THPS] = row["anon_thp"]
     out[NR_DIRTY_THRESHOLD] = thresh
     out[NR_DIRTY_THRESHOLD + 1] = background

@@ -59,7 +59,7 @@ VMSTAT_FIELDS: tuple[str, ...] = tuple(
 CGROUP_STAT = (
     "workingset_refault_anon workingset_refault_file workingset_activate_anon workingset_activate_file "
     "workingset_restore_anon workingset_restore_file pgscan_kswapd pgscan_direct pgsteal_kswapd pgsteal_direct "
-    "pgfault pgmajfault pgrefill pgactivate pgdeactivate pglazyfree pglazyfreed"
+    "pgfault pgmajfault pgrefill pgactivate pgdeactivate pglazyfree pglazyfreed thp_fault_alloc thp_collapse_alloc"
 ).split()
 """Event counters of memory.stat that the simulated kernel keeps."""
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from fleetsim.law import law
+from fleetsim.linux.huge_mm import lose_huge, split_huge
 from fleetsim.linux.memcontrol import add_anon, charge
 from fleetsim.linux.mm_inline import account, list_del, list_move
 from fleetsim.linux.mm_types import LRU_INACTIVE_ANON, LRU_INACTIVE_FILE, LRU_UNEVICTABLE, VM
@@ -28,8 +29,10 @@ def zap_resident(row, i, pages, cached, clean, every):
     if clean > 0:
         take_clean(row, i, clean)
     if every > 1:
+        split_huge(row, cohort["group"], group["huge"])
         free_scattered(row, cohort, pages, every)
     else:
+        lose_huge(row, cohort["group"], task["cg"], pages - cached)
         give_back(row, cohort, pages)
     cohort["nr"] -= pages
     cohort["wb"] -= cached

@@ -66,9 +66,11 @@ def give_back(row, cohort, pages):
 def free_scattered(row, cohort, pages, every):
     """Return `pages` pages of a cohort between every two of which pages stay behind: one of `every` is kept.
 
-    Source: mm/page_alloc.c free_unref_page_list. Leaves out: such pages do not join to larger blocks.
+    Source: mm/page_alloc.c free_unref_page_list (what stays behind keeps them from joining to larger blocks).
     """
+    row["free_run"] = every - 1
     give_back(row, cohort, pages)
+    row["free_run"] = 0
 
 
 @law

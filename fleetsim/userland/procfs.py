@@ -22,6 +22,7 @@ from fleetsim.linux.cputime import cpu_times
 from fleetsim.linux.mm_types import CPU_IDLE, NR_CPUS, PSI_CPU, PSI_IO, PSI_MEM
 from fleetsim.linux.slab_caches import CACHES
 from fleetsim.linux.vmstat_names import MEMINFO_COUNTS, MEMINFO_FIELDS, VMSTAT_FIELDS
+from fleetsim.userland import proc_zones
 
 VERSION = (
     "Linux version 6.1.0-56-amd64 (debian-kernel@lists.debian.org) (gcc-12 (Debian 12.2.0-14+deb12u1) 12.2.0, "
@@ -137,6 +138,7 @@ def tree(row: np.void) -> dict[str, str]:
         "uptime": uptime(int(row["now_ns"]), sum(times[CPU_IDLE] for times in cpu_ns)),
         "version": VERSION,
     }
+    files |= proc_zones.tree(row, dict(zip(VMSTAT_FIELDS, vm.tolist(), strict=True)))
     for name, resource in (("cpu", PSI_CPU), ("io", PSI_IO), ("memory", PSI_MEM)):
         averages, totals = row["psi_avg"][resource], row["psi_total_us"][resource]
         files[f"pressure/{name}"] = pressure(averages, totals, system_cpu=resource == PSI_CPU)

@@ -1,12 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The `script` workload: a thread that runs a list of operations, one after the other, at given rates.
 
-It is the op language of the kernel recordings (one string per op), so the same file drives a real kernel and this one.
-Paced work is done in quanta of 256 KiB, or of one tick's worth if that is more: after each quantum the deadline moves by
-quantum / rate and the thread sleeps until it; when it is behind it goes on at once, but a lag above 100 ms is forgotten.
-So achieved progress below rate × time is itself a measurement of stalls.
-
-This file is what runs, compiled; `script_ops.py` reads the strings.
+It is the op language of the kernel recordings, read by `script_ops.py`: the same file drives a real kernel and this one. Paced work is
+done in quanta of 256 KiB, or of one tick's worth if that is more: after each the deadline moves by quantum / rate and the thread sleeps
+until it; when it is behind it goes on at once, but a lag above 100 ms is forgotten. So progress below rate × time measures stalls.
 """
 
 from __future__ import annotations

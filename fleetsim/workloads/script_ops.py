@@ -62,7 +62,7 @@ class ParsedOp:
     fraction: float = 0.0
     time_ns: int = 0
     accounted: bool = True
-    thp: int = 0
+    thp: int = 0  # mmap_anon: 1 MADV_HUGEPAGE, −1 MADV_NOHUGEPAGE
     wrap_pages: int = 0
     fsync: bool = False
     supported: bool = True

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleetsim.linux.free_area import blocks_at_least, put_merged, steal_suitable_fallback, take_blocks
-from fleetsim.linux.mm_types import MIGRATE_MOVABLE, MIGRATE_RECLAIMABLE, MIGRATE_UNMOVABLE, NR_ORDERS
+from fleetsim.linux.mmzone import MIGRATE_MOVABLE, MIGRATE_RECLAIMABLE, MIGRATE_UNMOVABLE, NR_ORDERS
 from tests.host.worlds import world
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleetsim.linux.holes import hole_blocks
-from fleetsim.linux.mm_types import NR_ORDERS, NR_REGIONS
+from fleetsim.linux.mmzone import NR_ORDERS, NR_REGIONS
 from tests.host.worlds import PAGES, World, world
 
 

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""khugepaged: every ten seconds eight times 2 MiB of address space are looked at, and small pages there become huge (mm/khugepaged.c).
+
+Leaves out: ranges with pages missing or in swap (max_ptes_none, max_ptes_swap), memory used at random, files and shared memory.
+"""
+
+from __future__ import annotations
+
+from fleetsim.hardware.cpu import FAULT_HUGE
+from fleetsim.law import law
+from fleetsim.linux.compaction import try_to_compact_pages
+from fleetsim.linux.cputime import account_time, idlest_cpu
+from fleetsim.linux.holes import join_region
+from fleetsim.linux.huge_memory import hugepage_vma_check, rmqueue_huge
+from fleetsim.linux.huge_mm import HPAGE_PMD_NR, SCAN_SLEEP_NS, add_thp
+from fleetsim.linux.memcontrol import count
+from fleetsim.linux.mm_types import AREA_ANON, CG, HELD_BY_KSWAPD, NEVER, NR_AREAS, NS_PER_S, ORDERED, TASK_RUNNING, VM, WMARK_LOW
+from fleetsim.linux.zonelist import give_back
+
+RANGES_TO_SCAN = 8  # khugepaged/pages_to_scan 4096
+ALLOC_SLEEP_NS = 60 * NS_PER_S
+COLLAPSE_ALLOC, COLLAPSE_FAILED = VM["thp_collapse_alloc"], VM["thp_collapse_alloc_failed"]
+CG_COLLAPSE = CG["thp_collapse_alloc"]
+
+
+@law
+def collapse_huge_page(row, a, at):
+    """The 512 single pages of area `a` from position `at` on become one huge page, if one can be had.
+
+    returns  bool  False: no huge page is free
+
+    Source: mm/khugepaged.c collapse_huge_page; kernel-laws §10.4.
+    """
+    area = row["areas"][a]
+    group = row["groups"][area["group"]]
+    z = rmqueue_huge(row, WMARK_LOW)
+    if z < 0 and try_to_compact_pages(row):
+        z = rmqueue_huge(row, WMARK_LOW)
+    if z < 0:
+        row["vm"][COLLAPSE_FAILED] += 1
+        return False
+    left = HPAGE_PMD_NR
+    while left > 0:
+        cohort = row["cohorts"][group["first"] + at // group["slice"]]
+        n = min(left, group["slice"] - at % group["slice"])
+        give_back(row, cohort, n)
+        if z < 2:
+            cohort["low_zone"][z] += n
+        join_region(row, z, cohort, n)
+        at += n
+        left -= n
+    cg = row["tasks"][area["task"]]["cg"]
+    group["huge"] += 1
+    add_thp(row, cg, 1)
+    row["vm"][COLLAPSE_ALLOC] += 1
+    count(row, cg, CG_COLLAPSE, 1)
+    row["spent_ns"] += row["cost"][FAULT_HUGE]
+    return True
+
+
+@law
+def run_khugepaged(row):
+    """One round of khugepaged: the next eight ranges of the areas that may have huge pages.
+
+    Source: mm/khugepaged.c khugepaged_do_scan, khugepaged_scan_mm_slot; kernel-laws §10.4.
+    """
+    row["spent_ns"] = 0
+    row["khugepaged_next_ns"] = row["now_ns"] + SCAN_SLEEP_NS
+    left, seen, todo = RANGES_TO_SCAN, 0, 0
+    a, at = row["khugepaged_area"], row["khugepaged_at"]
+    while left > 0 and seen <= NR_AREAS:
+        area = row["areas"][a]
+        whole = False
+        if area["kind"] == AREA_ANON and row["tasks"][area["task"]]["state"] == TASK_RUNNING and hugepage_vma_check(row, area):
+            group = row["groups"][area["group"]]
+            whole = group["kind"] == ORDERED and group["resident"] >= area["touched"] and group["swapped"] == 0
+            if whole and group["huge"] < area["touched"] // HPAGE_PMD_NR:
+                todo += 1
+        if not whole or at + HPAGE_PMD_NR > area["touched"]:
+            a = (a + 1) % NR_AREAS
+            at = 0
+            seen += 1
+            continue
+        left -= 1
+        if at >= row["groups"][area["group"]]["huge"] * HPAGE_PMD_NR and not collapse_huge_page(row, a, at):
+            row["khugepaged_next_ns"] = row["now_ns"] + ALLOC_SLEEP_NS
+            break
+        at += HPAGE_PMD_NR
+    row["khugepaged_area"], row["khugepaged_at"] = a, at
+    if row["spent_ns"] > 0:
+        account_time(row, idlest_cpu(row), HELD_BY_KSWAPD, 0, row["spent_ns"])  # a kernel thread that others preempt, as kswapd
+    if todo == 0:
+        row["khugepaged_next_ns"] = NEVER

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The page allocator's tables (include/linux/mmzone.h): zones with their free lists, and regions of memory. Pages unless said otherwise."""
+
+from __future__ import annotations
+
+import numpy as np
+
+NR_ORDERS = 11  # free blocks of 2^0 .. 2^10 pages (MAX_ORDER of 6.1)
+PAGEBLOCK_ORDER = 9  # 2 MiB: a huge page, and the unit of migratetypes
+MIGRATE_UNMOVABLE, MIGRATE_MOVABLE, MIGRATE_RECLAIMABLE = 0, 1, 2
+NR_MIGRATETYPES = 3
+NR_REGIONS = 48  # stretches of physical memory whose fragmentation is told apart, see holes.py
+
+ZONE = np.dtype(
+    [
+        ("managed", "i8"),  # pages handed to the buddy allocator
+        ("free", "i8"),  # NR_FREE_PAGES
+        ("wmark", "i8", (3,)),  # min, low, high
+        ("reserve", "i8"),  # lowmem_reserve against a request for the highest zone
+        ("protection", "i8", (5,)),  # lowmem_reserve[] against a request for each zone, as /proc/zoneinfo shows it
+        ("free_area", "i4", (NR_MIGRATETYPES, NR_ORDERS)),  # free blocks
+        ("listed", "i8"),  # pages in them; lags behind `free` only inside one allocation or one giving back
+        ("pageblocks", "i4", (NR_MIGRATETYPES,)),
+        ("region", "i8"),  # row of the region that is being filled, −1
+        ("loose", "i8"),  # free pages inside the zone's regions
+        ("pcp", "i8", (2,)),  # pages on the per-cpu lists: movable order 0, and all others
+        ("pcp_batch", "i8"),
+        ("pcp_high", "i8"),
+        ("compact_considered", "i8"),  # requests refused since compaction failed last
+        ("compact_defer_shift", "i8"),
+        ("pcp_factor", "i8"),  # how often in a row the lists were trimmed: doubles what is given back
+        ("pinned", "i8"),  # pages of this zone that stand on no LRU list: the kernel's own and programs' images
+        ("boot_pinned", "i8"),  # … of them taken before the host was up, never given back
+    ]
+)
+
+REGION = np.dtype(
+    [
+        ("zone", "i1"),
+        ("group", "i2"),  # who took the last page of it
+        ("freer", "i2"),  # who gave pages back last …
+        ("freed", "i4"),  # … and how many since the one before
+        ("pages", "i8"),  # 0: the row is free
+        ("used", "i8"),
+        ("runs", "i8"),  # stretches of one owner
+        ("holes_q", "i8"),  # stretches of free pages, 1/1024
+    ]
+)
+"""Pages of a zone that were taken one after the other, and so lie side by side."""
