@@ -13,6 +13,9 @@ import re
 
 _NUMBER = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?")
 _FRACTION = r"(0(\.[0-9]+)?|1(\.0+)?)"
+MADVICE = "normal willneed dontneed free hugepage nohugepage cold pageout collapse".split()
+"""What madvise takes (those of `fleetsim/linux/madvise.py`: a test compares)."""
+
 _KINDS: dict[str, tuple[re.Pattern[str], str]] = {
     "ID": (re.compile(r"[A-Za-z_][A-Za-z0-9_-]*"), "a name such as heap"),
     "PATH": (re.compile(r"/\S*"), "a path such as /data/big.bin"),
@@ -38,7 +41,9 @@ _KINDS: dict[str, tuple[re.Pattern[str], str]] = {
     "COUNT": (re.compile(r"[0-9]{1,9}"), "a whole number"),
     "FILES_PER_S": (re.compile(r"[0-9]{1,12}(\.[0-9]{1,6})?"), "a rate in files/s (0: as fast as it can)"),
     "VALUE": (re.compile(r"\S+"), "what is written"),
-    "ALL": (re.compile(r"all"), "all"),
+    "PART": (re.compile(rf"all|(first|last):{_NUMBER.pattern}|keep_every:[1-9][0-9]{{0,8}}"), "all, first:MIB, last:MIB or keep_every:K"),
+    "ADVICE": (re.compile("|".join(MADVICE)), f"one of {', '.join(MADVICE)}"),
+    "ONFAULT": (re.compile(r"onfault"), "onfault"),
 }
 
 OPS: dict[str, str] = {
@@ -51,7 +56,9 @@ OPS: dict[str, str] = {
     "shm": "ID MIB",
     "write_file": "PATH MIB RATE OVER? WRAP? FSYNC?",
     "unlink": "PATH",
-    "free": "ID HOW ALL?",
+    "free": "ID HOW PART?",
+    "madvise": "ID ADVICE",
+    "mlock": "ID ONFAULT?",
     "malloc": "BLOCKS BYTES RATE?",
     "mfree": "FREED",
     "mtrim": "",

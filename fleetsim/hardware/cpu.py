@@ -36,9 +36,9 @@ FAULT_SHMEM, SHMEM_WRITE, FORK_PAGE, FORK = range(14, 18)
 REFILL, VISIT = 18, 19
 MALLOC, MADVISE = 20, 21
 WRITE_NEW, WRITE_CACHED, WRITE_OUT, ALLOC_BLOCKS = range(22, 26)
-NAME_MISS, NAME_HIT, FILE_STAT, FILE_CREATE, PIPE, SLAB_SCAN, HUGE_CLEAR, HUGE_FREE = range(32, 40)
-LRU_MOVE = 40
-FAULT_HUGE, COMPACT_SCAN, MIGRATE = range(26, 29)
+NAME_MISS, NAME_HIT, FILE_STAT, FILE_CREATE, PIPE, SLAB_SCAN = range(26, 32)
+HUGE_CLEAR, HUGE_FREE, FAULT_HUGE, COMPACT_SCAN, MIGRATE = range(32, 37)
+LRU_MOVE = 37
 
 OPERATIONS: dict[str, tuple[int, int, int]] = {
     # operation: (position, lab ns, server ns)                                   per page unless said

@@ -183,7 +183,7 @@ def finish_exit(row, t):
     """
     task = row["tasks"][t]
     cg = task["cg"]
-    close_pipes(row, task)
+    close_pipes(row, t)
     image = task["base_anon"]
     unpin(row, image)
     row["unlisted_anon"] -= image

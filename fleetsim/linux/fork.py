@@ -228,6 +228,8 @@ def copy_process(row, t, th):
     exits = child["exits"]
     row["tasks"][c] = parent
     child["parent"] = t
+    child["pipes"] = 0
+    child["inherited_pipes"] = parent["pipes"] + parent["inherited_pipes"]
     child["pid"] = row["next_pid"]
     row["next_pid"] += 1
     child["base_shared"] = parent["base_anon"] + parent["base_shared"]

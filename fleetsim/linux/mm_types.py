@@ -162,7 +162,8 @@ TASK = np.dtype(
         ("base_stack", "i8"),  # … and of the kernel memory it brought with it
         ("base_slab", "i8"),
         ("hugetlb", "i4"),  # pages mapped of the hugetlb pools, in 4 KiB
-        ("pipes", "i4"),  # pipes it has open, each with one page of data
+        ("pipes", "i4"),  # pipes it has open, each with one page of data; of those that a fork shares, only the parent counts them
+        ("inherited_pipes", "i4"),  # … pipes of its parent that it has open too
         ("minflt", "i8"),
         ("majflt", "i8"),
         ("utime_ns", "i8"),

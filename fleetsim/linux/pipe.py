@@ -14,6 +14,7 @@ from fleetsim.law import law
 from fleetsim.linux.alloc_slowpath import handle_over_high
 from fleetsim.linux.memcontrol import add_kernel
 from fleetsim.linux.memory import get_pages
+from fleetsim.linux.mm_types import TASK_EXITING, TASK_RUNNING
 from fleetsim.linux.namei import make_room, spend
 from fleetsim.linux.slab_caches import DENTRY, FILP, LSM_FILE, LSM_INODE, PIPE_BUFS, PIPE_INFO, PIPE_INODE
 from fleetsim.linux.slub import charge_objects, kmem_cache_alloc, kmem_cache_free
@@ -66,14 +67,36 @@ def count_pipes(row, cg, pipes):
 
 
 @law
-def close_pipes(row, task):
-    """The last user of a task's pipes is gone.
+def heir(row, t):
+    """A living child of task `t` that has pipes of its open, or −1."""
+    for c in range(row["nr_tasks"]):
+        child = row["tasks"][c]
+        if child["parent"] == t and child["inherited_pipes"] > 0 and TASK_RUNNING <= child["state"] <= TASK_EXITING:
+            return c
+    return -1
 
-    Source: fs/pipe.c put_pipe_info.
+
+@law
+def close_pipes(row, t):
+    """Task `t` exits: its pipes go, but for those that a child has open too.
+
+    Source: fs/pipe.c pipe_release, put_pipe_info. Leaves out: of several children only the first keeps them.
     """
+    task = row["tasks"][t]
+    task["inherited_pipes"] = 0
     n = int(task["pipes"])
+    if n == 0:
+        return
+    c = heir(row, t)
+    kept = 0
+    if c >= 0:
+        child = row["tasks"][c]
+        kept = min(n, int(child["inherited_pipes"]))
+        child["pipes"] += kept
+        child["inherited_pipes"] = 0
+    n -= kept
+    task["pipes"] = 0
     if n > 0:
-        task["pipes"] = 0
         count_pipes(row, task["cg"], -n)
         unpin(row, n)
         row["other_kernel"] -= n

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from fleetsim.containers.ops import OPS, areas_mapped, check_op, files_read
+from fleetsim.containers.ops import MADVICE, OPS, areas_mapped, check_op, files_read
+from fleetsim.linux import madvise
 from fleetsim.workloads.script_ops import KNOWN, UNSUPPORTED, parse_op
 
 EXAMPLES = (
@@ -23,6 +24,12 @@ EXAMPLES = (
     "mmap_file m /data/mid.bin shared",
     "free a munmap",
     "free a dontneed all",
+    "free a munmap first:16",
+    "free a dontneed last:0.5",
+    "free a dontneed keep_every:8",
+    "madvise a cold",
+    "mlock a",
+    "mlock a onfault",
     "malloc 1000 64-160 20",
     "malloc 10 300000",
     "mfree keep_every:4",
@@ -44,6 +51,10 @@ EXAMPLES = (
 def test_the_table_has_every_op_that_the_simulated_kernel_runs() -> None:
     assert set(OPS) == set(KNOWN)
     assert not set(OPS) & set(UNSUPPORTED)
+
+
+def test_the_advice_that_passes_is_the_advice_that_the_simulated_kernel_takes() -> None:
+    assert set(MADVICE) == set(madvise.MADVICE)
 
 
 @pytest.mark.parametrize("op", EXAMPLES)
@@ -72,7 +83,10 @@ def test_what_passes_the_check_boots(op: str) -> None:
         "read a 0 8 sideways",
         "read_file big.bin 0 1",
         "fork_hold",
-        "madvise a cold",
+        "madvise a colder",
+        "mlock a later",
+        "free a munmap half",
+        "free a munmap keep_every:0",
         "mmap_anon 1a 5",
         "sleep 9999999999",
     ],
@@ -96,7 +110,7 @@ def test_the_recordings_ops_pass_unless_the_kernel_cannot_run_them_yet(shared_di
             check_op(op)
         except ValueError:
             refused.append(op)
-    assert {op.split()[0] for op in refused} <= set(UNSUPPORTED) | {"mlock", "free", "sleep"}, refused
+    assert {op.split()[0] for op in refused} <= set(UNSUPPORTED) | {"sleep"}, refused
 
 
 def test_files_and_areas_are_found_in_ops() -> None:

@@ -55,3 +55,11 @@ def test_a_kill_by_a_lowered_limit_is_logged_at_its_own_instant_with_the_victim_
     assert all("[    2.500000]" in line for line in log)
     assert any(line.split()[-1] == "victim" for line in log), "its row of the task table"
     assert any("total-vm:" in line and "total-vm:0kB" not in line for line in log)
+
+
+def test_a_childs_exit_does_not_close_its_parents_pipes() -> None:
+    """They were given back twice: once by the child that had them open too, once by the parent."""
+    w = world(tasks={"t": "pipes 10 0 | fork_hold 2 | sleep 3 | exit 0"}).at(1)
+    held = int(w.row["other_kernel"])
+    assert held - int(w.at(2.5).row["other_kernel"]) == 0, "the child is gone, the pipes are not"
+    assert held - int(w.at(8).row["other_kernel"]) == 10

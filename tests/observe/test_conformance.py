@@ -66,7 +66,7 @@ def render_proc(reading: np.void, folder: Path) -> None:
     files["meminfo"] = procfs.meminfo(reading["meminfo"].tolist())
     files["vmstat"] = procfs.vmstat(reading["vmstat"].tolist())
     files["loadavg"] = procfs.loadavg(reading["loadavg"].tolist(), 1, 200, 4711)
-    files["stat"] = procfs.stat([0] * 8, 2, int(reading["boot_unix_s"]), 4711, 1, 0)
+    files["stat"] = procfs.stat([[0] * 8] * 2, int(reading["boot_unix_s"]), 4711, 1, 0)
     procfs.write_tree(files, folder)
 
 
