@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from fleetsim.hardware.cpu import EXIT, FORK_PAGE
 from fleetsim.law import law
+from fleetsim.linux.huge_mm import add_thp, lose_huge, written_huge
 from fleetsim.linux.memcontrol import add_anon, charge
 from fleetsim.linux.mm_inline import account, list_del, move_pages
 from fleetsim.linux.mm_types import AREA_ANON, AREA_FREE, LRU_NONE, NR_AREAS, NR_GROUPS, NR_WRITEBACK, ORDERED, UNIFORM
@@ -97,6 +98,7 @@ def free_pages_of(row, i, pages, slots):
     cohort = row["cohorts"][i]
     group = row["groups"][cohort["group"]]
     cached = max(0, pages - (cohort["nr"] - cohort["wb"]))
+    lose_huge(row, cohort["group"], cohort["cg"], pages - cached)
     give_back(row, cohort, pages)
     cohort["nr"] -= pages
     cohort["wb"] -= cached
@@ -214,6 +216,35 @@ def hidden(group, cohort, above, k, unseen, total):
 
 
 @law
+def huge_cg(row, g):
+    """Whose memory a group's huge pages are.
+
+    Source: mm/memcontrol.c (a page stays charged to whom it was charged).
+    """
+    group = row["groups"][g]
+    for i in range(group["first"], group["first"] + group["cohorts"]):
+        if row["cohorts"][i]["list"] != LRU_NONE:
+            return row["cohorts"][i]["cg"]
+    return 0
+
+
+@law
+def leave_huge(row, g, written):
+    """The huge pages of layer `g` leave it upwards, but for the `written` ones that nobody maps as such any more.
+
+    returns  int64  those that the user above still maps as such
+
+    Source: mm/rmap.c page_remove_anon_compound_rmap.
+    """
+    group = row["groups"][g]
+    huge = group["huge"] - written
+    add_thp(row, huge_cg(row, g), -written)
+    group["huge"] = 0
+    group["huge_gone"] = 0
+    return huge
+
+
+@law
 def collapse(row, g, u):
     """Layer `g` has one user left, the group `u` on top of it: what that hides is given back, the rest goes up into it.
 
@@ -225,6 +256,7 @@ def collapse(row, g, u):
     slots = upper["resident"] + upper["swapped"] - present
     total = group["resident"] + group["swapped"]
     unseen = max(0, total - first["mapped"] - first["swapped"])
+    huge = leave_huge(row, g, written_huge(group, upper))
     for k in range(group["cohorts"]):
         i = group["first"] + k
         cohort = row["cohorts"][i]
@@ -258,6 +290,8 @@ def collapse(row, g, u):
     group["maps"] = -1
     if upper["task"] >= 0:
         upper["cow"] += gained
+    upper["huge"] += huge
+    lose_huge(row, u, huge_cg(row, u), 0)  # of those gained none may be more than there are pages
     upper["below"] = group["below"]
     drop_group(row, g)
 

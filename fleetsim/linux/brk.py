@@ -49,6 +49,7 @@ def new_area(row, t, most):
     area["zero"] = 0
     area["tables"] = 0
     area["cut"] = 0
+    area["pte_upto"] = 0
     area["thp_flag"] = 0
     area["locked"] = 0
     return a
@@ -99,6 +100,7 @@ def trim_tables(row, a, upto):
     if spare > 0:
         free_tables(row, row["tasks"][area["task"]], spare)
         area["tables"] -= spare
+    area["pte_upto"] = min(area["pte_upto"], (upto + 511) // 512 * 512)
 
 
 @law

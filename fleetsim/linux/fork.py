@@ -14,7 +14,7 @@ from fleetsim.law import law
 from fleetsim.linux.events import REFUSED, TABLE_FULL, TASK_START, record
 from fleetsim.linux.exit import IMAGE_DATA, IMAGE_SLAB, IMAGE_STACK
 from fleetsim.linux.fs_types import NR_MAPPINGS
-from fleetsim.linux.huge_mm import split_huge
+from fleetsim.linux.huge_mm import HPAGE_PMD_NR
 from fleetsim.linux.memcontrol import add_kernel, charge
 from fleetsim.linux.mm_types import (
     AREA_ANON,
@@ -77,15 +77,13 @@ def share_group(row, a, b, g):
 
     returns  int64  page-table entries copied
 
-    Source: mm/memory.c copy_present_pte, copy_nonpresent_pte. Leaves out: copying huge pages as such (they are split here, not
-    at the first write to each).
+    Source: mm/memory.c copy_present_pte, copy_nonpresent_pte; mm/huge_memory.c copy_huge_pmd (one entry for 512 pages).
     """
     group = row["groups"][g]
     if group["task"] >= 0:
         for i in range(group["first"], group["first"] + group["cohorts"]):
             if row["cohorts"][i]["clean"] > 0:  # a layer's pages hold no slots and are not MADV_FREE'd
                 take_clean(row, i, row["cohorts"][i]["clean"])
-        split_huge(row, g, group["huge"])
         present = present_pages(row, group)
         mapping = row["mappings"][add_mapping(row, a, g)]
         mapping["mapped"] = present
@@ -102,7 +100,7 @@ def share_group(row, a, b, g):
     child = row["tasks"][row["areas"][b]["task"]]
     add_rss(child, group, mine["mapped"])
     child["swapents"] += mine["swapped"]
-    return mine["mapped"] + mine["swapped"]
+    return mine["mapped"] + mine["swapped"] - min(mine["mapped"], group["huge"] * HPAGE_PMD_NR) + group["huge"]
 
 
 @law

@@ -51,6 +51,16 @@ def hugepage_vma_check(row, area):
 
 
 @law
+def at_pmd_none(area):
+    """True if no page table stands where an area is touched next: one that does, since MADV_DONTNEED empty perhaps, is used again.
+
+    Source: mm/memory.c __handle_mm_fault (pmd_none), zap_pte_range (empty page tables stay until munmap).
+    Leaves out: page tables of huge pages that were split.
+    """
+    return area["touched"] >= area["pte_upto"]
+
+
+@law
 def rmqueue_huge(row, mark):
     """Take a block of 2 MiB from the highest zone that stays above its watermark and has one.
 

@@ -8,7 +8,7 @@ along; one of which a part goes or is copied is split.
 from __future__ import annotations
 
 from fleetsim.law import law
-from fleetsim.linux.mm_types import NS_PER_S, VM
+from fleetsim.linux.mm_types import NS_PER_S, ORDERED, VM
 from fleetsim.linux.rmap import present_pages
 
 HPAGE_PMD_NR = 512
@@ -50,8 +50,10 @@ def lose_huge(row, g, cg, pages):
 
 
 @law
-def split_huge(row, g, units):
-    """Up to `units` of a group's huge pages are mapped by single pages from now on, because a part of them goes or is copied.
+def split_huge(row, g, cg, units):
+    """Up to `units` of a group's huge pages are mapped by single pages from now on, because a part of them goes.
+
+    cg       int64  whose memory they are
 
     Source: mm/huge_memory.c __split_huge_pmd, deferred_split_huge_page; kernel-laws §10.2, §10.3.
     """
@@ -60,7 +62,20 @@ def split_huge(row, g, units):
     if n == 0:
         return
     group["huge"] -= n
-    add_thp(row, row["tasks"][group["task"]]["cg"], -n)
+    add_thp(row, cg, -n)
     row["vm"][SPLIT_PMD] += n
     row["vm"][DEFERRED_SPLIT] += n
     row["vm"][SPLIT_PAGE] += n
+
+
+@law
+def written_huge(layer, own):
+    """Huge pages of a layer that the user with the group `own` on top maps by single pages, because it has written to a part of each.
+
+    Source: mm/huge_memory.c do_huge_pmd_wp_page (a shared one is split in the writer's page table alone). A sweep writes to one
+    after the other, random writes hit another one each until there is none.
+    """
+    copies = own["resident"] + own["swapped"]
+    if own["kind"] == ORDERED:
+        copies = (copies + HPAGE_PMD_NR - 1) // HPAGE_PMD_NR
+    return min(copies, layer["huge"])

@@ -59,6 +59,22 @@ def collapse_huge_page(row, a, at):
 
 
 @law
+def all_present(row, group, at):
+    """True if the 512 pages from position `at` of an ordered group on are in memory, mapped, and its alone.
+
+    Source: mm/khugepaged.c khugepaged_scan_pmd. A slice is seen as a whole.
+    """
+    first, last = at // group["slice"], (at + HPAGE_PMD_NR - 1) // group["slice"]
+    for k in range(first, last + 1):
+        cohort = row["cohorts"][group["first"] + k]
+        if cohort["nr"] - cohort["wb"] < min(group["slice"], group["pages"] - k * group["slice"]):
+            upto = k * group["slice"] + cohort["nr"] - cohort["wb"]  # a slice that is being filled, in order
+            if cohort["swapped"] > 0 or cohort["wb"] > 0 or upto < at + HPAGE_PMD_NR:
+                return False
+    return True
+
+
+@law
 def run_khugepaged(row):
     """One round of khugepaged: the next eight ranges of the areas that may have huge pages.
 
@@ -70,19 +86,21 @@ def run_khugepaged(row):
     a, at = row["khugepaged_area"], row["khugepaged_at"]
     while left > 0 and seen <= NR_AREAS:
         area = row["areas"][a]
-        whole = False
+        ordered, upto = False, 0
         if area["kind"] == AREA_ANON and row["tasks"][area["task"]]["state"] == TASK_RUNNING and hugepage_vma_check(row, area):
             group = row["groups"][area["group"]]
-            whole = group["kind"] == ORDERED and group["resident"] >= area["touched"] and group["swapped"] == 0
-            if whole and group["huge"] < area["touched"] // HPAGE_PMD_NR:
+            ordered = group["kind"] == ORDERED and group["task"] >= 0
+            upto = min(area["touched"], group["pages"])
+            if ordered and group["huge"] < upto // HPAGE_PMD_NR:
                 todo += 1
-        if not whole or at + HPAGE_PMD_NR > area["touched"]:
+        if not ordered or at + HPAGE_PMD_NR > upto:
             a = (a + 1) % NR_AREAS
             at = 0
             seen += 1
             continue
         left -= 1
-        if at >= row["groups"][area["group"]]["huge"] * HPAGE_PMD_NR and not collapse_huge_page(row, a, at):
+        group = row["groups"][area["group"]]
+        if at >= group["huge"] * HPAGE_PMD_NR and all_present(row, group, at) and not collapse_huge_page(row, a, at):
             row["khugepaged_next_ns"] = row["now_ns"] + ALLOC_SLEEP_NS
             break
         at += HPAGE_PMD_NR

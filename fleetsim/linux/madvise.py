@@ -288,6 +288,7 @@ def free_part(row, a, unmap, how, amount):
     else:
         area["pages"] -= gone
         tables = area["tables"] - (first + PTES - 1) // PTES
+        area["pte_upto"] = min(area["pte_upto"], (first + PTES - 1) // PTES * PTES)
     tables = max(0, min(tables, area["tables"]))
     free_tables(row, task, tables)
     area["tables"] -= tables

@@ -18,7 +18,7 @@ from fleetsim.law import Q, law
 from fleetsim.linux.alloc_slowpath import alloc_pages, handle_over_high, try_charge
 from fleetsim.linux.bags import blend_base, expected, open_bag
 from fleetsim.linux.fault import count_faults, join_list, map_anon
-from fleetsim.linux.huge_memory import do_huge_pmd_anonymous_page, hugepage_vma_check, touch_ahead
+from fleetsim.linux.huge_memory import at_pmd_none, do_huge_pmd_anonymous_page, hugepage_vma_check, touch_ahead
 from fleetsim.linux.memcontrol import charge
 from fleetsim.linux.mm_inline import add_pages, count_mlocked, list_add, list_move
 from fleetsim.linux.mm_types import (
@@ -133,7 +133,7 @@ def touch_new(row, th, a, pages):
     group = row["groups"][g]
     if area["ahead"] > 0:
         return touch_ahead(row, area, task, pages)
-    if row["thp_enabled"] > 0 and area["touched"] % PTES == 0 and hugepage_vma_check(row, area):
+    if row["thp_enabled"] > 0 and area["touched"] % PTES == 0 and at_pmd_none(area) and hugepage_vma_check(row, area):
         if do_huge_pmd_anonymous_page(row, th, a, g, at):
             map_anon(row, task, PTES)
             add_tables(row, task, area, area["touched"] + PTES)
@@ -150,6 +150,7 @@ def touch_new(row, th, a, pages):
     if n == 0:
         return 0
     area["touched"] += n
+    area["pte_upto"] = max(area["pte_upto"], area["touched"])
     add_tables(row, task, area, area["touched"])
     return n
 

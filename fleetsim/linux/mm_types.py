@@ -214,6 +214,7 @@ AREA = np.dtype(
         ("thp_flag", "i1"),  # 1 MADV_HUGEPAGE, −1 MADV_NOHUGEPAGE
         ("locked", "i1"),  # VM_LOCKED: 1 mlock, 2 mlock on fault
         ("ahead", "i2"),  # pages behind `touched` that are there because they lie in a huge page
+        ("pte_upto", "i4"),  # pages from the beginning below which page tables stand, even if they map nothing any more
     ]
 )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from fleetsim.hardware.disk import WRITE, submit
 from fleetsim.law import law
-from fleetsim.linux.huge_mm import lose_huge
+from fleetsim.linux.huge_mm import SPLIT_PMD, lose_huge
 from fleetsim.linux.memcontrol import add_anon, add_shmem
 from fleetsim.linux.mm_types import NR_WRITEBACK, SETTLED, VM
 from fleetsim.linux.rmap import to_swap, try_to_unmap
@@ -82,7 +82,9 @@ def unmap_to_cache(row, i, pages):
     else:
         add_anon(row, cg, -pages)
         to_swap(row, cohort["group"], pages)
-        row["vm"][THP_SWPOUT] += lose_huge(row, cohort["group"], cg, pages)
+        units = lose_huge(row, cohort["group"], cg, pages)
+        row["vm"][THP_SWPOUT] += units
+        row["vm"][SPLIT_PMD] += units
     cohort["wb"] += pages
     row["vm"][PSWPOUT] += pages
     row["vm"][NR_VMSCAN_WRITE] += pages

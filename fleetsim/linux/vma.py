@@ -251,6 +251,7 @@ def mmap_anon(row, t, pages, kind, hot_pages, accounted):
     area["zero"] = 0
     area["tables"] = 0
     area["cut"] = 0
+    area["pte_upto"] = 0
     area["thp_flag"] = 0
     area["locked"] = 0
     area["ahead"] = 0

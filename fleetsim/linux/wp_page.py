@@ -13,11 +13,12 @@ from fleetsim.law import Q, law
 from fleetsim.linux.anon_vma import held, push_layer
 from fleetsim.linux.bags import blend_base, expected, open_bag
 from fleetsim.linux.fault import count_faults
+from fleetsim.linux.huge_mm import HPAGE_PMD_NR, SPLIT_PMD, lose_huge, written_huge
 from fleetsim.linux.memcontrol import add_anon, charge
 from fleetsim.linux.memory import access_ordered, access_uniform, fault_uniform, get_pages
 from fleetsim.linux.mm_inline import add_pages, list_add, list_del, move_pages
 from fleetsim.linux.mm_types import ACCESSED, AREA_ANON, LRU_INACTIVE_ANON, LRU_NONE, NR_AREAS, NR_GROUPS, VM
-from fleetsim.linux.rmap import add_rss, find_mapping
+from fleetsim.linux.rmap import add_rss, find_mapping, present_pages
 
 PGREUSE = VM["pgreuse"]
 
@@ -58,6 +59,7 @@ def wp_page_copy(row, th, a, top, g, i, pages):
     n = get_pages(row, th, pages)
     if n == 0:
         return 0
+    split = written_huge(row["groups"][g], group)
     if i < 0:
         i = open_bag(row, top, task["cg"], LRU_INACTIVE_ANON, 0)
         blend_base(row["cohorts"][i], n, group["touches"] - group["pages"])
@@ -68,6 +70,7 @@ def wp_page_copy(row, th, a, top, g, i, pages):
         list_add(row, i, LRU_INACTIVE_ANON)
     cohort["flags"] |= ACCESSED
     add_pages(row, i, n)
+    row["vm"][SPLIT_PMD] += written_huge(row["groups"][g], group) - split
     mapping["mapped"] -= n
     add_rss(task, group, 0)
     charge(row, cohort["cg"], n)
@@ -82,13 +85,17 @@ def wp_page_copy(row, th, a, top, g, i, pages):
 def wp_page_reuse(row, a, top, pages):
     """Writes to `pages` write-protected pages that are the task's alone: a fault each, and no copy.
 
-    Source: mm/memory.c wp_page_reuse; kernel-laws §10.1 (pgreuse).
+    Source: mm/memory.c wp_page_reuse; mm/huge_memory.c do_huge_pmd_wp_page (not counted in pgreuse); kernel-laws §10.1.
     """
     task = row["tasks"][row["areas"][a]["task"]]
-    row["vm"][PGREUSE] += pages
-    count_faults(row, task, pages, 0)
-    row["spent_ns"] += pages * row["cost"][FAULT_MINOR]
-    task["stime_ns"] += pages * row["cost"][FAULT_MINOR]
+    own = row["groups"][top]
+    mapped = max(1, present_pages(row, own))
+    huge = pages * min(mapped, own["huge"] * HPAGE_PMD_NR) // mapped  # a fault each 512 of them
+    faults = pages - huge + (huge + HPAGE_PMD_NR - 1) // HPAGE_PMD_NR
+    row["vm"][PGREUSE] += pages - huge
+    count_faults(row, task, faults, 0)
+    row["spent_ns"] += faults * row["cost"][FAULT_MINOR]
+    task["stime_ns"] += faults * row["cost"][FAULT_MINOR]
 
 
 @law
@@ -103,6 +110,7 @@ def take_over(row, a, top, g, i, j, pages):
         row["cohorts"][j]["cg"] = row["cohorts"][i]["cg"]
         row["cohorts"][j]["flags"] = row["cohorts"][i]["flags"]
         list_add(row, j, row["cohorts"][i]["list"])
+    lose_huge(row, g, row["cohorts"][i]["cg"], pages)
     move_pages(row, i, j, pages)
     if row["cohorts"][i]["nr"] == 0:
         list_del(row, i)

@@ -29,7 +29,7 @@ def zap_resident(row, i, pages, cached, clean, every):
     if clean > 0:
         take_clean(row, i, clean)
     if every > 1:
-        split_huge(row, cohort["group"], group["huge"])
+        split_huge(row, cohort["group"], task["cg"], group["huge"])
         free_scattered(row, cohort, pages, every)
     else:
         lose_huge(row, cohort["group"], task["cg"], pages - cached)
