@@ -77,10 +77,16 @@ def free_scattered(row, cohort, pages, every):
 def pin_got(row):
     """The pages just taken (`row["got"]`) belong to the kernel or to a program's image, not to an LRU list.
 
-    Source: fleetsim's own bookkeeping of the conservation law (kernel-laws §0).
+    They come from the per-cpu list of their own kind, if there are any: those that were taken from the other list go back to it.
+
+    Source: mm/page_alloc.c rmqueue_pcplist (a list per migratetype); fleetsim's own bookkeeping (kernel-laws §0).
     """
     for z in range(NR_ZONES):
-        row["zones"][z]["pinned"] += row["got"][z]
+        zone = row["zones"][z]
+        zone["pinned"] += row["got"][z]
+        own = min(row["got"][z], zone["pcp"][OTHERS])
+        zone["pcp"][OTHERS] -= own
+        zone["pcp"][MOVABLE] += own
     take_for_kernel(row)
 
 
