@@ -9,7 +9,7 @@ Leaves out: huge pages.
 
 from __future__ import annotations
 
-from fleetsim.hardware.cpu import RECLAIM, REFILL, SCAN, SWAP_OUT
+from fleetsim.hardware.cpu import RECLAIM, REFERENCES, REFILL, SCAN, SWAP_OUT
 from fleetsim.law import law
 from fleetsim.linux.bags import CLASS, accessed_q, expected, rebag
 from fleetsim.linux.buffer import free_buffers
@@ -117,6 +117,17 @@ def send_out(row, sc, i, pages):
 
 
 @law
+def spend_on_references(row, sc, i, pages):
+    """The time it takes to find and clear the accessed bits of `pages` pages of cohort `i` that are mapped.
+
+    Source: mm/rmap.c folio_referenced_one (a page that no page table maps has no bits to look for).
+    """
+    group = row["groups"][row["cohorts"][i]["group"]]
+    if group["is_file"] == 0 or group["maps"] >= 0:
+        sc["spent_ns"] += pages * row["cost"][REFERENCES]
+
+
+@law
 def keep_whole(row, i, usable, pages):
     """Spend scan budget on an ordered cohort whose pages are all kept; move it once every page was looked at.
 
@@ -165,6 +176,7 @@ def scan_ordered(row, sc, i, usable, budget):
     cohort = row["cohorts"][i]
     if cohort["flags"] & ACCESSED:
         pages = min(budget, usable - cohort["off"])
+        spend_on_references(row, sc, i, pages)
         keep_whole(row, i, usable, pages)
         return pages, 0
     pages = min(budget, usable)
@@ -252,6 +264,7 @@ def scan_bag(row, sc, i, usable, budget):
                 count_activated(row, cg, gone - sent)
                 rebag(row, i, LRU_ACTIVE_ANON if rewritten else active, flags, gone - sent)
     if kept > 0:
+        spend_on_references(row, sc, i, kept)
         if flags & REFERENCED:
             count_activated(row, cg, kept)
             rebag(row, i, active, flags, kept)
