@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Puts what the program really prints into README.md: `.venv/bin/python scripts/update-readme.py [RECORDINGS_DIR]`.
 
-Every block between `<!-- output:NAME -->` (or `scenario:NAME`) and `<!-- end -->` is replaced by a fresh run.
+And the largest error that each row of the table in docs/fidelity.md explains into its third column. Every block between `<!-- output:NAME -->` (or `scenario:NAME`) and `<!-- end -->` is replaced by a fresh run.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import re
 import subprocess
 import sys
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +48,25 @@ def far_off(experiment: dict[str, Any]) -> str:
     return ", ".join([*shown, *more])
 
 
+def explain(result: dict[str, Any]) -> None:
+    """The error column of docs/fidelity.md."""
+    page = ROOT / "docs" / "fidelity.md"
+    far = [(e["experiment"], name, s["err"]) for e in result["experiments"] for name, s in e["series"].items() if s["err"] > 0.15]
+
+    def filled(line: str) -> str:
+        if not line.startswith("| `"):
+            return line
+        where, series, _, why = (cell.strip() for cell in line.strip("|").split(" | "))
+        errors = [err for name, s, err in far if fnmatchcase(name, where.strip("`")) and fnmatchcase(s, series.strip("`"))]
+        return f"| {where} | {series} | {max(errors, default=0):.0%} | {why} |"
+
+    page.write_text("\n".join(filled(line) for line in page.read_text().splitlines()) + "\n")
+
+
 def fidelity(recordings: Path) -> str:
     folders = sorted(str(p) for p in recordings.iterdir() if p.is_dir())
     result = json.loads(printed("fidelity", "--json", *folders))
+    explain(result)
     rows = ["| experiment | series | median error | within 15 % | victims | kills: recorded → simulated | off by more than 15 % |"]
     rows.append("|---|---|---|---|---|---|---|")
     for e in result["experiments"]:

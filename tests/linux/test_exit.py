@@ -49,15 +49,15 @@ POOLS = ("slab_unreclaimable", "kernel_stack", "page_tables", "unlisted_anon", "
 def test_a_large_task_takes_a_while_to_give_its_memory_back() -> None:
     """1.25 µs per page on the recordings' CPU; recordings: 0.05 to 0.7 s after the kill."""
     w = world(1024, tasks={"a": "mmap_anon A 600 | touch A 600 900 | sleep 100"}).at(2)
-    full = w.meminfo("MemFree")
+    full = w.free()
     w.command(2.0, "kill", task="a")
     w.at(2.1)
-    half = w.meminfo("MemFree")
+    half = w.free()
     assert int(w.task("a")["state"]) == TASK_EXITING
     assert full < half < full + 600
     w.at(2.3)
     assert int(w.task("a")["state"]) == TASK_DEAD
-    assert w.meminfo("MemFree") > full + 600
+    assert w.free() > full + 600
     (end,) = w.events("task_exit")
     assert end.t_ns - 2_000_000_000 == pytest.approx(600 * PAGES * 1250, rel=0.02)
 

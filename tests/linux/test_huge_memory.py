@@ -118,7 +118,7 @@ def test_under_pressure_they_go_to_swap_whole_and_come_back_small() -> None:
 def test_a_split_keeps_the_pages_and_loses_the_huge_one() -> None:
     w = touched()
     g = int(w.row["areas"][0]["group"])
-    split_huge(w.row, g, 3)
+    split_huge(w.row, g, 0, 3)
     assert w.meminfo("AnonHugePages") == 2 * (UNITS - 3)
     assert (w.vm("thp_split_pmd"), w.vm("thp_split_page"), w.vm("thp_deferred_split_page")) == (3, 3, 3)
     assert lose_huge(w.row, g, 0, int(w.row["groups"][g]["resident"])) == UNITS - 3
@@ -149,3 +149,48 @@ def test_khugepaged_makes_small_pages_huge_at_sixteen_mib_in_ten_seconds() -> No
     assert seen[-1] == 50, "all of it, once"
     assert max(b - a for a, b in itertools.pairwise(seen)) == 8
     assert w.meminfo("AnonHugePages") == 100
+
+
+def forked(ops: str) -> World:
+    return world(1024, thp="always", tasks={"a": f"mmap_anon A 40 | touch A 40 400 | fork_hold 3 | {ops}"})
+
+
+def test_a_fork_shares_huge_pages_as_they_are() -> None:
+    """h27: AnonHugePages stays at 300 MiB after the fork, and nothing is split while nobody writes."""
+    w = forked("sleep 9").at(1)
+    assert (w.meminfo("AnonHugePages"), w.vm("thp_split_pmd"), w.vm("thp_split_page")) == (40, 0, 0)
+    w.at(6)
+    assert w.meminfo("AnonHugePages") == 40, "the child is gone, the parent has them for itself"
+
+
+def test_a_write_to_a_shared_huge_page_splits_it_in_the_writers_page_table_alone() -> None:
+    """h27: ten more thp_split_pmd per 20 MiB written; AnonHugePages falls when the child, who still maps them whole, is gone."""
+    w = forked("rewrite A 20 0 seq | sleep 9").at(2)
+    assert (w.vm("thp_split_pmd"), w.vm("thp_split_page"), w.meminfo("AnonHugePages")) == (10, 0, 40)
+    assert w.vm("thp_fault_alloc") == 20, "what was copied was copied page by page"
+    w.at(6)
+    assert w.meminfo("AnonHugePages") == 20
+
+
+def test_where_a_page_table_stands_no_huge_page_is_faulted_in_until_it_is_unmapped() -> None:
+    """e00: 300 MiB touched, given back by MADV_DONTNEED, then advised to be huge: they come as 76,800 single pages again."""
+    ops = "mmap_anon A 40 | touch A 40 400 | free A {} | {} | touch A 40 400 | sleep 9"
+    given_back = world(1024, thp="madvise", tasks={"a": ops.format("dontneed", "madvise A hugepage")}).at(5)
+    assert (given_back.vm("thp_fault_alloc"), given_back.meminfo("AnonHugePages")) == (0, 0)
+    huge_before = world(1024, thp="always", tasks={"a": ops.format("dontneed", "sleep 0.1")}).at(5)
+    assert huge_before.vm("thp_fault_alloc") == 40, "the page table of a huge page goes with it"
+
+
+def test_a_shared_huge_page_goes_to_swap_and_comes_back_in_pieces() -> None:
+    w = world(
+        700,
+        swap_mib=900,
+        thp="always",
+        tasks={
+            "a": "mmap_anon A 200 | touch A 200 400 | fork_hold 60 | sleep 99",
+            "b": "sleep 2 | mmap_anon B 500 | touch B 500 50 | sleep 99",
+        },
+    ).at(40)
+    assert w.vm("thp_swpout") == w.vm("thp_split_pmd") > 0
+    w.at(90)
+    assert w.kills() == []
