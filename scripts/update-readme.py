@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Puts what the program really prints into README.md: `.venv/bin/python scripts/update-readme.py [RECORDINGS_DIR]`.
 
-And the largest error that each row of the table in docs/fidelity.md explains into its third column. Every block between `<!-- output:NAME -->` (or `scenario:NAME`) and `<!-- end -->` is replaced by a fresh run.
+Every block between `<!-- output:NAME -->` (or `scenario:NAME`) and `<!-- end -->` is replaced by a fresh run. The largest error
+that each row of the table in docs/fidelity.md explains goes into its third column.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from typing import Any
 
 from fleetsim.errors import BadInput
 from fleetsim.hardware.cpu import costs
+from fleetsim.host.cgroups import cgroups
 from fleetsim.host.programs import Names, add_file, add_task, expect_files
 from fleetsim.host.spec import DiskSpec, HostSpec
 from fleetsim.linux import mm_types as mm
@@ -36,15 +37,6 @@ MEMMAP_PER_MILLE = 16  # 64 B of struct page per 4 KiB page
 BOOT_PCP_PAGES = 1_750  # a CPU's lists after boot: 1,450 to 2,070 pages in six recordings (what came back when kswapd first ran)
 KERNEL_IMAGE_PAGES = 6_000  # text, data and early allocations of a distribution kernel
 NEVER = 1 << 62
-LIMITS = {
-    "memory.max": "max",
-    "memory.high": "high",
-    "memory.min": "min",
-    "memory.low": "low",
-    "memory.swap.max": "swap_max",
-    "memory.swap.high": "swap_high",
-    "memory.oom.group": "oom_group",
-}
 THP_ENABLED = ("never", "madvise", "always")
 THP_DEFRAG = ("never", "madvise", "defer", "defer+madvise", "always")
 THP_MEMORY_MIN = 512 << 20  # below it huge pages are off (mm/huge_memory.c hugepage_init)
@@ -305,36 +297,3 @@ def disks(row: Any, spec: HostSpec) -> None:
         fill(1, spec.swap_disk)
         row["swap_disk"] = 1
     row["swap_total"] = row["swap_free"] = spec.swap_bytes // PAGE
-
-
-def cgroups(row: Any, spec: HostSpec, names: Names) -> None:
-    root = row["cgroups"][0]
-    empty_cgroup(root, -1)
-    row["nr_cgroups"] = 1
-    for cg in spec.cgroups:
-        i = int(row["nr_cgroups"])
-        if i == mm.NR_CGROUPS:
-            raise BadInput(f"host {spec.name}: more than {mm.NR_CGROUPS - 1} cgroups")
-        if cg.parent not in names.cgroups:
-            raise BadInput(f"host {spec.name}: cgroup {cg.name!r} has the unknown parent {cg.parent!r}; parents come first")
-        names.cgroups[cg.name] = i
-        empty_cgroup(row["cgroups"][i], names.cgroups[cg.parent])
-        row["nr_cgroups"] = i + 1
-        for file, value in cg.limits.items():
-            set_limit(row["cgroups"][i], file, int(value))
-
-
-def empty_cgroup(group: Any, parent: int) -> None:
-    group["used"], group["parent"] = 1, parent
-    group["head"] = group["tail"] = -1
-    group["max"] = group["high"] = group["swap_max"] = group["swap_high"] = mm.NO_LIMIT
-
-
-def set_limit(group: Any, file: str, value: int) -> None:
-    """Write one of a cgroup's interface files; bytes, −1 is `max`."""
-    if file not in LIMITS:
-        raise BadInput(f"unknown cgroup file {file!r}; known are: {', '.join(LIMITS)}")
-    if file == "memory.oom.group":
-        group["oom_group"] = value
-    else:
-        group[LIMITS[file]] = mm.NO_LIMIT if value < 0 else value // PAGE

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 
 from fleetsim.errors import BadInput, ToolFailed
-from fleetsim.host.boot import boot, set_limit, set_sysctl
+from fleetsim.host.boot import boot, set_sysctl
+from fleetsim.host.cgroups import add_cgroup, remove_cgroup, set_limit
 from fleetsim.host.impact import IMPACT_KILLED, IMPACT_NAMES
 from fleetsim.host.oom_log import oom_report
 from fleetsim.host.programs import Names, add_task, add_thread
-from fleetsim.host.spec import Command, Event, HostSpec, TaskSpec
+from fleetsim.host.spec import CgroupSpec, Command, Event, HostSpec, TaskSpec
 from fleetsim.host.state import HOST
 from fleetsim.host.step import check_host, run_host
 from fleetsim.linux import events as ev
@@ -196,6 +197,14 @@ class Shard:
     def _do_disk(self, row: Any, names: Names, args: Any) -> None:
         disk = row["disk"][0 if args["disk"] == "data" else int(row["swap_disk"])]
         disk["slow_percent"], disk["failing"] = int(args.get("slow_percent", 100)), int(args.get("failing", 0))
+
+    def _do_mkdir(self, row: Any, names: Names, args: Any) -> None:
+        spec = args["spec"]
+        assert isinstance(spec, CgroupSpec)
+        add_cgroup(row, names, spec)
+
+    def _do_rmdir(self, row: Any, names: Names, args: Any) -> None:
+        remove_cgroup(row, names, str(args["cgroup"]))
 
     def _do_limit(self, row: Any, names: Names, args: Any) -> None:
         if not args["cgroup"]:

@@ -73,7 +73,7 @@ class Command:
 
     t_ns: int
     host: str
-    kind: str  # start_thread | stop_thread | start_task | kill | sysctl | limit | disk
+    kind: str  # start_thread | stop_thread | start_task | kill | mkdir | rmdir | sysctl | limit | disk
     args: Mapping[str, object] = field(default_factory=dict)
     author: str = "chaos"
 
@@ -81,6 +81,8 @@ class Command:
     # stop_thread   {"task": name, "thread": id}               the thread ends; what it allocated stays
     # start_task    {"spec": TaskSpec}                         a new process (its cgroup must exist)
     # kill          {"task": name}                             SIGKILL
+    # mkdir         {"spec": CgroupSpec}                       a cgroup more
+    # rmdir         {"cgroup": name}                           … is removed; what is charged to it stays so until it is reclaimed (a zombie)
     # sysctl        {"name": "vm.swappiness", "value": 10}
     # limit         {"cgroup": name, "file": "memory.max", "bytes": n}
     # disk          {"disk": "data", "slow_percent": 1000, "failing": 0}   a device gets slow (100: as it was), or fails every transfer

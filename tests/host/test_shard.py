@@ -7,7 +7,8 @@ import pytest
 
 from fleetsim.errors import BadInput
 from fleetsim.host.shard import Shard
-from fleetsim.host.spec import Command
+from fleetsim.host.spec import CgroupSpec, Command
+from fleetsim.linux.memcontrol import nr_dying_descendants
 from fleetsim.linux.mm_types import NS_PER_S
 from tests.host.worlds import PAGES, host_spec, task_spec, world
 
@@ -154,3 +155,38 @@ def test_a_snapshot_is_the_records_and_nothing_else() -> None:
     assert other.snapshot() == shard.snapshot()
     assert int(other.records[0]["now_ns"]) == 2 * NS_PER_S
     assert int(other.records[1]["now_ns"]) == 0
+
+
+def test_a_removed_cgroup_is_a_zombie_until_its_cache_is_gone_and_then_its_row_is_used_again() -> None:
+    """Jobs in cgroups of their own that read files and are removed: what they read stays charged to them (kernel-laws §8.2)."""
+    w = world(files={f"/f{i}": 10 for i in range(3)})
+    rows = []
+    for i in range(3):
+        w.command(i * 4, "mkdir", spec=CgroupSpec(f"job{i}", limits={"memory.max": 64 << 20}))
+        w.command(i * 4, "start_task", spec=task_spec(f"job{i}/reader{i}", f"read_file /f{i} 10 0 | exit 0"))
+        w.at(i * 4 + 2)
+        rows.append(w.shard.names_of(0).cgroups[f"job{i}"])
+        w.command(i * 4 + 2, "rmdir", cgroup=f"job{i}")
+    w.at(12)
+    assert rows == [1, 2, 3]
+    assert nr_dying_descendants(w.row, 0) == 3
+    assert [int(w.row["cgroups"][i]["usage"]) >= 10 * PAGES for i in rows] == [True] * 3
+    w.command(12, "start_task", spec=task_spec("admin", "sysw /proc/sys/vm/drop_caches 3"))
+    w.command(14, "mkdir", spec=CgroupSpec("next"))
+    w.at(15)
+    assert nr_dying_descendants(w.row, 0) == 0
+    assert w.shard.names_of(0).cgroups["next"] == 1
+
+
+def test_a_cgroup_with_a_process_or_a_cgroup_in_it_is_busy() -> None:
+    w = world(cgroups={"box": {}}, tasks={"box/app": "sleep 2 | exit 0"}).at(1)
+    w.command(1, "mkdir", spec=CgroupSpec("inner", "box"))
+    w.command(1, "rmdir", cgroup="box")
+    with pytest.raises(BadInput, match=r"cgroup 'box' is busy \(EBUSY\): app, inner"):
+        w.at(1.5)
+    w.command(5, "rmdir", cgroup="inner")
+    w.command(5, "rmdir", cgroup="box")
+    assert list(w.at(6).shard.names_of(0).cgroups) == [""]
+    w.command(6, "rmdir", cgroup="box")
+    with pytest.raises(BadInput, match="no cgroup 'box'"):
+        w.at(7)

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""cgroups come, get limits, and go: what mkdir, writes to the interface files and rmdir do to a host's record."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fleetsim.errors import BadInput
+from fleetsim.host.programs import Names
+from fleetsim.host.spec import CgroupSpec, HostSpec
+from fleetsim.linux import mm_types as mm
+from fleetsim.linux.memcontrol import DYING, css_offline, nr_dying_descendants
+
+PAGE = 4096
+LIMITS = {
+    "memory.max": "max",
+    "memory.high": "high",
+    "memory.min": "min",
+    "memory.low": "low",
+    "memory.swap.max": "swap_max",
+    "memory.swap.high": "swap_high",
+    "memory.oom.group": "oom_group",
+}
+
+
+def cgroups(row: Any, spec: HostSpec, names: Names) -> None:
+    root = row["cgroups"][0]
+    empty_cgroup(root, -1)
+    row["nr_cgroups"] = 1
+    for cg in spec.cgroups:
+        add_cgroup(row, names, cg)
+
+
+def add_cgroup(row: Any, names: Names, spec: CgroupSpec) -> None:
+    """mkdir of a cgroup, and its limits; the row of a removed one to which nothing is charged any more is used again.
+
+    BadInput if the host is full or the parent is unknown.
+    """
+    if spec.parent not in names.cgroups:
+        raise BadInput(f"host {names.host}: cgroup {spec.name!r} has the unknown parent {spec.parent!r}; parents come first")
+    if spec.name in names.cgroups:
+        raise BadInput(f"host {names.host}: there is a cgroup {spec.name!r} already")
+    nr_dying_descendants(row, 0)  # lets go of those that are empty by now
+    used = [i for i in range(int(row["nr_cgroups"])) if row["cgroups"][i]["used"]]
+    i = next(i for i in range(len(used) + 1) if i not in used)
+    if i == mm.NR_CGROUPS:
+        dying = sum(int(row["cgroups"][k]["used"]) == DYING for k in used)
+        raise BadInput(f"host {names.host}: more than {mm.NR_CGROUPS - 1} cgroups, {dying} of them removed but still charged")
+    names.cgroups[spec.name] = i
+    empty_cgroup(row["cgroups"][i], names.cgroups[spec.parent])
+    row["nr_cgroups"] = max(int(row["nr_cgroups"]), i + 1)
+    for file, value in spec.limits.items():
+        set_limit(row["cgroups"][i], file, int(value))
+
+
+def remove_cgroup(row: Any, names: Names, name: str) -> None:
+    """rmdir of a cgroup; BadInput where the kernel says EBUSY: a process is in it, or a cgroup below it."""
+    cg = names.cgroups.get(name, 0)
+    if cg == 0:
+        raise BadInput(
+            f"host {names.host} has no cgroup {name!r} that can be removed; it has: {', '.join(sorted(names.cgroups)).strip(', ')}"
+        )
+    inside = [task for task, t in names.tasks.items() if int(row["tasks"][t]["cg"]) == cg and not is_gone(row["tasks"][t])]
+    below = [other for other, i in names.cgroups.items() if i > 0 and int(row["cgroups"][i]["parent"]) == cg]
+    if inside or below:
+        raise BadInput(f"host {names.host}: cgroup {name!r} is busy (EBUSY): {', '.join(sorted(inside + below))}")
+    css_offline(row, cg)
+    del names.cgroups[name]
+
+
+def is_gone(task: Any) -> bool:
+    """True if a task is dead and will not start again."""
+    return int(task["state"]) in (mm.TASK_FREE, mm.TASK_DEAD) and int(task["restart_ns"]) < 0
+
+
+def empty_cgroup(group: Any, parent: int) -> None:
+    for name in group.dtype.names:
+        group[name] = 0
+    group["used"], group["parent"] = 1, parent
+    group["head"] = group["tail"] = -1
+    group["max"] = group["high"] = group["swap_max"] = group["swap_high"] = mm.NO_LIMIT
+
+
+def set_limit(group: Any, file: str, value: int) -> None:
+    """Write one of a cgroup's interface files; bytes, −1 is `max`."""
+    if file not in LIMITS:
+        raise BadInput(f"unknown cgroup file {file!r}; known are: {', '.join(LIMITS)}")
+    if file == "memory.oom.group":
+        group["oom_group"] = value
+    else:
+        group[LIMITS[file]] = mm.NO_LIMIT if value < 0 else value // PAGE
