@@ -147,7 +147,8 @@ def group_violations(row: Any) -> list[str]:
                 found.append(f"group {g}: impossible counts in {cohort}")
         if int(group["huge"]) < 0 or int(group["huge"]) * 512 > sums["nr"] - sums["wb"]:
             found.append(f"group {g}: {int(group['huge'])} huge pages among {sums['nr'] - sums['wb']} mapped ones")
-        found += mapping_violations(row, g, sums["nr"] - sums["wb"], sums["swapped"] + sums["wb"])
+        unmapped = 0 if group["is_file"] else sums["wb"]  # a page that goes to swap is unmapped first, one that goes to its file is not
+        found += mapping_violations(row, g, sums["nr"] - unmapped, sums["swapped"] + unmapped)
         if not group["is_file"]:
             on_file_list = [int(c["clean"]) for c in rows if int(c["list"]) in (LRU_INACTIVE_FILE, LRU_ACTIVE_FILE)]
             lazy += sum(on_file_list)

@@ -171,6 +171,8 @@ def unmap_file(row, task, a):
         if area["locked"] > 0:
             munlock_group(row, area["group"] + k)
     free_tables(row, task, area["tables"])
+    if area["accounted"]:
+        row["committed"] -= area["pages"]
     task["total_vm"] -= area["pages"]
     area["kind"] = AREA_FREE
 

@@ -4,7 +4,7 @@
 New pages join the inactive list's head; pages that are there already stay where they stand, since only reads mark pages accessed
 (Linux 4.7 and later; recordings e16: a file overwritten eight times stays inactive). Whole pages are written, so none is read
 before, and a page that comes back this way is no refault. Blocks are found at writeback (delayed allocation).
-Leaves out: partial pages, O_DIRECT, O_SYNC, ENOSPC, writes through mappings.
+Leaves out: partial pages, O_DIRECT, O_SYNC, ENOSPC; writes through mappings are in mkwrite.py.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ read() of an ordered file walks its slices with the reader's own cursor. Missing
 positions were evicted first), are read in readahead windows, and join the inactive list's head; when the cursor leaves
 a slice its pages were all touched: a second touch of an inactive page activates it.
 A mapped file read at random is a uniform group: expected values, read-around on a miss, fault-around on a hit.
-Leaves out: writing (ext4_file.py; not through mappings), executable mappings, large folios.
+Leaves out: writing (ext4_file.py, mkwrite.py), executable mappings, large folios.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from fleetsim.linux.workingset_clock import workingset_refault
 PGPGIN = VM["pgpgin"]
 RA_PAGES = 32  # read_ahead_kb 128: a sequential reader's window
 FAULT_AROUND = 16  # fault_around_bytes 65536
+MMAP_LOTSAMISS = 100
 
 
 @law
@@ -318,6 +319,47 @@ def tail_accessed_q(row, g):
 
 
 @law
+def miss_less(mapping, pages):
+    """`pages` pages that a fault wanted or mapped with it were in the cache already.
+
+    Source: mm/filemap.c do_async_mmap_readahead, filemap_map_pages (file->f_ra.mmap_miss).
+    """
+    mapping["mmap_miss"] = max(0, mapping["mmap_miss"] - pages)
+
+
+@law
+def fault_in(row, th, m, accesses):
+    """Read what is missing of a mapped file for `accesses` accesses to equally likely pages.
+
+    Each major fault reads what is missing of 32 pages around it. After 100 more misses than hits read-around is off: only the
+    page itself is read.
+    returns  (int64 accesses that can be done (fewer if memory could not be had at once), int64 major faults)
+
+    Source: mm/filemap.c do_sync_mmap_readahead (MMAP_LOTSAMISS).
+    """
+    mapping = row["mappings"][m]
+    g = mapping["group"]
+    group = row["groups"][g]
+    missing = group["pages"] - group["resident"]
+    if missing == 0:
+        return accesses, 0
+    major = min(missing, expected(group, accesses, (missing << Q) // group["pages"]))
+    if major == 0:
+        return accesses, 0
+    around = major
+    if mapping["mmap_miss"] <= MMAP_LOTSAMISS:
+        around = min(missing, major * read_around(missing, group["evicted"], group["pages"], RA_PAGES, tail_accessed_q(row, g)))
+    loaded = load_uniform(row, th, g, around)
+    accesses = accesses * loaded // around
+    if accesses == 0:
+        return 0, 0
+    major = min(major, loaded)
+    mapping["mmap_miss"] = min(10 * MMAP_LOTSAMISS, mapping["mmap_miss"] + major)
+    count_faults(row, row["tasks"][row["threads"][th]["task"]], 0, major)
+    return accesses, major
+
+
+@law
 def access_mapped(row, th, m, accesses):
     """`accesses` loads from equally likely pages of a mapped file.
 
@@ -328,28 +370,20 @@ def access_mapped(row, th, m, accesses):
     returns  int64  accesses done; fewer if memory could not be had at once, 0: come back
 
     Source: mm/filemap.c do_sync_mmap_readahead, mm/memory.c do_fault_around; kernel-laws §4.1, §10.1.
-    Leaves out: mmap_miss turning read-around off (it stays on while hits outnumber misses).
     """
     mapping = row["mappings"][m]
     g = mapping["group"]
     group = row["groups"][g]
     task = row["tasks"][row["threads"][th]["task"]]
-    missing = group["pages"] - group["resident"]
-    if missing > 0:
-        major = min(missing, expected(group, accesses, (missing << Q) // group["pages"]))
-        if major > 0:
-            around = min(missing, major * read_around(missing, group["evicted"], group["pages"], RA_PAGES, tail_accessed_q(row, g)))
-            loaded = load_uniform(row, th, g, around)
-            accesses = accesses * loaded // around
-            major = min(major, loaded)
-            if accesses == 0:
-                return 0
-            count_faults(row, task, 0, major)
-            map_pages(row, m, min(loaded, major * FAULT_AROUND))
+    resident = group["resident"]
+    accesses, major = fault_in(row, th, m, accesses)
+    if accesses == 0:
+        return 0
+    miss_less(mapping, map_pages(row, m, min(group["resident"] - resident, major * FAULT_AROUND)))
     unmapped = group["resident"] - mapping["mapped"]
     if unmapped > 0:
         minor = min(unmapped, expected(group, accesses, (unmapped << Q) // group["pages"]))
-        map_pages(row, m, minor * clustered(unmapped, group["pages"], FAULT_AROUND))
+        miss_less(mapping, map_pages(row, m, minor * clustered(unmapped, group["pages"], FAULT_AROUND)))
         count_faults(row, task, minor, 0)
         row["spent_ns"] += minor * row["cost"][FAULT_MINOR]
     group["touches"] += accesses

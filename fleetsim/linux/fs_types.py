@@ -20,6 +20,7 @@ MAPPING = np.dtype(
         ("area", "i2"),
         ("group", "i2"),  # whose pages
         ("next", "i2"),  # next mapping of the same group
+        ("mmap_miss", "i2"),  # faults that found nothing in the cache, less those that did
         ("mapped", "i8"),  # of them present in the area's page tables
         ("swapped", "i8"),  # anonymous memory: entries of the area's page tables that name a swap slot
     ]

@@ -13,6 +13,7 @@ from fleetsim.linux.exit import begin_exit
 from fleetsim.linux.filemap import access_mapped, access_mapped_ordered
 from fleetsim.linux.hugetlb import hugetlb_fault
 from fleetsim.linux.memory import access_ordered, access_uniform, read_zero, touch_new
+from fleetsim.linux.mkwrite import write_mapped, write_mapped_ordered
 from fleetsim.linux.mm_types import AREA_FILE, AREA_HUGETLB, AREA_SHMEM, KSWAPD_SLEEP, ORDERED, UNIFORM
 from fleetsim.linux.rmap import find_mapping
 from fleetsim.linux.shmem import shmem_fault, touch_shared
@@ -76,6 +77,8 @@ def access_part(row, th, a, g, accesses, write):
     if accesses == 0:
         return 0
     if area["kind"] == AREA_FILE:
+        if write and area["accounted"] == 0:
+            return write_mapped(row, th, find_mapping(row, a, g), accesses)
         return access_mapped(row, th, find_mapping(row, a, g), accesses)
     if area["kind"] == AREA_SHMEM:
         hot = row["groups"][area["group"]]["pages"]
@@ -111,6 +114,8 @@ def access(row, th, a, at, pages, hot_q, write):
         return -1
     if group["kind"] == ORDERED:
         if area["kind"] == AREA_FILE:
+            if write and area["accounted"] == 0:
+                return write_mapped_ordered(row, th, find_mapping(row, a, g), at, pages)
             return access_mapped_ordered(row, th, find_mapping(row, a, g), at, pages)
         if area["kind"] == AREA_SHMEM:
             return shmem_fault(row, th, a, g, at, pages, group["pages"], write)

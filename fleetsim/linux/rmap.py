@@ -69,6 +69,7 @@ def add_mapping(row, a, g):
             mapping["area"] = a
             mapping["group"] = g
             mapping["next"] = row["groups"][g]["maps"]
+            mapping["mmap_miss"] = 0
             mapping["mapped"] = 0
             mapping["swapped"] = 0
             row["groups"][g]["maps"] = m

@@ -30,7 +30,7 @@ from fleetsim.linux.syscalls_unmap import free_range, madvise, mlock, munmap, za
 from fleetsim.linux.sysctl_paths import Write as Write
 from fleetsim.linux.sysctl_paths import resolve as resolve
 from fleetsim.linux.vfs import creat, file_size, fsync, is_empty, read_file, unlink, write_file
-from fleetsim.linux.vma import map_untouched, mmap_anon, open_file
+from fleetsim.linux.vma import enough_memory, map_untouched, mmap_anon, open_file
 
 __all__ = [
     "MADVICE",
@@ -85,12 +85,13 @@ def map_anonymous(row, th, pages, kind, hot_pages, accounted):
 
 
 @law
-def map_file(row, th, f, kind, hot_pages):
-    """mmap(MAP_SHARED) of a whole file, read-only.
+def map_file(row, th, f, kind, hot_pages, private):
+    """mmap() of a whole file, to read and to write.
 
+    private  int64  1: MAP_PRIVATE, whose copies are promised to the task (Committed_AS); 0: MAP_SHARED
     returns  int64  area, or −1
 
-    Source: mm/mmap.c.
+    Source: mm/mmap.c mmap_region (accountable_mapping). Leaves out: the copies that writes to a private mapping make.
     """
     t = row["threads"][th]["task"]
     if row["files"][f]["linked"] == NOT_LINKED or is_empty(row, f) or not open_file(row, f, kind, hot_pages):
@@ -104,12 +105,14 @@ def map_file(row, th, f, kind, hot_pages):
         area = row["areas"][a]
         if area["kind"] == AREA_FREE:
             file = row["files"][f]
+            if private and not enough_memory(row, t, file["size"], 1):
+                break
             area["kind"] = AREA_FILE
             area["task"] = t
             area["file"] = f
             area["group"] = file["group"]
             area["groups"] = file["groups"]
-            area["accounted"] = 0
+            area["accounted"] = private
             area["pages"] = file["size"]
             area["touched"] = file["size"]
             area["zero"] = 0
@@ -118,6 +121,8 @@ def map_file(row, th, f, kind, hot_pages):
             area["thp_flag"] = 0
             area["locked"] = 0
             row["tasks"][t]["total_vm"] += file["size"]
+            if private:
+                row["committed"] += file["size"]
             for k in range(file["groups"]):
                 if add_mapping(row, a, file["group"] + k) < 0:
                     unmap_file(row, row["tasks"][t], a)

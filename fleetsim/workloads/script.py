@@ -215,7 +215,7 @@ def do_at_once(row, th, op):
     elif code == OP_FORK_HOLD:
         fork_hold(row, th)
     elif code == OP_MMAP_FILE:
-        row["handles"][op["handle"]] = map_file(row, th, op["file"], op["pattern"], op["hot_pages"])
+        row["handles"][op["handle"]] = map_file(row, th, op["file"], op["pattern"], op["hot_pages"], op["accounted"])
     elif OP_MUNMAP <= code <= OP_MLOCK:
         return do_memory(row, th, op, code - OP_MUNMAP)
     elif code == OP_PROBE:

@@ -3,7 +3,7 @@
 
     mmap_anon ID MiB [thp|nothp|noreserve]     touch ID MiB rate        rewrite|read ID MiB rate seq|random|hot:F:P [for=s]
     shm ID MiB        write_file PATH MiB rate [over] [wrap=MiB] [fsync]        unlink PATH
-    read_file PATH MiB rate [rand] [for=s]     mmap_file ID PATH        free ID munmap|dontneed [PART]
+    read_file PATH MiB rate [rand] [for=s]     mmap_file ID PATH [shared]  free ID munmap|dontneed [PART]
     madvise ID ADVICE        mlock ID [onfault]        PART: all first:MiB last:MiB keep_every:k
     malloc N a-b rate                          mfree keep_every:k|first:f|last:f|random:f|all            mtrim
     hugetlb ID MiB                             pipes N MiB/s            sysw PATH VALUE
@@ -243,6 +243,7 @@ def parse_op(text: str) -> ParsedOp:
         op.supported = op.sysw.has_law
     elif verb == "mmap_file":
         op.code, op.area, op.path = vm.OP_MMAP_FILE, args[0], args[1]
+        op.accounted = "shared" not in args[2:]
         parse_tail(args[2:], op)
     elif verb == "overcommit_probe":
         parse_probe(args, op)

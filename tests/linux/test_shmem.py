@@ -185,7 +185,7 @@ def test_a_system_v_segment_stays_until_it_is_removed_and_its_last_mapper_is_gon
     w = world(tasks={"a": "sleep 99"}).at(1)
     row = w.row
     f = int(shmget(row, 0, 10 * PAGES, mm.ORDERED))
-    a = int(map_file(row, 0, f, mm.ORDERED, 0))
+    a = int(map_file(row, 0, f, mm.ORDERED, 0, 0))
     row["areas"][a]["touched"] = 0
     while touch(row, 0, a, 512) >= 0:
         pass
