@@ -54,6 +54,7 @@ def ops(draw: st.DrawFn) -> str:
                 f"write_file {written} {size} {rate}{how}",
                 f"unlink {written}",
                 f"mmap_file M {path}",
+                f"mmap_file M {path} shared",
                 f"read M {endless} {rate} {pattern}{lasting}",
                 f"free {area} munmap",
                 f"free {area} dontneed all",
