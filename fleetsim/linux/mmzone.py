@@ -23,6 +23,7 @@ ZONE = np.dtype(
         ("pageblocks", "i4", (NR_MIGRATETYPES,)),
         ("region", "i8"),  # row of the region that is being filled, −1
         ("loose", "i8"),  # free pages inside the zone's regions
+        ("held", "i8"),  # pages on the per-cpu lists of which it is known in which region they lie
         ("pcp", "i8", (2,)),  # pages on the per-cpu lists: movable order 0, and all others
         ("pcp_batch", "i8"),
         ("pcp_high", "i8"),
@@ -40,6 +41,8 @@ REGION = np.dtype(
         ("group", "i2"),  # who took the last page of it
         ("freer", "i2"),  # who gave pages back last …
         ("freed", "i4"),  # … and how many since the one before
+        ("held", "i4"),  # pages of it that wait on the per-cpu lists, where every k-th page stays behind …
+        ("run", "i2"),  # … how they lie (row["free_run"] when they were given back)
         ("pages", "i8"),  # 0: the row is free
         ("used", "i8"),
         ("runs", "i8"),  # stretches of one owner

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from fleetsim.law import law
 from fleetsim.linux.free_area import give_from_kernel, take_for_kernel
-from fleetsim.linux.holes import give_from_cohort
+from fleetsim.linux.free_pcppages import give_from_cohort, hold_pages
 from fleetsim.linux.mm_types import NR_ZONES, VM, WMARK_HIGH
 from fleetsim.linux.per_cpu_pages import MOVABLE, OTHERS, free_unref_pages, rmqueue_pcplist
 
@@ -54,6 +54,8 @@ def give_back(row, cohort, pages):
         z = NR_ZONES - 1 - back
         have = high if z == NR_ZONES - 1 else cohort["low_zone"][z]
         k = min(rest, have)
+        if row["free_run"] > 0:
+            hold_pages(row, z, cohort, k)
         free_unref_pages(row, row["zones"][z], MOVABLE, k)
         if z < NR_ZONES - 1:
             cohort["low_zone"][z] -= k
