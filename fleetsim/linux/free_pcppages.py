@@ -9,9 +9,10 @@ Leaves out: that the lists give back the oldest first, where no page stays behin
 from __future__ import annotations
 
 from fleetsim.law import law
+from fleetsim.linux.free_area import put_merged
 from fleetsim.linux.holes import give_anywhere, give_to_region, merge_halves
 from fleetsim.linux.mm_types import NR_ZONES, ZONE_DMA
-from fleetsim.linux.mmzone import NR_REGIONS
+from fleetsim.linux.mmzone import MIGRATE_UNMOVABLE, NR_REGIONS
 
 MOVABLE = 0  # as in per_cpu_pages.py
 
@@ -114,7 +115,10 @@ def give_from_cohort(row, cohort):
             pages = give_held(row, z, pages, r)
         if z != ZONE_DMA and r >= 0 and row["regions"][r]["zone"] == z and row["regions"][r]["pages"] > 0:
             k = min(pages, row["regions"][r]["used"])
-            if k > 0:
+            if row["free_run"] > 0:  # the cohort's own are held: these are the kernel's
+                put_merged(row["zones"][z], MIGRATE_UNMOVABLE, pages)
+                pages = 0
+            elif k > 0:
                 give_to_region(row, r, cohort["group"], cohort["nr"], k, row["free_run"])
                 pages -= k
         if pages > 0:
