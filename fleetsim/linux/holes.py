@@ -160,6 +160,8 @@ def take_for_cohort(row, cohort):
         if pages <= 0:
             continue
         take_blocks(zone, MIGRATE_MOVABLE, pages)
+        if zone["boosted"] > 0:
+            row["boosted"] = 1
         if z == ZONE_DMA:
             continue
         reused = min(pages, zone["loose"])

@@ -14,8 +14,8 @@ from fleetsim.linux.bags import blend_base, open_bag
 from fleetsim.linux.compaction import try_to_compact_pages
 from fleetsim.linux.free_area import take_pageblock
 from fleetsim.linux.holes import join_region
-from fleetsim.linux.huge_mm import HPAGE_PMD_NR, SCAN_SLEEP_NS, add_thp
-from fleetsim.linux.kswapd import wakeup_kswapd
+from fleetsim.linux.huge_mm import HPAGE_PMD_NR, HPAGE_PMD_ORDER, SCAN_SLEEP_NS, add_thp
+from fleetsim.linux.kswapd import wakeup_kswapd_order
 from fleetsim.linux.memcontrol import count, margin
 from fleetsim.linux.mm_inline import add_pages, list_add
 from fleetsim.linux.mm_types import (
@@ -95,11 +95,11 @@ def alloc_hugepage(row, madvised):
     direct = mode == DEFRAG_ALWAYS or (madvised and mode != DEFRAG_DEFER)
     if not direct:
         if mode in (DEFRAG_DEFER, DEFRAG_DEFER_MADVISE):
-            wakeup_kswapd(row)
+            wakeup_kswapd_order(row, HPAGE_PMD_ORDER, False)
         return -1
     z = rmqueue_huge(row, WMARK_MIN)
     for _ in range(3 if madvised else 1):
-        if z < 0 and try_to_compact_pages(row):
+        if z < 0 and try_to_compact_pages(row, HPAGE_PMD_ORDER):
             z = rmqueue_huge(row, WMARK_MIN)
     return z
 

@@ -27,8 +27,13 @@ ZONE = np.dtype(
         ("pcp", "i8", (2,)),  # pages on the per-cpu lists: movable order 0, and all others
         ("pcp_batch", "i8"),
         ("pcp_high", "i8"),
+        ("boost", "i8"),  # watermark_boost: part of all three marks until kswapd has reclaimed that much
+        ("boost_factor", "i8"),  # vm.watermark_boost_factor
+        ("boosted", "i8"),  # ZONE_BOOSTED_WATERMARK: a fallback has just mixed types, kswapd is to be woken
         ("compact_considered", "i8"),  # requests refused since compaction failed last
         ("compact_defer_shift", "i8"),
+        ("compact_order_failed", "i8"),  # the lowest order at which it failed
+        ("compact_skip", "i8"),  # 1: its pageblocks were all looked at in vain; 2: … and by a task, which kswapd clears when it sleeps
         ("pcp_factor", "i8"),  # how often in a row the lists were trimmed: doubles what is given back
         ("pinned", "i8"),  # pages of this zone that stand on no LRU list: the kernel's own and programs' images
         ("boot_pinned", "i8"),  # … of them taken before the host was up, never given back
