@@ -31,7 +31,7 @@ from fleetsim.linux.mm_types import (
     WMARK_MIN,
 )
 from fleetsim.linux.vmscan import do_try_to_free_pages
-from fleetsim.linux.zonelist import PGALLOC
+from fleetsim.linux.zonelist import NUMA_HIT, PGALLOC
 
 FRESH = 4  # as in memory.py
 NEVER, MADVISE, ALWAYS = 0, 1, 2  # transparent_hugepage/enabled
@@ -74,6 +74,7 @@ def rmqueue_huge(row, mark):
         zone = row["zones"][z]
         if zone["managed"] > 0 and zone["free"] - (HPAGE_PMD_NR - 1) > zone["wmark"][mark] + zone["reserve"] and take_pageblock(zone):
             row["vm"][PGALLOC + z] += HPAGE_PMD_NR
+            row["vm"][NUMA_HIT] += 1
             return z
     return -1
 

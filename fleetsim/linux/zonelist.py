@@ -16,7 +16,7 @@ from fleetsim.linux.mm_types import NR_ZONES, VM, WMARK_HIGH
 from fleetsim.linux.page_alloc import zone_watermark_ok, zone_watermark_usable
 from fleetsim.linux.per_cpu_pages import MOVABLE, OTHERS, free_unref_pages, rmqueue_pcplist
 
-PGALLOC, PGFREE = VM["pgalloc_dma"], VM["pgfree"]
+PGALLOC, PGFREE, NUMA_HIT = VM["pgalloc_dma"], VM["pgfree"], VM["numa_hit"]
 
 
 @law
@@ -40,6 +40,7 @@ def rmqueue(row, pages, mark):
             row["vm"][PGALLOC + z] += k
             taken += k
         row["got"][z] = k
+    row["vm"][NUMA_HIT] += taken
     return taken
 
 
