@@ -21,12 +21,12 @@ from fleetsim.linux.vmstat_names import MEMINFO_FIELDS, VMSTAT_FIELDS
 from fleetsim.userland.proc_zones import ORDERS, free_lists
 
 KB = 4  # of a page
-THP_KB = 2048
-NODE_MEMINFO = (  # line, what it shows, kB of one
+NODE_MEMINFO = (  # lines after SwapCached, kB
     "Active Inactive Active(anon) Inactive(anon) Active(file) Inactive(file) Unevictable Mlocked Dirty Writeback FilePages Mapped "
     "AnonPages Shmem KernelStack PageTables SecPageTables NFS_Unstable Bounce WritebackTmp KReclaimable Slab SReclaimable SUnreclaim "
     "AnonHugePages ShmemHugePages ShmemPmdMapped FileHugePages FilePmdMapped"
 ).split()
+ONE_NARROWER = ("FileHugePages", "FilePmdMapped")
 NODE_STATS_END = "nr_dirty_threshold"  # the first line of /proc/vmstat that no node has
 NUMASTAT = {
     "numa_hit": "numa_hit",
@@ -47,7 +47,8 @@ def node_meminfo(node: int, kb: Mapping[str, int], huge: Mapping[str, int]) -> s
         "SwapCached": kb["SwapCached"],
     }
     values |= {name: kb[name] for name in NODE_MEMINFO}
-    text = "".join(f"Node {node} {name + ':':<15} {value:8d} kB\n" for name, value in values.items())
+    width = {name: 14 if name in ONE_NARROWER else 15 for name in values}
+    text = "".join(f"Node {node} {name + ':':<{width[name]}} {value:8d} kB\n" for name, value in values.items())
     return text + "".join(
         f"Node {node} {name + ':':<16} {huge[name]:5d}\n" for name in ("HugePages_Total", "HugePages_Free", "HugePages_Surp")
     )

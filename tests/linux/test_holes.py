@@ -97,4 +97,4 @@ def test_every_eighth_page_stays_behind_and_the_holes_between_them_are_of_seven_
         assert int(zone["free_area"][1][order]) == pytest.approx(holes, rel=0.06)
     assert int(zone["free_area"][1][4:9].sum()) < 200
     assert int(zone["held"]) == int(w.row["regions"]["held"][w.row["regions"]["zone"] == 1].sum())
-    assert 0 < int(zone["held"]) <= int(zone["pcp"][0])
+    assert 0 <= int(zone["held"]) <= int(zone["pcp"][0])
