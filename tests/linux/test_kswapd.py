@@ -280,3 +280,10 @@ def test_a_run_for_a_large_block_falls_back_to_single_pages_and_leaves_the_block
     w.at(5.1)
     assert w.row["scan"][0]["order"] == 0
     assert w.vm("compact_daemon_wake") == before + 1
+
+
+def test_writing_the_factor_takes_effect_with_the_next_boost() -> None:
+    w = world(512, tasks={"admin": "sleep 1 | sysw /proc/sys/vm/watermark_boost_factor 5000 | sleep 9"}).at(2)
+    zone = w.row["zones"][1]
+    high = int(zone["wmark"][WMARK_HIGH])
+    assert boosted(w, 8) == max(512, high // 2)
