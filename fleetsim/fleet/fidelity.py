@@ -76,7 +76,7 @@ def host_columns(row: Any) -> dict[str, object]:
             continue
         for order, blocks in enumerate(zone["free_area"].sum(axis=0).tolist()):
             columns[f"buddy.{name}.{order}"] = blocks
-        columns |= {f"zone.{name}.free": int(zone["free"]), f"zone.{name}.managed": int(zone["managed"])}
+        columns |= {f"zone.{name}.{field}": int(zone[field]) for field in ("free", "managed", "boost")}
         columns |= {f"zone.{name}.{mark}": int(zone["wmark"][i]) for i, mark in enumerate(("min", "low", "high"))}
     file_pages, swap_pages, now_ns = int(row["nr_writeback"]), int(swap_writeback(row)), int(row["now_ns"])
     columns |= disk_columns("data", row["disk"][0], now_ns, file_pages + (0 if row["swap_disk"] else swap_pages))

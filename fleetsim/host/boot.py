@@ -210,6 +210,7 @@ def set_sysctls(row: Any, spec: HostSpec) -> None:
     sysctl["swappiness"], sysctl["overcommit_ratio"], sysctl["page_cluster"] = 60, 50, 3
     sysctl["vfs_cache_pressure"] = 100
     sysctl["compaction_proactiveness"], sysctl["compact_unevictable_allowed"], sysctl["extfrag_threshold"] = 20, 1, 500
+    sysctl["watermark_boost_factor"] = 15_000
     row["thp_enabled"] = THP_ENABLED.index(spec.thp) if spec.memory_bytes >= THP_MEMORY_MIN else 0
     row["thp_defrag"] = THP_DEFRAG.index(spec.thp_defrag)
     sysctl["dirty_ratio"], sysctl["dirty_background_ratio"], sysctl["watermark_scale_factor"] = 20, 10, 10
@@ -239,7 +240,7 @@ def set_sysctl(row: Any, name: str, value: int) -> bool:
     twin = counterpart("vm." + field)
     if twin and value > 0 and twin.removeprefix("vm.") in SYSCTL_NAMES:
         row["sysctl"][twin.removeprefix("vm.")] = 0
-    if field in ("min_free_kbytes", "watermark_scale_factor"):
+    if field in ("min_free_kbytes", "watermark_scale_factor", "watermark_boost_factor"):
         setup_per_zone_wmarks(row)
     return True
 

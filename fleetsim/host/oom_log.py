@@ -87,7 +87,7 @@ def zone_infos(row: Any) -> list[ZoneInfo]:
             ZoneInfo(
                 name=name,
                 free=int(zone["free"]),
-                boost=0,
+                boost=int(zone["boost"]),
                 min=low_min,
                 low=low_low,
                 high=low_high,

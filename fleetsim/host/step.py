@@ -13,14 +13,14 @@ from fleetsim.hardware.cpu import START
 from fleetsim.host.impact import WINDOW_NS, measure_pace
 from fleetsim.law import law
 from fleetsim.linux.check import validate_fast
-from fleetsim.linux.compaction import run_kcompactd
 from fleetsim.linux.cputime import account_cpus, account_iowait, account_time, can_preempt, idlest_cpu, put_off
 from fleetsim.linux.exit import exit_mmap, start_task
 from fleetsim.linux.ext4_jbd2 import run_ext4_journal
 from fleetsim.linux.fs_writeback import run_flusher
 from fleetsim.linux.jbd2 import kjournald2
+from fleetsim.linux.kcompactd import run_kcompactd
 from fleetsim.linux.khugepaged import run_khugepaged
-from fleetsim.linux.kswapd import run_kswapd
+from fleetsim.linux.kswapd import run_kswapd, wakeup_boosted
 from fleetsim.linux.mm_types import HELD_BY_THREAD, NEVER, NS_PER_S, PSI_CPU, PSI_IO, PSI_MEM, TASK_EXITING, TASK_RUNNING, TASK_WAITING
 from fleetsim.linux.psi import productive, stall, update
 from fleetsim.linux.psi_laws import LOAD_EXP_1, LOAD_EXP_5, LOAD_EXP_15, calc_load
@@ -254,6 +254,8 @@ def run_until(row, until_ns):
         else:
             run_thread(row, which)
             row["due_ns"][which] = row["threads"][which]["ready_ns"] if row["threads"][which]["used"] > 0 else NEVER
+        if row["boosted"] > 0:
+            wakeup_boosted(row)
         if slabs_are_stale(row):
             sync_page_cache_slabs(row)
         if row["attention"] > 0:

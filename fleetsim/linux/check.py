@@ -296,6 +296,12 @@ def zone_violations(row: Any) -> list[str]:
         loose = sum(int(r["pages"] - r["used"]) for r in row["regions"] if r["pages"] and r["zone"] == z)
         if loose != int(zone["loose"]):
             found.append(f"zone {z} says that {int(zone['loose'])} pages are free in its regions, they say {loose}")
+        held = sum(int(r["held"]) for r in row["regions"] if r["pages"] and r["zone"] == z)
+        if held != int(zone["held"]) or row["regions"]["held"].min() < 0:
+            found.append(f"zone {z} holds {int(zone['held'])} pages of its regions on the per-cpu lists, they say {held}")
+        boost, marks = int(zone["boost"]), zone["wmark"].tolist()
+        if boost < 0 or not boost <= marks[0] <= marks[1] <= marks[2]:
+            found.append(f"zone {z} has marks {marks} of which {boost} pages are boost")
     return found
 
 

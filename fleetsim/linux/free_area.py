@@ -9,8 +9,9 @@ leave, is `holes.py`. Leaves out: page frame numbers, HIGHATOMIC and CMA blocks,
 from __future__ import annotations
 
 from fleetsim.law import law
-from fleetsim.linux.mm_types import NR_ZONES
+from fleetsim.linux.mm_types import NR_ZONES, WMARK_HIGH
 from fleetsim.linux.mmzone import MIGRATE_MOVABLE, MIGRATE_RECLAIMABLE, MIGRATE_UNMOVABLE, NR_MIGRATETYPES, NR_ORDERS, PAGEBLOCK_ORDER
+from fleetsim.linux.page_alloc import boost_watermark
 
 
 @law
@@ -54,32 +55,81 @@ def put_merged(zone, mt, pages):
 
 
 @law
+def fallback_type(mt, step):
+    """The first (step 0) or second type that a type without free pages takes from.
+
+    Source: mm/page_alloc.c fallbacks; kernel-laws §1.6.
+    """
+    if mt == MIGRATE_MOVABLE:
+        return MIGRATE_RECLAIMABLE if step == 0 else MIGRATE_UNMOVABLE
+    if mt == MIGRATE_RECLAIMABLE:
+        return MIGRATE_UNMOVABLE if step == 0 else MIGRATE_MOVABLE
+    return MIGRATE_RECLAIMABLE if step == 0 else MIGRATE_MOVABLE
+
+
+@law
+def find_suitable_fallback(zone, mt):
+    """The block that a type without free pages takes: the largest of the other two types; movable pages rather leave small
+    blocks (below order 4) whole pageblocks' rest, and take the smallest.
+
+    returns  (int64 type, int64 order), −1 if nothing is free at all
+
+    Source: mm/page_alloc.c __rmqueue_fallback, can_steal_fallback; kernel-laws §1.6.
+    """
+    area = zone["free_area"]
+    for back in range(NR_ORDERS):
+        o = NR_ORDERS - 1 - back
+        for step in range(2):
+            other = fallback_type(mt, step)
+            if area[other][o] == 0:
+                continue
+            if mt != MIGRATE_MOVABLE or o >= PAGEBLOCK_ORDER // 2:
+                return other, o
+            for least in range(o + 1):
+                for again in range(2):
+                    other = fallback_type(mt, again)
+                    if area[other][least] > 0:
+                        return other, least
+    return -1, -1
+
+
+@law
+def boost_marks(zone):
+    """Types were mixed within a pageblock: the zone's marks rise, so that kswapd makes room and it happens less often.
+
+    Source: mm/page_alloc.c steal_suitable_fallback (boost_watermark); kernel-laws §1.3 Boost.
+    """
+    before = zone["boost"]
+    zone["boost"] = boost_watermark(before, zone["wmark"][WMARK_HIGH] - before, zone["managed"], zone["boost_factor"])
+    for mark in range(3):
+        zone["wmark"][mark] += zone["boost"] - before
+    if zone["boost"] > 0:
+        zone["boosted"] = 1
+
+
+@law
 def steal_suitable_fallback(zone, mt):
-    """A type has no free page left: take the largest free block of another type, with its pageblock if it is one.
+    """A type has no free page left: take a block of another type, with its pageblock if it is one.
 
     returns  bool  False: nothing is free at all
 
-    Source: mm/page_alloc.c __rmqueue_fallback, steal_suitable_fallback; kernel-laws §1.6.
+    Source: mm/page_alloc.c steal_suitable_fallback; kernel-laws §1.6.
+    Leaves out: the other free pages of a pageblock of which a part is taken (which they are is not known).
     """
-    for step in range(2):
-        other = MIGRATE_RECLAIMABLE if step == 0 else MIGRATE_MOVABLE
-        if mt == MIGRATE_MOVABLE:
-            other = MIGRATE_RECLAIMABLE if step == 0 else MIGRATE_UNMOVABLE
-        elif mt == MIGRATE_RECLAIMABLE:
-            other = MIGRATE_UNMOVABLE if step == 0 else MIGRATE_MOVABLE
-        for back in range(NR_ORDERS):
-            o = NR_ORDERS - 1 - back
-            if zone["free_area"][other][o] > 0:
-                zone["free_area"][other][o] -= 1
-                if o > PAGEBLOCK_ORDER and mt != MIGRATE_MOVABLE:  # only one pageblock changes its type
-                    o -= 1
-                    zone["free_area"][other][o] += 1
-                zone["free_area"][mt][o] += 1
-                blocks = (1 << o) >> PAGEBLOCK_ORDER
-                zone["pageblocks"][other] -= blocks
-                zone["pageblocks"][mt] += blocks
-                return True
-    return False
+    other, o = find_suitable_fallback(zone, mt)
+    if o < 0:
+        return False
+    zone["free_area"][other][o] -= 1
+    if o > PAGEBLOCK_ORDER and mt != MIGRATE_MOVABLE:  # only one pageblock changes its type
+        o -= 1
+        zone["free_area"][other][o] += 1
+    zone["free_area"][mt][o] += 1
+    blocks = (1 << o) >> PAGEBLOCK_ORDER
+    zone["pageblocks"][other] -= blocks
+    zone["pageblocks"][mt] += blocks
+    if blocks == 0:
+        boost_marks(zone)
+    return True
 
 
 @law
@@ -145,6 +195,8 @@ def take_for_kernel(row):
         pages = zone["listed"] - zone["free"]
         if pages > 0:
             take_blocks(zone, MIGRATE_UNMOVABLE, pages)
+            if zone["boosted"] > 0:
+                row["boosted"] = 1
 
 
 @law

@@ -65,6 +65,8 @@ def join_regions(row, z):
     a["runs"] += b["runs"]
     a["holes_q"] += b["holes_q"]
     a["freer"] = -1
+    a["held"] += b["held"]
+    b["held"] = 0
     b["pages"] = 0
     for i in range(NR_COHORTS):
         if row["cohorts"][i]["home"] == drop:
@@ -98,6 +100,7 @@ def open_region(row, z):
         region["group"] = -1
         region["freer"] = -1
         region["freed"] = 0
+        region["held"] = 0
         region["used"] = 0
         region["runs"] = 0
         region["holes_q"] = 0
@@ -157,6 +160,8 @@ def take_for_cohort(row, cohort):
         if pages <= 0:
             continue
         take_blocks(zone, MIGRATE_MOVABLE, pages)
+        if zone["boosted"] > 0:
+            row["boosted"] = 1
         if z == ZONE_DMA:
             continue
         reused = min(pages, zone["loose"])
@@ -252,8 +257,10 @@ def full_of_holes(zone):
 
 
 @law
-def give_to_region(row, r, group, own, pages):
+def give_to_region(row, r, group, own, pages, run):
     """`pages` pages of region `r`, of `own` that `group` has there, are free again.
+
+    run  int64  see `free_run`
 
     Source: mm/page_alloc.c __free_one_page.
     """
@@ -261,7 +268,6 @@ def give_to_region(row, r, group, own, pages):
     zone = row["zones"][region["zone"]]
     free = region["pages"] - region["used"]
     holes = region["holes_q"] // HOLE
-    run = row["free_run"]
     if region["freer"] != group:
         region["freer"] = group
         region["freed"] = 0
@@ -270,6 +276,8 @@ def give_to_region(row, r, group, own, pages):
         zone["loose"] -= free
         region["pages"] = 0
         region["used"] = 0
+        zone["held"] -= region["held"]
+        region["held"] = 0
         if zone["region"] == r:
             zone["region"] = -1
         return
@@ -296,40 +304,7 @@ def give_anywhere(row, z, pages):
             region = row["regions"][r]
             if pages > 0 and region["pages"] > 0 and region["zone"] == z and region["used"] > 0:
                 k = min(pages, region["used"])
-                give_to_region(row, r, -1, 0, k)
+                give_to_region(row, r, -1, 0, k, row["free_run"])
                 pages -= k
     if pages > 0:
         put_merged(zone, MIGRATE_MOVABLE, pages)
-
-
-@law
-def give_from_cohort(row, cohort):
-    """Pages of a cohort came back from the per-cpu lists: they join the free lists, with the holes they make.
-
-    Source: mm/page_alloc.c free_pcppages_bulk. Leaves out: that the lists give back the oldest first.
-    """
-    for z in range(NR_ZONES):
-        pages = row["zones"][z]["free"] - row["zones"][z]["listed"]
-        if pages <= 0:
-            continue
-        r = cohort["home"]
-        if z != ZONE_DMA and r >= 0 and row["regions"][r]["zone"] == z and row["regions"][r]["pages"] > 0:
-            k = min(pages, row["regions"][r]["used"])
-            if k > 0:
-                give_to_region(row, r, cohort["group"], cohort["nr"], k)
-                pages -= k
-        if pages > 0:
-            give_anywhere(row, z, pages)
-        merge_halves(row, z)
-
-
-@law
-def give_from_lists(row):
-    """The per-cpu lists were emptied: their pages join the free lists.
-
-    Source: mm/page_alloc.c drain_pages_zone.
-    """
-    for z in range(NR_ZONES):
-        pages = row["zones"][z]["free"] - row["zones"][z]["listed"]
-        if pages > 0:
-            give_anywhere(row, z, pages)

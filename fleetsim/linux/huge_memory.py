@@ -14,8 +14,8 @@ from fleetsim.linux.bags import blend_base, open_bag
 from fleetsim.linux.compaction import try_to_compact_pages
 from fleetsim.linux.free_area import take_pageblock
 from fleetsim.linux.holes import join_region
-from fleetsim.linux.huge_mm import HPAGE_PMD_NR, SCAN_SLEEP_NS, add_thp
-from fleetsim.linux.kswapd import wakeup_kswapd
+from fleetsim.linux.huge_mm import HPAGE_PMD_NR, HPAGE_PMD_ORDER, SCAN_SLEEP_NS, add_thp
+from fleetsim.linux.kswapd import wakeup_kswapd_order
 from fleetsim.linux.memcontrol import count, margin
 from fleetsim.linux.mm_inline import add_pages, list_add
 from fleetsim.linux.mm_types import (
@@ -31,7 +31,7 @@ from fleetsim.linux.mm_types import (
     WMARK_MIN,
 )
 from fleetsim.linux.vmscan import do_try_to_free_pages
-from fleetsim.linux.zonelist import PGALLOC
+from fleetsim.linux.zonelist import NUMA_HIT, PGALLOC
 
 FRESH = 4  # as in memory.py
 NEVER, MADVISE, ALWAYS = 0, 1, 2  # transparent_hugepage/enabled
@@ -74,6 +74,7 @@ def rmqueue_huge(row, mark):
         zone = row["zones"][z]
         if zone["managed"] > 0 and zone["free"] - (HPAGE_PMD_NR - 1) > zone["wmark"][mark] + zone["reserve"] and take_pageblock(zone):
             row["vm"][PGALLOC + z] += HPAGE_PMD_NR
+            row["vm"][NUMA_HIT] += 1
             return z
     return -1
 
@@ -95,11 +96,11 @@ def alloc_hugepage(row, madvised):
     direct = mode == DEFRAG_ALWAYS or (madvised and mode != DEFRAG_DEFER)
     if not direct:
         if mode in (DEFRAG_DEFER, DEFRAG_DEFER_MADVISE):
-            wakeup_kswapd(row)
+            wakeup_kswapd_order(row, HPAGE_PMD_ORDER, False)
         return -1
     z = rmqueue_huge(row, WMARK_MIN)
     for _ in range(3 if madvised else 1):
-        if z < 0 and try_to_compact_pages(row):
+        if z < 0 and try_to_compact_pages(row, HPAGE_PMD_ORDER):
             z = rmqueue_huge(row, WMARK_MIN)
     return z
 

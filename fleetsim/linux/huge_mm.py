@@ -11,6 +11,7 @@ from fleetsim.law import law
 from fleetsim.linux.mm_types import NS_PER_S, ORDERED, VM
 from fleetsim.linux.rmap import present_pages
 
+HPAGE_PMD_ORDER = 9
 HPAGE_PMD_NR = 512
 SCAN_SLEEP_NS = 10 * NS_PER_S  # khugepaged/scan_sleep_millisecs
 SPLIT_PAGE, SPLIT_PMD, DEFERRED_SPLIT = (VM[name] for name in ("thp_split_page", "thp_split_pmd", "thp_deferred_split_page"))

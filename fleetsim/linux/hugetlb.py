@@ -32,7 +32,7 @@ from fleetsim.linux.mm_types import (
     WMARK_MIN,
 )
 from fleetsim.linux.vmscan import do_try_to_free_pages
-from fleetsim.linux.zonelist import pin_got, rmqueue, unpin
+from fleetsim.linux.zonelist import NUMA_HIT, pin_got, rmqueue, unpin
 
 BUDDY_SUCCESS, BUDDY_FAIL = VM["htlb_buddy_alloc_success"], VM["htlb_buddy_alloc_fail"]
 HUGE = 512  # pages of 4 KiB in a huge page of 2 MiB
@@ -64,6 +64,7 @@ def take_block(row, h, mark):
         zone = row["zones"][z]
         if zone["managed"] > 0 and zone["free"] - pages >= zone["wmark"][mark] + zone["reserve"]:
             rmqueue(row, pages, mark)
+            row["vm"][NUMA_HIT] -= pages - 1  # one block
             pin_got(row)
             return True
     return False

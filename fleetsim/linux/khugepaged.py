@@ -12,7 +12,7 @@ from fleetsim.linux.compaction import try_to_compact_pages
 from fleetsim.linux.cputime import account_time, idlest_cpu
 from fleetsim.linux.holes import join_region
 from fleetsim.linux.huge_memory import hugepage_vma_check, rmqueue_huge
-from fleetsim.linux.huge_mm import HPAGE_PMD_NR, SCAN_SLEEP_NS, add_thp
+from fleetsim.linux.huge_mm import HPAGE_PMD_NR, HPAGE_PMD_ORDER, SCAN_SLEEP_NS, add_thp
 from fleetsim.linux.memcontrol import count
 from fleetsim.linux.mm_types import AREA_ANON, CG, HELD_BY_KSWAPD, NEVER, NR_AREAS, NS_PER_S, ORDERED, TASK_RUNNING, VM, WMARK_LOW
 from fleetsim.linux.zonelist import give_back
@@ -34,7 +34,7 @@ def collapse_huge_page(row, a, at):
     area = row["areas"][a]
     group = row["groups"][area["group"]]
     z = rmqueue_huge(row, WMARK_LOW)
-    if z < 0 and try_to_compact_pages(row):
+    if z < 0 and try_to_compact_pages(row, HPAGE_PMD_ORDER):
         z = rmqueue_huge(row, WMARK_LOW)
     if z < 0:
         row["vm"][COLLAPSE_FAILED] += 1

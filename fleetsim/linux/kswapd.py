@@ -9,14 +9,16 @@
     NAP    over and still balanced, or hopeless     → SLEEP
 
 It works in slices, a part of one lruvec or several small ones each, so that tasks go on between them; the balanced test comes only
-between passes, and that overshoot is the saw-tooth seen in MemFree.
-Leaves out: watermark boost, orders above 0, kcompactd's wake-up.
+between passes, and that overshoot is the saw-tooth seen in MemFree. Boosted marks (`boost_marks`) begin a run although the node
+is balanced: as many pages are reclaimed, without swap and without writing; when the run ends the boost is taken off again.
+Leaves out: requests for lower zones than the highest (highest_zoneidx).
 """
 
 from __future__ import annotations
 
 from fleetsim.hardware.cpu import SYSCALL
 from fleetsim.law import law
+from fleetsim.linux.compaction import reset_isolation_suitable, wakeup_kcompactd
 from fleetsim.linux.cputime import account_time, idlest_cpu
 from fleetsim.linux.mm_types import (
     BY_KSWAPD,
@@ -29,17 +31,19 @@ from fleetsim.linux.mm_types import (
     LRU_INACTIVE_ANON,
     MAX_RECLAIM_RETRIES,
     NEVER,
+    NR_ZONES,
     PSI_MEM,
     SWAP_CLUSTER_MAX,
     VM,
 )
+from fleetsim.linux.mmzone import PAGEBLOCK_ORDER
 from fleetsim.linux.per_cpu_pages import trim
 from fleetsim.linux.psi import stall
 from fleetsim.linux.shrink_list import shrink_active_list
 from fleetsim.linux.shrinker import shrink_slab
 from fleetsim.linux.vmscan import get_scan_count, may_shrink, prepare_scan_count, shrink_slice, snapshot_refaults
 from fleetsim.linux.vmscan_laws import inactive_is_low
-from fleetsim.linux.zonelist import balanced, nr_high
+from fleetsim.linux.zonelist import balanced, nr_high, watermark_boosted
 
 PGSCAN_KSWAPD = VM["pgscan_kswapd"]
 PAGEOUTRUN, LOW_QUICKLY, HIGH_QUICKLY = VM["pageoutrun"], VM["kswapd_low_wmark_hit_quickly"], VM["kswapd_high_wmark_hit_quickly"]
@@ -50,16 +54,44 @@ SLICE_SHARE = 16  # … and at most this part of what the run wants to reclaim
 
 @law
 def wakeup_kswapd(row):
-    """An allocation missed the low watermark.
+    """An allocation of a single page missed the low watermark.
 
-    Source: mm/vmscan.c wakeup_kswapd; kernel-laws §3.9. Leaves out: waking kcompactd when it is hopeless.
+    Source: mm/vmscan.c wakeup_kswapd; kernel-laws §3.9.
+    """
+    wakeup_kswapd_order(row, 0, True)
+
+
+@law
+def wakeup_kswapd_order(row, order, direct_reclaim):
+    """An allocation of an order missed the low watermark, or marks were boosted.
+
+    direct_reclaim  bool  the caller may reclaim itself; whoever may not has kcompactd woken where kswapd is of no use
+
+    Source: mm/vmscan.c wakeup_kswapd; kernel-laws §3.9.
     """
     kswapd = row["kswapd"]
-    if kswapd["state"] == KSWAPD_RUN or kswapd["failures"] >= MAX_RECLAIM_RETRIES or balanced(row):
+    kswapd["order"] = max(kswapd["order"], order)
+    if kswapd["state"] == KSWAPD_RUN:
+        return
+    if kswapd["failures"] >= MAX_RECLAIM_RETRIES or (balanced(row, order) and not watermark_boosted(row)):
+        if not direct_reclaim:
+            wakeup_kcompactd(row, order)
         return
     if kswapd["state"] == KSWAPD_NAP:
         row["vm"][LOW_QUICKLY] += 1
     begin_run(row)
+
+
+@law
+def wakeup_boosted(row):
+    """Whoever had to take pages from another type wakes kswapd afterwards.
+
+    Source: mm/page_alloc.c rmqueue (ZONE_BOOSTED_WATERMARK).
+    """
+    row["boosted"] = 0
+    for z in range(NR_ZONES):
+        row["zones"][z]["boosted"] = 0
+    wakeup_kswapd_order(row, 0, False)
 
 
 @law
@@ -77,6 +109,13 @@ def begin_run(row):
     sc["kind"] = BY_KSWAPD
     sc["target"] = 0
     sc["priority"] = DEF_PRIORITY
+    sc["order"] = kswapd["order"]
+    kswapd["alloc_order"] = kswapd["order"]
+    kswapd["order"] = 0
+    kswapd["boost_left"] = 0
+    for z in range(NR_ZONES):
+        kswapd["boost"][z] = row["zones"][z]["boost"]
+        kswapd["boost_left"] += row["zones"][z]["boost"]
     sc["wanted"] = max(nr_high(row), SWAP_CLUSTER_MAX)
     sc["reclaimed"] = 0
     sc["force_deactivate"] = 0
@@ -86,19 +125,48 @@ def begin_run(row):
 
 
 @law
-def end_run(row):
+def unboost(row):
+    """The run that boosted marks had begun is over: what they were boosted by then comes off, and there may be room to compact.
+
+    Source: mm/vmscan.c balance_pgdat (its end).
+    """
+    kswapd = row["kswapd"]
+    boosted = False
+    for z in range(NR_ZONES):
+        zone = row["zones"][z]
+        off = min(zone["boost"], kswapd["boost"][z])
+        boosted = boosted or kswapd["boost"][z] > 0
+        kswapd["boost"][z] = 0
+        zone["boost"] -= off
+        for mark in range(3):
+            zone["wmark"][mark] -= off
+    if boosted:
+        wakeup_kcompactd(row, PAGEBLOCK_ORDER)
+
+
+@law
+def end_run(row, gave_up):
     """A run is over. A fruitless one is a failure, and sixteen of them make kswapd hopeless. It naps if the node is balanced
     or hopeless; if not it runs again at once, which counts as high_wmark_hit_quickly too.
+
+    gave_up  bool  it did not end because the node is balanced
 
     Source: mm/vmscan.c balance_pgdat (its end), kswapd_try_to_sleep, prepare_kswapd_sleep.
     """
     kswapd, sc = row["kswapd"], row["scan"][0]
     if sc["reclaimed"] > 0:
         kswapd["failures"] = 0
-    elif sc["priority"] < 1:
+    elif gave_up:
         kswapd["failures"] += 1
     snapshot_refaults(row, 0)
-    if balanced(row) or kswapd["failures"] >= MAX_RECLAIM_RETRIES:
+    unboost(row)
+    wake, order = kswapd["alloc_order"], sc["order"]  # fell back to single pages: the order asked for is left to kcompactd
+    if order == wake:
+        wake = kswapd["order"]
+        order = wake
+    if balanced(row, order) or kswapd["failures"] >= MAX_RECLAIM_RETRIES:
+        reset_isolation_suitable(row)
+        wakeup_kcompactd(row, wake)
         kswapd["state"] = KSWAPD_NAP
         kswapd["next_ns"] = row["now_ns"] + NAP_NS
         return
@@ -117,11 +185,18 @@ def end_pass(row):
     """
     kswapd, sc = row["kswapd"], row["scan"][0]
     got = sc["reclaimed"] - kswapd["pass_reclaimed"]
-    if sc["scanned"] < sc["wanted"] or got == 0:
-        sc["priority"] -= 1
+    if sc["order"] > 0 and sc["reclaimed"] >= 2 << sc["order"]:
+        sc["order"] = 0
+    raise_priority = sc["scanned"] < sc["wanted"] and not (kswapd["boost_left"] > 0 and sc["priority"] == DEF_PRIORITY - 2)
+    kswapd["boost_left"] -= min(kswapd["boost_left"], got)
     kswapd["cursor"] = -1
+    if kswapd["boost_left"] > 0 and got == 0:
+        end_run(row, True)
+        return
+    if raise_priority or got == 0:
+        sc["priority"] -= 1
     if sc["priority"] < 1:
-        end_run(row)
+        end_run(row, True)
 
 
 @law
@@ -151,6 +226,21 @@ def begin_pass(row):
     age_node(row, sc)
     prepare_scan_count(row, sc)
     kswapd["cursor"] = 0
+
+
+@law
+def pass_is_idle(row):
+    """True if there is nothing to do for another pass. A node that is not balanced is reclaimed as if there were no boost.
+
+    Source: mm/vmscan.c balance_pgdat (the beginning of its loop).
+    """
+    kswapd, sc = row["kswapd"], row["scan"][0]
+    enough = balanced(row, sc["order"])
+    if not enough and kswapd["boost_left"] > 0:
+        kswapd["boost_left"] = 0
+        sc["priority"] = DEF_PRIORITY
+    sc["may_swap"] = 1 if kswapd["boost_left"] == 0 else 0
+    return enough and kswapd["boost_left"] == 0
 
 
 @law
@@ -185,7 +275,7 @@ def run_kswapd(row):
     """
     kswapd, sc = row["kswapd"], row["scan"][0]
     if kswapd["state"] == KSWAPD_NAP:
-        if balanced(row) or kswapd["failures"] >= MAX_RECLAIM_RETRIES:
+        if balanced(row, kswapd["order"]) or kswapd["failures"] >= MAX_RECLAIM_RETRIES:
             kswapd["state"] = KSWAPD_SLEEP
             kswapd["next_ns"] = NEVER
             return
@@ -201,8 +291,8 @@ def run_kswapd(row):
     kswapd["next_ns"] = begin
     while True:
         if kswapd["cursor"] < 0:
-            if balanced(row):
-                end_run(row)
+            if pass_is_idle(row):
+                end_run(row, False)
                 break
             begin_pass(row)
         take_turns(row, sc)

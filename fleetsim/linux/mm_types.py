@@ -311,6 +311,8 @@ KERNEL_FIELDS = [
     ("thp_enabled", "i8"),  # transparent_hugepage/enabled and /defrag, see huge_memory.py
     ("thp_defrag", "i8"),
     ("kcompactd_next_ns", "i8"),
+    ("kcompactd_max_order", "i8"),  # order it was asked to compact for, 0: nobody asked
+    ("boosted", "i8"),  # 1: some zone is `boosted`
     ("khugepaged_next_ns", "i8"),
     ("khugepaged_area", "i8"),
     ("khugepaged_at", "i8"),

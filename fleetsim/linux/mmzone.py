@@ -23,11 +23,17 @@ ZONE = np.dtype(
         ("pageblocks", "i4", (NR_MIGRATETYPES,)),
         ("region", "i8"),  # row of the region that is being filled, −1
         ("loose", "i8"),  # free pages inside the zone's regions
+        ("held", "i8"),  # pages on the per-cpu lists of which it is known in which region they lie
         ("pcp", "i8", (2,)),  # pages on the per-cpu lists: movable order 0, and all others
         ("pcp_batch", "i8"),
         ("pcp_high", "i8"),
+        ("boost", "i8"),  # watermark_boost: part of all three marks until kswapd has reclaimed that much
+        ("boost_factor", "i8"),  # vm.watermark_boost_factor
+        ("boosted", "i8"),  # ZONE_BOOSTED_WATERMARK: a fallback has just mixed types, kswapd is to be woken
         ("compact_considered", "i8"),  # requests refused since compaction failed last
         ("compact_defer_shift", "i8"),
+        ("compact_order_failed", "i8"),  # the lowest order at which it failed
+        ("compact_skip", "i8"),  # 1: its pageblocks were all looked at in vain; 2: … and by a task, which kswapd clears when it sleeps
         ("pcp_factor", "i8"),  # how often in a row the lists were trimmed: doubles what is given back
         ("pinned", "i8"),  # pages of this zone that stand on no LRU list: the kernel's own and programs' images
         ("boot_pinned", "i8"),  # … of them taken before the host was up, never given back
@@ -40,6 +46,8 @@ REGION = np.dtype(
         ("group", "i2"),  # who took the last page of it
         ("freer", "i2"),  # who gave pages back last …
         ("freed", "i4"),  # … and how many since the one before
+        ("held", "i4"),  # pages of it that wait on the per-cpu lists, where every k-th page stays behind …
+        ("run", "i2"),  # … how they lie (row["free_run"] when they were given back)
         ("pages", "i8"),  # 0: the row is free
         ("used", "i8"),
         ("runs", "i8"),  # stretches of one owner

@@ -10,7 +10,7 @@ Leaves out: which CPU (one list stands for the CPU that frees and allocates), bl
 from __future__ import annotations
 
 from fleetsim.law import law
-from fleetsim.linux.holes import give_from_lists
+from fleetsim.linux.free_pcppages import give_from_lists
 from fleetsim.linux.mm_types import KSWAPD_RUN, NR_ZONES
 
 MOVABLE, OTHERS = 0, 1

@@ -34,7 +34,7 @@ KNOBS = (
     "nothing swappiness overcommit_memory overcommit_ratio overcommit_kbytes admin_reserve_kbytes user_reserve_kbytes page_cluster "
     "dirty_ratio dirty_background_ratio panic_on_oom oom_kill_allocating_task min_free_kbytes watermark_scale_factor "
     "vfs_cache_pressure dirty_bytes dirty_background_bytes dirty_expire_centisecs dirty_writeback_centisecs "
-    "compaction_proactiveness compact_unevictable_allowed extfrag_threshold "
+    "compaction_proactiveness compact_unevictable_allowed extfrag_threshold watermark_boost_factor "
     "drop_caches compact_memory nr_hugepages nr_overcommit_hugepages thp_enabled thp_defrag lru_gen "
     "memory.max memory.high memory.min memory.low memory.swap.max memory.oom.group memory.reclaim"
 ).split()
@@ -42,9 +42,9 @@ KNOB = {name: i for i, name in enumerate(KNOBS)}
 (_, SWAPPINESS, OVERCOMMIT_MEMORY, OVERCOMMIT_RATIO, OVERCOMMIT_KBYTES, ADMIN_RESERVE, USER_RESERVE, PAGE_CLUSTER) = range(8)
 (DIRTY_RATIO, DIRTY_BACKGROUND_RATIO, PANIC_ON_OOM, OOM_KILL_ALLOCATING, MIN_FREE, SCALE_FACTOR, CACHE_PRESSURE) = range(8, 15)
 (DIRTY_BYTES, DIRTY_BACKGROUND_BYTES, DIRTY_EXPIRE, DIRTY_WRITEBACK) = range(15, 19)
-PROACTIVENESS, UNEVICTABLE_ALLOWED, EXTFRAG_THRESHOLD = range(19, 22)
-(DROP_CACHES, COMPACT_MEMORY, NR_HUGEPAGES, NR_OVERCOMMIT, THP_ENABLED, THP_DEFRAG, LRU_GEN) = range(22, 29)
-(CG_MAX, CG_HIGH, CG_MIN, CG_LOW, CG_SWAP_MAX, CG_OOM_GROUP, CG_RECLAIM) = range(29, 36)
+PROACTIVENESS, UNEVICTABLE_ALLOWED, EXTFRAG_THRESHOLD, BOOST_FACTOR = range(19, 23)
+(DROP_CACHES, COMPACT_MEMORY, NR_HUGEPAGES, NR_OVERCOMMIT, THP_ENABLED, THP_DEFRAG, LRU_GEN) = range(23, 30)
+(CG_MAX, CG_HIGH, CG_MIN, CG_LOW, CG_SWAP_MAX, CG_OOM_GROUP, CG_RECLAIM) = range(30, 37)
 RESERVE_RATIO_0, RESERVE_RATIO_1, RESERVE_RATIO_2 = LOWMEM_RESERVE_RATIO[:3]
 
 assert len(KNOBS) == CG_RECLAIM + 1
@@ -75,6 +75,8 @@ def setup_per_zone_wmarks(row):
         gap = wmark_gap(share, managed, sysctl["watermark_scale_factor"])
         for mark in range(3):
             zone["wmark"][mark] = share + mark * gap
+        zone["boost"] = 0
+        zone["boost_factor"] = sysctl["watermark_boost_factor"]
         ratio = RESERVE_RATIO_0 if z == 0 else RESERVE_RATIO_1 if z == 1 else RESERVE_RATIO_2
         zone["reserve"] = lowmem_reserve(upper, ratio) if upper > 0 else 0
         reserves += totalreserve_of_zone(managed, zone["reserve"], share + 2 * gap)
@@ -180,6 +182,10 @@ def set_sysctl_field(row, knob, value):
         sysctl["compact_unevictable_allowed"] = value
     elif knob == EXTFRAG_THRESHOLD:
         sysctl["extfrag_threshold"] = value
+    elif knob == BOOST_FACTOR:
+        sysctl["watermark_boost_factor"] = value
+        for z in range(NR_ZONES):
+            row["zones"][z]["boost_factor"] = value
     elif knob == PANIC_ON_OOM:
         sysctl["panic_on_oom"] = value
     elif knob == OOM_KILL_ALLOCATING:

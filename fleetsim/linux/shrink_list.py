@@ -216,7 +216,7 @@ def keep_dirty(row, sc, i, usable, budget):
     cohort = row["cohorts"][i]
     pages = min(budget, usable - cohort["off"])
     sc["dirty"] += pages
-    if sc["kind"] == BY_KSWAPD and cohort["flags"] & PG_RECLAIM:
+    if sc["kind"] == BY_KSWAPD and sc["may_swap"] > 0 and cohort["flags"] & PG_RECLAIM:
         pageout(row, i, pages)
     cohort["flags"] |= PG_RECLAIM
     cohort["off"] += pages

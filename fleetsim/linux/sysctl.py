@@ -98,7 +98,7 @@ SYSCTL_NAMES = (
     "swappiness overcommit_memory overcommit_ratio overcommit_kbytes admin_reserve_kbytes user_reserve_kbytes page_cluster "
     "dirty_ratio dirty_background_ratio dirty_bytes dirty_background_bytes dirty_expire_centisecs dirty_writeback_centisecs "
     "panic_on_oom oom_kill_allocating_task min_free_kbytes watermark_scale_factor vfs_cache_pressure "
-    "compaction_proactiveness compact_unevictable_allowed extfrag_threshold"
+    "compaction_proactiveness compact_unevictable_allowed extfrag_threshold watermark_boost_factor"
 ).split()
 SYSCTL = np.dtype([(name, "i8") for name in SYSCTL_NAMES])
 

@@ -78,7 +78,7 @@ def get_scan_count(row, sc, cg):
     target = row["cgroups"][sc["target"]]
     swappiness = row["sysctl"]["swappiness"]
     balance = scan_balance(
-        swap_room(row, cg) > 0,
+        sc["may_swap"] > 0 and swap_room(row, cg) > 0,
         sc["kind"] == BY_MEMCG,
         swappiness,
         sc["priority"],
@@ -290,6 +290,7 @@ def do_try_to_free_pages(row, target, wanted, kind):
     sc["dirty"] = 0
     sc["force_deactivate"] = 0
     sc["low_reclaim"] = 0
+    sc["may_swap"] = 1
     sc["spent_ns"] = 0
     while True:
         if kind == BY_DIRECT:

@@ -136,6 +136,7 @@ def meminfo(row, out):
 )
 NR_DIRTY, NR_WRITEBACK, NR_ZONE_WRITE_PENDING = VM["nr_dirty"], VM["nr_writeback"], VM["nr_zone_write_pending"]
 NR_ANON_THPS = VM["nr_anon_transparent_hugepages"]
+NUMA_HIT, NUMA_LOCAL = VM["numa_hit"], VM["numa_local"]
 
 WORKINGSET_NODES = VM["workingset_nodes"]
 
@@ -152,6 +153,7 @@ def vmstat(row, out):
     out[:] = row["vm"]
     free = nr_free(row)
     out[NR_FREE_PAGES] = free
+    out[NUMA_LOCAL] = out[NUMA_HIT]  # one node: every page is local
     for lru in range(5):  # inactive_anon active_anon inactive_file active_file unevictable, in both orders the same
         pages = tree[lru] + (row["mlocked"] if lru == 4 else 0)
         out[NR_INACTIVE_ANON + lru] = pages

@@ -24,6 +24,8 @@ SCAN_CONTROL = np.dtype(
         ("nr", "i8", (4,)),  # pages still to scan, by list
         ("goal", "i8", (4,)),  # … as get_scan_count wanted it
         ("lruvec_reclaimed", "i8"),  # kswapd: of the lruvec whose turn it is
+        ("order", "i8"),
+        ("may_swap", "i8"),  # may_swap and may_writepage
         ("spent_ns", "i8"),  # processor time of the work done
         ("dirty", "i8"),  # dirty or written file pages that it met
     ]
@@ -38,6 +40,10 @@ KSWAPD = np.dtype(
         ("midway", "i8"),  # 1: the lruvec at the cursor has had a part of its turn
         ("pass_reclaimed", "i8"),  # sc.reclaimed when the pass began
         ("failures", "i8"),  # kswapd_failures
+        ("order", "i8"),  # kswapd_order: the highest order somebody asked for since the run began
+        ("alloc_order", "i8"),  # … for which this run was begun
+        ("boost", "i8", (3,)),  # of each zone when the run began: taken off its marks when it ends
+        ("boost_left", "i8"),  # nr_boost_reclaim: pages still to reclaim for its sake alone
     ]
 )
 

@@ -10,12 +10,13 @@ as `pinned`. Leaves out: NUMA.
 from __future__ import annotations
 
 from fleetsim.law import law
-from fleetsim.linux.free_area import give_from_kernel, take_for_kernel
-from fleetsim.linux.holes import give_from_cohort
+from fleetsim.linux.free_area import blocks_at_least, give_from_kernel, take_for_kernel
+from fleetsim.linux.free_pcppages import give_from_cohort, hold_pages
 from fleetsim.linux.mm_types import NR_ZONES, VM, WMARK_HIGH
+from fleetsim.linux.page_alloc import zone_watermark_ok, zone_watermark_usable
 from fleetsim.linux.per_cpu_pages import MOVABLE, OTHERS, free_unref_pages, rmqueue_pcplist
 
-PGALLOC, PGFREE = VM["pgalloc_dma"], VM["pgfree"]
+PGALLOC, PGFREE, NUMA_HIT = VM["pgalloc_dma"], VM["pgfree"], VM["numa_hit"]
 
 
 @law
@@ -39,6 +40,7 @@ def rmqueue(row, pages, mark):
             row["vm"][PGALLOC + z] += k
             taken += k
         row["got"][z] = k
+    row["vm"][NUMA_HIT] += taken
     return taken
 
 
@@ -54,6 +56,8 @@ def give_back(row, cohort, pages):
         z = NR_ZONES - 1 - back
         have = high if z == NR_ZONES - 1 else cohort["low_zone"][z]
         k = min(rest, have)
+        if row["free_run"] > 0:
+            hold_pages(row, z, cohort, k)
         free_unref_pages(row, row["zones"][z], MOVABLE, k)
         if z < NR_ZONES - 1:
             cohort["low_zone"][z] -= k
@@ -108,16 +112,39 @@ def unpin(row, pages):
 
 
 @law
-def balanced(row):
-    """True if any one zone is above its high watermark and reserve: kswapd's goal.
+def watermark_ok(zone, order, mark):
+    """True if a zone with pages may give a block of an order and stay above a mark of `mark` pages and its reserve.
 
-    Source: mm/vmscan.c pgdat_balanced (order 0); kernel-laws §3.9.
+    Source: mm/page_alloc.c zone_watermark_ok; kernel-laws §1.5.
     """
+    if zone["managed"] == 0:
+        return False
+    usable = zone_watermark_usable(zone["free"], order, 0, 0)
+    return zone_watermark_ok(usable, mark, zone["reserve"], order, 0 if order == 0 else blocks_at_least(zone, order))
+
+
+@law
+def balanced(row, order):
+    """True if any one zone is above its high watermark and reserve, with a block of the order: kswapd's goal.
+
+    Source: mm/vmscan.c pgdat_balanced; kernel-laws §3.9.
+    """
+    found = False
     for z in range(NR_ZONES):
-        zone = row["zones"][z]
-        if zone["managed"] > 0 and zone["free"] > zone["wmark"][WMARK_HIGH] + zone["reserve"]:
-            return True
-    return False
+        found = found or watermark_ok(row["zones"][z], order, row["zones"][z]["wmark"][WMARK_HIGH])
+    return found
+
+
+@law
+def watermark_boosted(row):
+    """True if some zone's marks are boosted.
+
+    Source: mm/vmscan.c pgdat_watermark_boosted.
+    """
+    total = 0
+    for z in range(NR_ZONES):
+        total += row["zones"][z]["boost"]
+    return total > 0
 
 
 @law

@@ -86,7 +86,7 @@ def tree(row: Any, vm: Mapping[str, int]) -> dict[str, str]:
             {
                 "name": name,
                 "free": int(zone["free"]),
-                "boost": 0,
+                "boost": int(zone["boost"]),
                 **low,
                 "spanned": managed,
                 "present": managed,

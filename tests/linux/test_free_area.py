@@ -46,13 +46,19 @@ def test_halves_that_come_back_merge() -> None:
 @pytest.mark.parametrize(
     ("wanted", "lists", "taken_from", "order"),
     [
-        (MIGRATE_UNMOVABLE, {"reclaimable": {3: 1}, "movable": {9: 1}}, MIGRATE_RECLAIMABLE, 3),
-        (MIGRATE_RECLAIMABLE, {"unmovable": {3: 1}, "movable": {9: 1}}, MIGRATE_UNMOVABLE, 3),
-        (MIGRATE_MOVABLE, {"unmovable": {9: 1}, "reclaimable": {2: 1}}, MIGRATE_RECLAIMABLE, 2),
+        (MIGRATE_UNMOVABLE, {"reclaimable": {3: 1}, "movable": {3: 1}}, MIGRATE_RECLAIMABLE, 3),
+        (MIGRATE_UNMOVABLE, {"reclaimable": {3: 1}, "movable": {9: 1}}, MIGRATE_MOVABLE, 9),
+        (MIGRATE_RECLAIMABLE, {"unmovable": {3: 1}, "movable": {3: 1}}, MIGRATE_UNMOVABLE, 3),
+        (MIGRATE_MOVABLE, {"unmovable": {9: 1}, "reclaimable": {2: 1}}, MIGRATE_UNMOVABLE, 9),
+        (MIGRATE_MOVABLE, {"unmovable": {4: 1}, "reclaimable": {2: 1}}, MIGRATE_UNMOVABLE, 4),
+        (MIGRATE_MOVABLE, {"unmovable": {3: 1}, "reclaimable": {2: 1}}, MIGRATE_RECLAIMABLE, 2),
+        (MIGRATE_MOVABLE, {"unmovable": {1: 1, 3: 1}, "reclaimable": {2: 1}}, MIGRATE_UNMOVABLE, 1),
         (MIGRATE_UNMOVABLE, {"movable": {4: 5, 9: 1}}, MIGRATE_MOVABLE, 9),
     ],
 )
-def test_an_empty_type_takes_the_largest_block_of_the_next_one(wanted: int, lists: Any, taken_from: int, order: int) -> None:
+def test_an_empty_type_takes_the_largest_block_of_the_others_and_movable_pages_the_smallest_of_small_ones(
+    wanted: int, lists: Any, taken_from: int, order: int
+) -> None:
     zone = zone_with(**lists)
     before = pages(zone)
     assert steal_suitable_fallback(zone, wanted)
@@ -83,3 +89,23 @@ def test_any_amount_can_be_taken_and_the_rest_is_still_there(counts: list[int], 
 
 def test_blocks_are_counted_in_the_order_asked_for() -> None:
     assert blocks_at_least(zone_with(movable={8: 5, 9: 1, 10: 2}, unmovable={9: 1}), 9) == 1 + 2 * 2 + 1
+
+
+@pytest.mark.parametrize(
+    ("order", "factor", "managed", "boosts"),
+    [
+        (9, 15_000, 60_000, [0]),  # a whole pageblock changes hands: nothing is mixed
+        (8, 15_000, 60_000, [512, 1024, 1500, 1500]),  # 150 % of high = 1000
+        (8, 0, 60_000, [0]),
+        (8, 15_000, 2_047, [0]),  # less than four pageblocks
+        (8, 100, 60_000, [512, 512]),  # at least one pageblock
+    ],
+)
+def test_taking_a_part_of_another_types_pageblock_boosts_the_marks(order: int, factor: int, managed: int, boosts: list[int]) -> None:
+    zone = zone_with(movable={order: 10})
+    zone["wmark"], zone["boost_factor"], zone["managed"] = (600, 800, 1000), factor, managed
+    for boost in boosts:
+        assert steal_suitable_fallback(zone, MIGRATE_UNMOVABLE)
+        assert zone["boost"] == boost
+        assert zone["wmark"].tolist() == [600 + boost, 800 + boost, 1000 + boost]
+        assert zone["boosted"] == (1 if boost else 0)

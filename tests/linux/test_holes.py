@@ -86,3 +86,15 @@ def test_regions_never_run_out() -> None:
     )
     w = world(1024, tasks={"a": ops + " | sleep 99", "b": "mmap_anon Z 200 | touch Z 200 100 | sleep 99"}).at(9)
     assert (w.row["regions"]["pages"] > 0).sum() <= NR_REGIONS
+
+
+def test_every_eighth_page_stays_behind_and_the_holes_between_them_are_of_seven_pages() -> None:
+    """Recorded (e13_thp_always_frag): 23,892 free blocks each of order 0, 1 and 2, though the lists hold more than a region of pages."""
+    w = world(1024, tasks={"a": "mmap_anon A 800 nothp | touch A 800 0 | free A dontneed keep_every:8 | sleep 99"}).at(5)
+    zone = w.row["zones"][1]
+    holes = int(zone["loose"]) // 7
+    for order in range(3):
+        assert int(zone["free_area"][1][order]) == pytest.approx(holes, rel=0.06)
+    assert int(zone["free_area"][1][4:9].sum()) < 200
+    assert int(zone["held"]) == int(w.row["regions"]["held"][w.row["regions"]["zone"] == 1].sum())
+    assert 0 <= int(zone["held"]) <= int(zone["pcp"][0])

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from fleetsim.linux.kswapd import NAP_NS, NEVER, end_run, run_kswapd, wakeup_kswapd
+from fleetsim.linux.free_area import boost_marks
+from fleetsim.linux.kswapd import NAP_NS, NEVER, end_run, run_kswapd, wakeup_boosted, wakeup_kswapd, wakeup_kswapd_order
 from fleetsim.linux.mm_types import DEF_PRIORITY, KSWAPD_NAP, KSWAPD_RUN, KSWAPD_SLEEP, MAX_RECLAIM_RETRIES, WMARK_HIGH
 from tests.host.worlds import PAGES, World, world
 
@@ -109,14 +110,14 @@ def test_only_a_whole_run_without_one_page_is_a_failure(reclaimed: int, priority
     w = starved(-10)
     state(w, state=KSWAPD_RUN, failures=before)
     w.row["scan"][0]["reclaimed"], w.row["scan"][0]["priority"] = reclaimed, priority
-    end_run(w.row)
+    end_run(w.row, priority < 1)
     assert w.row["kswapd"]["failures"] == after
     assert w.row["kswapd"]["state"] == KSWAPD_RUN, "not balanced: it goes on at once"
 
 
 def test_the_sixteenth_failure_makes_it_give_up() -> None:
     """No swap and no cache: nothing to reclaim. 16 fruitless runs (mm/internal.h MAX_RECLAIM_RETRIES), then silence."""
-    w = world(256, tasks={"hog": "mmap_anon A 177 | touch A 177 100 | sleep 100"}).at(30)
+    w = world(256, sysctl={"vm.watermark_boost_factor": 0}, tasks={"hog": "mmap_anon A 177 | touch A 177 100 | sleep 100"}).at(30)
     kswapd = w.row["kswapd"]
     assert (kswapd["failures"], kswapd["state"]) == (MAX_RECLAIM_RETRIES, KSWAPD_SLEEP)
     assert w.vm("pageoutrun") - MAX_RECLAIM_RETRIES in (0, 1), "the first one may be content with what the per-cpu lists hid"
@@ -183,3 +184,106 @@ def test_it_takes_a_cpu_and_a_thread_that_slept_takes_it_back() -> None:
     assert busy == int(w.row["cpu_ns"][0] + w.row["cpu_ns"][2])
     assert w.progress_mib("reader") == 600
     assert int(w.row["psi_total_ns"][0][0]) < int(w.row["psi_total_ns"][2][0]) // 4, "it hardly ever waited for kswapd"
+
+
+def boosted(w: World, times: int) -> int:
+    """The zone that serves has had its marks boosted `times` times; the boost, pages."""
+    zone = w.row["zones"][1]
+    for _ in range(times):
+        boost_marks(zone)
+    w.row["boosted"] = 1
+    return int(zone["boost"])
+
+
+def test_boosted_marks_begin_a_run_that_reclaims_as_much_and_takes_them_off_again() -> None:
+    """
+    before  half a GiB, much cache, plenty free: kswapd sleeps and the node is balanced
+    ask     types are mixed in four pageblocks
+    after   one run, about 2048 pages of cache gone, none swapped, the marks as before, kcompactd asked for a pageblock
+    """
+    w = world(
+        512,
+        swap_mib=256,
+        files={"/f": 150},
+        tasks={"reader": "read_file /f 150 0 | sleep 100", "idle": "mmap_anon A 60 | touch A 60 0 | sleep 100"},
+    )
+    w.at(2)
+    zone = w.row["zones"][1]
+    marks = zone["wmark"].tolist()
+    boost = boosted(w, 4)
+    assert boost == min(4 * 512, marks[WMARK_HIGH] * 3 // 2)
+    assert zone["wmark"].tolist() == [mark + boost for mark in marks]
+    w.at(5)
+    assert w.vm("pageoutrun") == 1
+    assert boost <= w.vm("pgsteal_kswapd") < 4 * boost
+    assert (w.vm("pgscan_anon"), w.vm("pswpout")) == (0, 0)
+    assert zone["wmark"].tolist() == marks
+    assert (zone["boost"], zone["boosted"], w.row["boosted"]) == (0, 0, 0)
+    assert w.vm("compact_daemon_wake") == 1
+    assert w.row["kswapd"]["state"] == KSWAPD_SLEEP
+
+
+def test_a_boost_for_which_nothing_can_be_reclaimed_is_given_up_at_once() -> None:
+    w = world(512, swap_mib=256, tasks={"idle": "mmap_anon A 60 | touch A 60 0 | sleep 100"}).at(2)
+    boosted(w, 4)
+    w.at(5)
+    assert (w.vm("pageoutrun"), w.vm("pswpout"), w.row["zones"][1]["boost"]) == (1, 0, 0)
+    assert w.row["kswapd"]["failures"] == 1
+
+
+def test_what_is_boosted_while_a_run_is_under_way_is_left_to_the_next() -> None:
+    w = world(512, swap_mib=256, files={"/f": 150}, tasks={"reader": "read_file /f 150 0 | sleep 100"}).at(2)
+    before = boosted(w, 1)
+    wakeup_boosted(w.row)
+    more = boosted(w, 2) - before
+    for _ in range(100):
+        if w.row["kswapd"]["state"] == KSWAPD_RUN:
+            w.row["now_ns"] = w.row["kswapd"]["next_ns"]
+            run_kswapd(w.row)
+    assert w.row["kswapd"]["state"] == KSWAPD_NAP
+    assert w.row["zones"][1]["boost"] == more
+
+
+def test_without_a_boost_factor_nothing_is_ever_boosted() -> None:
+    w = world(512, sysctl={"vm.watermark_boost_factor": 0})
+    assert boosted(w, 3) == 0
+
+
+@pytest.mark.parametrize(("direct", "asked"), [(True, 0), (False, 9)])
+def test_whoever_cannot_reclaim_has_kcompactd_woken_where_kswapd_is_of_no_use(direct: bool, asked: int) -> None:
+    w = world(512).at(1)
+    wakeup_kswapd_order(w.row, 9, direct)
+    assert w.row["kswapd"]["state"] == KSWAPD_SLEEP, "balanced"
+    assert w.row["kcompactd_max_order"] == asked
+
+
+def test_a_run_for_a_large_block_falls_back_to_single_pages_and_leaves_the_block_to_kcompactd() -> None:
+    """
+    before  a host full of cache, just below its marks
+    ask     somebody wants 2 MiB at once and may not reclaim
+    after   kswapd reclaims, and hands the order over to kcompactd when it goes to sleep
+    """
+    w = world(256, files={"/f": 300}, tasks={"reader": "read_file /f 300 0 | sleep 100"}).at(4)
+    zone = w.row["zones"][1]
+    while int(zone["free"]) > int(zone["wmark"][WMARK_HIGH]):
+        taken = min(int(zone["free"]), 256)
+        zone["pinned"] += taken
+        zone["free"] -= taken
+        zone["free_area"] = 0
+        zone["listed"] = zone["free"]
+        zone["free_area"][1][0] = zone["free"]
+        w.row["other_kernel"] += taken
+    w.row["zones"][0]["wmark"] = 1 << 20
+    before = w.vm("compact_daemon_wake")
+    wakeup_kswapd_order(w.row, 9, False)
+    assert (w.row["kswapd"]["state"], w.row["kswapd"]["alloc_order"]) == (KSWAPD_RUN, 9)
+    w.at(5.1)
+    assert w.row["scan"][0]["order"] == 0
+    assert w.vm("compact_daemon_wake") == before + 1
+
+
+def test_writing_the_factor_takes_effect_with_the_next_boost() -> None:
+    w = world(512, tasks={"admin": "sleep 1 | sysw /proc/sys/vm/watermark_boost_factor 5000 | sleep 9"}).at(2)
+    zone = w.row["zones"][1]
+    high = int(zone["wmark"][WMARK_HIGH])
+    assert boosted(w, 8) == max(512, high // 2)

@@ -53,10 +53,10 @@ def test_one_zone_above_its_high_mark_is_enough_to_be_balanced() -> None:
     row = world(8192).row
     for z in range(3):
         row["zones"][z]["free"] = row["zones"][z]["wmark"][WMARK_HIGH] + row["zones"][z]["reserve"]
-    assert not balanced(row), "at the mark is not above it"
+    assert not balanced(row, 0), "at the mark is not above it"
     for z in range(3):
         row["zones"][z]["free"] += 1
-        assert balanced(row)
+        assert balanced(row, 0)
         row["zones"][z]["free"] -= 1
     assert nr_high(row) == sum(int(zone["wmark"][WMARK_HIGH]) for zone in row["zones"])
 
