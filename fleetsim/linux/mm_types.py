@@ -19,7 +19,7 @@ from fleetsim.linux.mmzone import NR_REGIONS, REGION, ZONE
 from fleetsim.linux.slab_types import KERNEL_OWN_FIELDS
 from fleetsim.linux.sysctl import SYSCTL
 from fleetsim.linux.vmstat_names import CGROUP_EVENTS, CGROUP_STAT, VMSTAT_FIELDS
-from fleetsim.linux.workers import CPU, KSWAPD, SCAN_CONTROL
+from fleetsim.linux.workers import CPU, KSWAPD, LRU_GEN, SCAN_CONTROL
 
 # --- capacities (one size class; a full table answers as the kernel would: ENOMEM, EAGAIN, and an event) -------------
 NR_ZONES = 3
@@ -28,11 +28,11 @@ NR_TASKS = 64
 NR_THREADS = 80
 NR_AREAS = 128
 NR_GROUPS = 160
-NR_COHORTS = 1376
+NR_COHORTS = 1272
 NR_WRITEBACK = 128
 NR_EVENTS = 80
 NR_CPUS = 32
-assert NR_COHORTS < 1 << 15 and NR_GROUPS < 1 << 15 and NR_CGROUPS < 1 << 15  # int16 links
+assert NR_COHORTS < 1 << 15 and NR_GROUPS < 1 << 15 and NR_CGROUPS < 1 << 7  # int16 links, int8 cgroups
 
 # --- zones, in the order of physical addresses (include/linux/mmzone.h) ----------------------------------------------
 ZONE_DMA, ZONE_DMA32, ZONE_NORMAL = 0, 1, 2
@@ -120,6 +120,7 @@ CGROUP = np.dtype(
         ("nonresident_age", "i8"),  # the eviction clock (mm/workingset.c)
         ("anon_cost", "i8"),
         ("file_cost", "i8"),
+        *LRU_GEN,  # MGLRU's generations, see lru_gen.py
         ("refaults", "i8", (2,)),  # workingset_activate_{anon,file} when the last reclaim ended
         ("stat", "i8", (len(CGROUP_STAT),)),  # with children
         ("events", "i4", (len(CGROUP_EVENTS),)),  # with children
@@ -252,9 +253,11 @@ COHORT = np.dtype(
         ("prev", "i2"),  # towards the head (newer)
         ("next", "i2"),  # towards the tail (older)
         ("group", "i2"),
-        ("cg", "i2"),  # lruvec it is charged to
-        ("shadow_cg", "i2"),  # whose reclaim evicted: its clock the shadow counts
+        ("cg", "i1"),  # lruvec it is charged to
+        ("shadow_cg", "i1"),  # whose reclaim evicted: its clock the shadow counts; MGLRU: the lruvec it was evicted from
         ("list", "i1"),
+        ("gen", "i1"),  # MGLRU: its generation's seq modulo MAX_NR_GENS
+        ("refs", "i1"),  # MGLRU: accesses through file descriptors, as far as they are counted (lru_gen.py)
         ("flags", "i1"),
         ("nr", "i4"),  # pages on the list
         ("low_zone", "i4", (2,)),  # … of them in DMA and DMA32
@@ -265,7 +268,7 @@ COHORT = np.dtype(
         ("evicted", "i4"),  # file pages dropped
         ("off", "i4"),  # scan budget already spent on it at a tail
         ("home", "i1"),  # region its newest pages lie in, −1
-        ("shadow", "i8"),  # eviction clock of the last page evicted
+        ("shadow", "i8"),  # eviction clock of the last page evicted; MGLRU: its min_seq and tier (workingset_clock.py)
         ("base", "i8"),  # UNIFORM: group["touches"] when the pages' accessed bits were last clear
         ("born", "i4"),  # UNIFORM: when the bag was opened, in 2^20 ns, modulo 2^31
     ]
@@ -310,6 +313,9 @@ KERNEL_FIELDS = [
     ("anon_thp", "i8"),  # huge pages mapped
     ("thp_enabled", "i8"),  # transparent_hugepage/enabled and /defrag, see huge_memory.py
     ("thp_defrag", "i8"),
+    ("lru_gen", "i8"),  # lru_gen/enabled, see lru_gen.py
+    ("lru_gen_min_ttl", "i8"),  # lru_gen/min_ttl_ms, ns
+    ("in_lru_fault", "i8"),  # 1: what runs just now touches mapped memory, 0: it is a system call (current->in_lru_fault)
     ("kcompactd_next_ns", "i8"),
     ("khugepaged_next_ns", "i8"),
     ("khugepaged_area", "i8"),
