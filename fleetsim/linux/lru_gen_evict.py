@@ -50,7 +50,7 @@ from fleetsim.linux.mm_types import (
     WMARK_LOW,
 )
 from fleetsim.linux.mm_types import RECLAIM as PG_RECLAIM
-from fleetsim.linux.shrink_list import count_scan, cull, evict_file, send_out
+from fleetsim.linux.shrink_list import count_scan, cull, evict_file, send_out, spend_on_references
 from fleetsim.linux.swap import free_written
 from fleetsim.linux.swap_state import drop_clean, drop_settled
 
@@ -191,6 +191,7 @@ def evict_cohort(row, sc, i, usable, budget):
             if sent < left:
                 young += left - sent
     if young > 0:
+        spend_on_references(row, sc, i, young)
         keep_young(row, i, young, max(share_q, 1 << Q - 6))
     return pages, reclaimed
 

@@ -107,7 +107,9 @@ def get_type_to_scan(lruvec, swappiness):
     file_refaulted, file_total = read_ctrl_pos(lruvec, LRU_GEN_FILE, 0)
     file_first = positive_ctrl_err(anon_refaulted, anon_total, swappiness, file_refaulted, file_total, 200 - swappiness)
     kind = LRU_GEN_FILE if file_first else LRU_GEN_ANON
-    sp_refaulted, sp_total, sp_gain = (anon_refaulted, anon_total, swappiness) if file_first else (file_refaulted, file_total, 200 - swappiness)
+    sp_refaulted, sp_total, sp_gain = (
+        (anon_refaulted, anon_total, swappiness) if file_first else (file_refaulted, file_total, 200 - swappiness)
+    )
     for tier in range(1, MAX_NR_TIERS):
         pv_refaulted, pv_total = read_ctrl_pos(lruvec, kind, tier)
         if not positive_ctrl_err(sp_refaulted, sp_total, sp_gain, pv_refaulted, pv_total, 200 - sp_gain):

@@ -17,8 +17,8 @@ from fleetsim.linux.alloc_slowpath import alloc_pages, handle_over_high, try_cha
 from fleetsim.linux.dcache import NEGATIVE, OPENED, PLAIN, d_lru_add, d_reference
 from fleetsim.linux.ext4_jbd2 import ext4_handle_dirty_metadata
 from fleetsim.linux.filemap import cache_new, read_ordered
-from fleetsim.linux.memory import get_pages
 from fleetsim.linux.lru_gen import folio_inc_refs, lru_gen_enabled
+from fleetsim.linux.memory import get_pages
 from fleetsim.linux.mm_inline import list_add, list_move
 from fleetsim.linux.mm_types import LRU_ACTIVE_FILE, LRU_INACTIVE_FILE, LRU_NONE, METADATA
 from fleetsim.linux.shrink_list import count_activated

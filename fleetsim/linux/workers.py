@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rows of those who work: a reclaim's scan control, MGLRU's part of an lruvec, kswapd, a CPU. Declared here, placed in a host's record by `mm_types.py`."""
+"""The rows of those who work: a reclaim's scan control, MGLRU's part of an lruvec, kswapd, a CPU.
+
+Declared here, placed in a host's record by `mm_types.py`.
+"""
 
 from __future__ import annotations
 
