@@ -3,8 +3,10 @@
 
 Before a generation is opened, the page tables of the lruvec's tasks are walked: what was accessed since the last walk belongs to
 the generation that is the youngest until then.
-Leaves out: the Bloom filter that lets the walk pass over page tables with few accessed pages; tasks that did not run since the last
-walk are walked all the same (their pages have no accessed bit). The time in `try_to_inc_max_seq` counts for whoever ages.
+The first walk of an lruvec looks at all page tables, later ones only at those that a Bloom filter holds: tables in which one page
+in eight, or more, was accessed at the last walk, or around an accessed page that eviction met since. What is accessed elsewhere keeps
+its accessed bit, and is found when eviction gets there.
+Leaves out: false positives of the filter; tables are told apart by cohort (ordered groups) or by group.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from fleetsim.linux.lru_gen import (
 from fleetsim.linux.lru_gen_pid import reset_ctrl_pos
 from fleetsim.linux.memcontrol import calculate_protection, swap_room
 from fleetsim.linux.mm_inline import list_del, lru_gen_insert
-from fleetsim.linux.mm_types import ACCESSED, DEF_PRIORITY, LRU_INACTIVE_FILE, LRU_UNEVICTABLE, NR_COHORTS, ORDERED
+from fleetsim.linux.mm_types import ACCESSED, DEF_PRIORITY, IN_FILTER, LRU_INACTIVE_FILE, LRU_UNEVICTABLE, NR_GROUPS, ORDERED
 
 
 @law
@@ -51,8 +53,23 @@ def is_mapped(row, cohort):
 
 
 @law
+def suitable_to_scan(total: int, young: int) -> bool:
+    """Are there so many accessed pages among those that page tables map that they are worth a walk? One per cache line of entries.
+
+    total    int64  entries
+    young    int64  of them accessed
+    returns  bool
+
+    Source: mm/vmscan.c suitable_to_scan (cache lines of 64 bytes). Leaves out: nothing.
+    """
+    return young * 8 >= total
+
+
+@law
 def promote_bag(row, i, seq):
     """The accessed pages of bag `i` join generation `seq`; all accessed bits are clear then.
+
+    returns  int64  accessed pages
 
     Source: mm/vmscan.c walk_pte_range, folio_update_gen; expected values (kernel-laws §20.2).
     """
@@ -66,6 +83,7 @@ def promote_bag(row, i, seq):
     cohort["base"] = group["touches"]
     if cohort["nr"] == 0:
         list_del(row, i)
+    return young
 
 
 @law
@@ -84,6 +102,27 @@ def promote_whole(row, i, seq):
 
 
 @law
+def walk_uniform(row, g, cg, lowest, seq):
+    """Walk the page tables that map a group with random access.
+
+    lowest   int64  first list whose pages are looked for
+    returns  int64  entries looked at
+
+    Source: mm/vmscan.c walk_pte_range, update_bloom_filter.
+    """
+    group = row["groups"][g]
+    looked, young = 0, 0
+    for i in range(group["first"], group["first"] + group["cohorts"]):
+        bag = row["cohorts"][i]
+        if bag["cg"] == cg and lowest <= bag["list"] < LRU_UNEVICTABLE and bag["nr"] > 0:
+            looked += bag["nr"]
+            young += promote_bag(row, i, seq)
+    if looked > 0:
+        group["in_filter"] = 1 if suitable_to_scan(group["pages"], young) else 0
+    return looked
+
+
+@law
 def walk_mm(row, sc, cg, can_swap):
     """Walk the page tables of an lruvec's tasks: what was accessed joins the youngest generation.
 
@@ -91,21 +130,27 @@ def walk_mm(row, sc, cg, can_swap):
     """
     cohorts, lruvec = row["cohorts"], row["cgroups"][cg]
     seq = lruvec["max_seq"]
+    everything = seq == MIN_NR_GENS + 1
+    lowest = 0 if can_swap else LRU_INACTIVE_FILE
     looked = 0
-    for lru in range(0 if can_swap else LRU_INACTIVE_FILE, LRU_UNEVICTABLE):
+    for lru in range(lowest, LRU_UNEVICTABLE):
         i, first = lruvec["tail"][lru], lruvec["head"][lru]
         while i >= 0:
             above = -1 if i == first else cohorts[i]["prev"]
-            if is_mapped(row, cohorts[i]):
+            ordered = row["groups"][cohorts[i]["group"]]["kind"] == ORDERED
+            if ordered and is_mapped(row, cohorts[i]) and (everything or cohorts[i]["flags"] & IN_FILTER):
                 looked += cohorts[i]["nr"]
-                if row["groups"][cohorts[i]["group"]]["kind"] == ORDERED and cohorts[i]["flags"] & ACCESSED:
+                if cohorts[i]["flags"] & ACCESSED:
+                    cohorts[i]["flags"] |= IN_FILTER
                     promote_whole(row, i, seq)
+                else:
+                    cohorts[i]["flags"] &= ~IN_FILTER
             i = above
-    for i in range(NR_COHORTS):
-        bag = cohorts[i]
-        evictable = bag["cg"] == cg and (0 if can_swap else LRU_INACTIVE_FILE) <= bag["list"] < LRU_UNEVICTABLE
-        if evictable and row["groups"][bag["group"]]["kind"] != ORDERED and is_mapped(row, bag):
-            promote_bag(row, i, seq)
+    for g in range(NR_GROUPS):
+        group = row["groups"][g]
+        wanted = everything or group["in_filter"] > 0
+        if group["used"] and group["kind"] != ORDERED and wanted and (group["task"] >= 0 or group["maps"] >= 0):
+            looked += walk_uniform(row, g, cg, lowest, seq)
     sc["spent_ns"] += looked * row["cost"][AGE_PTE]
 
 

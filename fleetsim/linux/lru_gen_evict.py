@@ -30,7 +30,7 @@ from fleetsim.linux.lru_gen import (
     lru_gen_seq,
     lru_tier_from_refs,
 )
-from fleetsim.linux.lru_gen_age import get_swappiness, is_mapped, should_run_aging, try_to_inc_max_seq, try_to_inc_min_seq
+from fleetsim.linux.lru_gen_age import get_swappiness, is_mapped, should_run_aging, suitable_to_scan, try_to_inc_max_seq, try_to_inc_min_seq
 from fleetsim.linux.lru_gen_pid import SLOT_FILE, ctrl_slot, get_tier_idx, get_type_to_scan
 from fleetsim.linux.memcontrol import count
 from fleetsim.linux.mm_inline import list_del, lru_gen_insert
@@ -40,6 +40,7 @@ from fleetsim.linux.mm_types import (
     BY_MEMCG,
     CG,
     DEF_PRIORITY,
+    IN_FILTER,
     LRU_INACTIVE_ANON,
     LRU_INACTIVE_FILE,
     NR_ZONES,
@@ -57,6 +58,7 @@ from fleetsim.linux.swap_state import drop_clean, drop_settled
 PGREFILL, CG_REFILL = VM["pgrefill"], CG["pgrefill"]
 PGACTIVATE, CG_ACTIVATE = VM["pgactivate"], CG["pgactivate"]
 WORKINGSET_ACTIVATE, CG_WORKINGSET_ACTIVATE = VM["workingset_activate_anon"], CG["workingset_activate_anon"]
+MOVED = -1
 AROUND = MIN_LRU_BATCH // 2  # pages behind an accessed one that the look around finds with it
 
 
@@ -88,7 +90,8 @@ def protect(row, i, seq, pages):
     count(row, cg, CG_WORKINGSET_ACTIVATE + kind, pages)
     list_del(row, i)
     clear_refs(cohort)
-    cohort["base"] = row["groups"][cohort["group"]]["touches"]
+    if not is_mapped(row, cohort):
+        cohort["base"] = row["groups"][cohort["group"]]["touches"]
     lru_gen_insert(row, i, kind, seq + 1, 1)
 
 
@@ -96,7 +99,7 @@ def protect(row, i, seq, pages):
 def sort_cohort(row, sc, i, seq, tier_idx):
     """Sort the cohort at the tail of the oldest generation `seq` elsewhere if it is not to be evicted.
 
-    returns  int64  pages sorted; 0: they can be evicted
+    returns  int64  pages sorted; MOVED: elsewhere, but the kernel had done that before; 0: they can be evicted
 
     Source: mm/vmscan.c sort_folio.
     """
@@ -121,7 +124,7 @@ def sort_cohort(row, sc, i, seq, tier_idx):
     if anon and cohort["wb"] == pages and not cohort["flags"] & SETTLED:  # it went to the second youngest when it was sent out
         list_del(row, i)
         lru_gen_insert(row, i, kind, row["cgroups"][cohort["cg"]]["max_seq"] - 1, 0)
-        return pages
+        return MOVED
     if not anon and max(cohort["wb"], cohort["dirty"]) >= pages:
         cohort["flags"] |= PG_RECLAIM
         list_del(row, i)
@@ -140,7 +143,11 @@ def keep_young(row, i, pages, share_q):
     cohort = row["cohorts"][i]
     cg, kind = cohort["cg"], cohort["list"] // 2
     seq = row["cgroups"][cg]["max_seq"]
-    if row["groups"][cohort["group"]]["kind"] != ORDERED:
+    group = row["groups"][cohort["group"]]
+    cohort["flags"] |= IN_FILTER if share_q == 1 << Q else 0
+    if suitable_to_scan(1 << Q, share_q):
+        group["in_filter"] = 1
+    if group["kind"] != ORDERED:
         rebag_to(row, i, open_bag_of(row, cohort["group"], cg, cohort["list"], seq, 0), pages)
         if cohort["nr"] == 0:
             list_del(row, i)
@@ -228,7 +235,7 @@ def scan_folios(row, sc, cg, kind, tier_idx, budget):
             list_del(row, i)
             continue
         moved = sort_cohort(row, sc, i, seq, tier_idx)
-        sorted_ += moved
+        sorted_ += max(0, moved)
         if moved == 0:
             usable = cohort["nr"] - cohort["wb"]
             looked, freed = evict_cohort(row, sc, i, usable, budget - isolated)

@@ -28,7 +28,7 @@ NR_TASKS = 64
 NR_THREADS = 80
 NR_AREAS = 128
 NR_GROUPS = 160
-NR_COHORTS = 1272
+NR_COHORTS = 1260
 NR_WRITEBACK = 128
 NR_EVENTS = 80
 NR_CPUS = 32
@@ -61,6 +61,7 @@ SHADOW_WORKINGSET = 4  # the shadow left behind by the evicted pages had PG_work
 ACCESSED = 8  # the PTE accessed bit is set on the pages (ordered groups; bags count instead)
 RECLAIM = 16  # PG_reclaim: reclaim met the pages dirty or under writeback; once they are written they go first
 SETTLED = 32  # of the pages in the swap cache some are written and not tracked: they go when a scan meets the cohort
+IN_FILTER = 64  # MGLRU: the next aging walks the page tables of this ordered cohort (lru_gen_age.py)
 
 # --- area and group kinds --------------------------------------------------------------------------------------------
 AREA_FREE, AREA_ANON, AREA_FILE, AREA_SHMEM = 0, 1, 2, 3
@@ -226,6 +227,7 @@ GROUP = np.dtype(
         ("is_file", "i1"),  # its pages stand on file lists; METADATA: blocks of a file system's own (Buffers)
         ("shmem", "i1"),  # pages of a shared object that are backed by swap
         ("locked", "i1"),  # 1: new pages are mlocked
+        ("in_filter", "i1"),  # MGLRU: 1 if the next aging walks its page tables (UNIFORM)
         ("ra_win", "i1"),  # pages of the last swap readahead, 0: there was none
         ("task", "i2"),  # whose RSS counts the pages; −1: those of the areas that map it (`maps`)
         ("maps", "i2"),  # first row of MAPPING, −1: mapped by nobody
