@@ -6,6 +6,7 @@ from __future__ import annotations
 from fleetsim.law import law
 from fleetsim.linux.lru_gen import LRU_GEN_CORE, LRU_GEN_FILE, MAX_NR_GENS, MIN_NR_GENS, lru_gen_enabled, set_all_gens
 from fleetsim.linux.mm_inline import list_del, lru_gen_insert
+from fleetsim.linux.mm_types import LRU_NONE, NR_COHORTS
 
 
 @law
@@ -57,3 +58,6 @@ def lru_gen_change_state(row, caps):
                 fill_evictable(row, cg)
             else:
                 drain_evictable(row, cg)
+    for i in range(NR_COHORTS):
+        if row["cohorts"][i]["list"] == LRU_NONE or not caps & LRU_GEN_CORE:
+            row["cohorts"][i]["gen"] = 0
