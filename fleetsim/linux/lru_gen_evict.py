@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""MGLRU's eviction: empty the oldest generation (mm/vmscan.c lru_gen_shrink_lruvec, evict_folios, scan_folios, sort_folio).
+"""MGLRU's eviction: empty the oldest generation (mm/vmscan.c lru_gen_shrink_lruvec, evict_folios, scan_folios).
 
 A page at the tail of the oldest generation is
 
@@ -9,7 +9,8 @@ A page at the tail of the oldest generation is
     else                                                                  evicted: dropped, or sent to swap
 
 Pages under writeback to swap join the second youngest generation and go first once they are written (swap.free_written).
-Leaves out: lists by zone; pages that reclaim cannot lock.
+Each zone has lists of its own: a generation's pages of the highest zone go first, those of a lower one wait until none is left.
+What is sorted, and which page is next: lru_gen_sort.py. Leaves out: pages that reclaim cannot lock.
 """
 
 from __future__ import annotations
@@ -20,18 +21,15 @@ from fleetsim.linux.bags import accessed_q, expected, open_bag_of, rebag_to
 from fleetsim.linux.lru_gen import (
     LRU_GEN_ANON,
     LRU_GEN_FILE,
-    LRU_REFS_MAX,
     MAX_LRU_BATCH,
     MIN_LRU_BATCH,
     MIN_NR_GENS,
     clear_refs,
-    folio_lru_refs,
     get_nr_gens,
-    lru_gen_seq,
-    lru_tier_from_refs,
 )
 from fleetsim.linux.lru_gen_age import get_swappiness, is_mapped, should_run_aging, suitable_to_scan, try_to_inc_max_seq, try_to_inc_min_seq
-from fleetsim.linux.lru_gen_pid import SLOT_FILE, ctrl_slot, get_tier_idx, get_type_to_scan
+from fleetsim.linux.lru_gen_pid import get_tier_idx, get_type_to_scan
+from fleetsim.linux.lru_gen_sort import below_zone, next_to_scan, sort_cohort
 from fleetsim.linux.memcontrol import count
 from fleetsim.linux.mm_inline import list_del, lru_gen_insert
 from fleetsim.linux.mm_types import (
@@ -50,15 +48,12 @@ from fleetsim.linux.mm_types import (
     WMARK_HIGH,
     WMARK_LOW,
 )
-from fleetsim.linux.mm_types import RECLAIM as PG_RECLAIM
-from fleetsim.linux.shrink_list import count_scan, cull, evict_file, send_out, spend_on_references
+from fleetsim.linux.shrink_list import count_scan, evict_file, send_out, spend_on_references
 from fleetsim.linux.swap import free_written
 from fleetsim.linux.swap_state import drop_clean, drop_settled
 
 PGREFILL, CG_REFILL = VM["pgrefill"], CG["pgrefill"]
 PGACTIVATE, CG_ACTIVATE = VM["pgactivate"], CG["pgactivate"]
-WORKINGSET_ACTIVATE, CG_WORKINGSET_ACTIVATE = VM["workingset_activate_anon"], CG["workingset_activate_anon"]
-MOVED = -1
 AROUND = MIN_LRU_BATCH // 2  # pages behind an accessed one that the look around finds with it
 
 
@@ -73,65 +68,6 @@ def count_young(row, cg, pages, share_q):
     found = max(1, (pages << Q) // ((1 << Q) + (AROUND - 1) * share_q) * share_q >> Q)
     row["vm"][PGACTIVATE] += found
     count(row, cg, CG_ACTIVATE, found)
-
-
-@law
-def protect(row, i, seq, pages):
-    """Pages of cohort `i`, in the oldest generation `seq`, whose tier is protected join the next one; they are the oldest there.
-
-    Source: mm/vmscan.c sort_folio (protected), folio_inc_gen.
-    """
-    cohort = row["cohorts"][i]
-    cg, kind = cohort["cg"], cohort["list"] // 2
-    slot = ctrl_slot(kind, lru_tier_from_refs(folio_lru_refs(cohort)))
-    if slot > SLOT_FILE:
-        row["cgroups"][cg]["protected"][slot - SLOT_FILE - 1] += pages
-    row["vm"][WORKINGSET_ACTIVATE + kind] += pages
-    count(row, cg, CG_WORKINGSET_ACTIVATE + kind, pages)
-    list_del(row, i)
-    clear_refs(cohort)
-    if not is_mapped(row, cohort):
-        cohort["base"] = row["groups"][cohort["group"]]["touches"]
-    lru_gen_insert(row, i, kind, seq + 1, 1)
-
-
-@law
-def sort_cohort(row, sc, i, seq, tier_idx):
-    """Sort the cohort at the tail of the oldest generation `seq` elsewhere if it is not to be evicted.
-
-    returns  int64  pages sorted; MOVED: elsewhere, but the kernel had done that before; 0: they can be evicted
-
-    Source: mm/vmscan.c sort_folio.
-    """
-    cohort = row["cohorts"][i]
-    group = row["groups"][cohort["group"]]
-    kind, pages = cohort["list"] // 2, cohort["nr"]
-    if group["locked"] > 0:
-        cull(row, i)
-        return pages
-    anon = group["is_file"] == 0
-    if kind == LRU_GEN_FILE and anon and cohort["clean"] == 0:  # MADV_FREE'd, but written to again
-        list_del(row, i)
-        lru_gen_insert(row, i, LRU_GEN_ANON, row["cgroups"][cohort["cg"]]["max_seq"] - 1, 1)
-        return pages
-    refs = folio_lru_refs(cohort)
-    if not anon and group["kind"] != ORDERED and not is_mapped(row, cohort):  # read() at random: as often as the mean page was
-        cohort["refs"] = min(LRU_REFS_MAX + 1, 1 + (group["touches"] - cohort["base"]) // max(1, group["pages"]))
-        refs = folio_lru_refs(cohort)
-    if refs == LRU_REFS_MAX or lru_tier_from_refs(refs) > tier_idx:
-        protect(row, i, seq, pages)
-        return pages
-    if anon and cohort["wb"] == pages and not cohort["flags"] & SETTLED:  # it went to the second youngest when it was sent out
-        list_del(row, i)
-        lru_gen_insert(row, i, kind, row["cgroups"][cohort["cg"]]["max_seq"] - 1, 0)
-        return MOVED
-    if not anon and max(cohort["wb"], cohort["dirty"]) >= pages:
-        cohort["flags"] |= PG_RECLAIM
-        list_del(row, i)
-        clear_refs(cohort)
-        lru_gen_insert(row, i, kind, seq + 1, 0)
-        return pages
-    return 0
 
 
 @law
@@ -221,8 +157,8 @@ def scan_folios(row, sc, cg, kind, tier_idx, budget):
         isolated = reclaimed
         sc["spent_ns"] += reclaimed * row["cost"][RECLAIM]
     while isolated < budget and isolated + sorted_ < MAX_LRU_BATCH:
-        i = lruvec["tail"][lru]
-        if i < 0 or lru_gen_seq(lruvec, row["cohorts"][i]) != seq:
+        i = next_to_scan(row, sc, cg, kind, seq)
+        if i < 0:
             break
         cohort = row["cohorts"][i]
         if cohort["flags"] & SETTLED:
@@ -238,6 +174,8 @@ def scan_folios(row, sc, cg, kind, tier_idx, budget):
         sorted_ += max(0, moved)
         if moved == 0:
             usable = cohort["nr"] - cohort["wb"]
+            if not cohort["flags"] & ACCESSED:
+                usable -= below_zone(cohort, sc["lruvec_zone"][kind])
             looked, freed = evict_cohort(row, sc, i, usable, budget - isolated)
             isolated += looked
             reclaimed += freed
@@ -276,10 +214,11 @@ def evict_folios(row, sc, cg, swappiness):
         if scanned > 0:
             break
         kind, tier_idx = 1 - kind, -1
-    before = lruvec["min_seq"][LRU_GEN_ANON] + lruvec["min_seq"][LRU_GEN_FILE]
+    before = lruvec["min_seq"].sum()
     try_to_inc_min_seq(row, cg, swappiness > 0)
-    if lruvec["min_seq"][LRU_GEN_ANON] + lruvec["min_seq"][LRU_GEN_FILE] > before:
+    if lruvec["min_seq"].sum() > before:
         scanned += 1
+        start_at_highest_zone(sc)
     return 0 if get_nr_gens(lruvec, LRU_GEN_ANON if swappiness > 0 else LRU_GEN_FILE) == MIN_NR_GENS else scanned
 
 
@@ -348,11 +287,22 @@ def should_abort_scan(row, sc, cg, swapped):
 
 
 @law
+def start_at_highest_zone(sc):
+    """Another generation, or another lruvec: pages of all zones may be there.
+
+    Source: mm/vmscan.c scan_folios (reclaim_idx).
+    """
+    for kind in range(2):
+        sc["lruvec_zone"][kind] = NR_ZONES - 1
+
+
+@law
 def lru_gen_begin_lruvec(row, sc, cg):
     """A lruvec's turn in a pass begins.
 
     Source: mm/vmscan.c lru_gen_shrink_lruvec (its first lines).
     """
+    start_at_highest_zone(sc)
     sc["lruvec_scanned"] = 0
     sc["lruvec_reclaimed"] = sc["reclaimed"]
     sc["lruvec_max_seq"] = row["cgroups"][cg]["max_seq"]

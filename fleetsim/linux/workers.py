@@ -31,6 +31,7 @@ SCAN_CONTROL = np.dtype(
         ("dirty", "i8"),  # dirty or written file pages that it met
         ("lruvec_scanned", "i8"),  # MGLRU: of the lruvec whose turn it is
         ("lruvec_max_seq", "i8"),  # … its max_seq when its turn began
+        ("lruvec_zone", "i8", (2,)),  # … highest zone in which its oldest generation still has pages, by type
         ("memcgs_need_aging", "i8"),  # MGLRU, kswapd: the next pass looks whether lruvecs must be aged
     ]
 )

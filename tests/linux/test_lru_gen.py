@@ -43,6 +43,7 @@ def scan(w: World, kind: int = mm.BY_DIRECT, priority: int = 0) -> Any:
     sc["kind"], sc["priority"], sc["wanted"], sc["target"] = kind, priority, 32, 0
     for name in ("reclaimed", "sent", "scanned", "spent_ns", "low_reclaim", "lruvec_scanned"):
         sc[name] = 0
+    sc["lruvec_zone"] = mm.NR_ZONES - 1
     return sc
 
 
@@ -218,6 +219,16 @@ def test_a_page_that_was_accessed_since_is_kept_and_those_around_it_are_found_wi
     assert scan_folios(w.row, scan(w), 0, 0, 3, 4096) == 4096
     assert generations(w, 0) == {5: 16 * PAGES} and w.vm("pswpout") == 0
     assert w.vm("pgactivate") == 4096 // 32 and w.vm("pgscan_direct") == 4096
+
+
+def test_pages_of_the_lowest_zone_wait_until_the_generation_has_no_others() -> None:
+    """e21: the 10 MB of zone DMA that the stream fills are given back twice in a minute, what lies above 30 times."""
+    tasks = {"a": "mmap_anon A 150 | touch A 150 200 | sleep 99", "r": "sleep 2 | read_file /big 0 100"}
+    w = world(256, lru_gen="y", files={"/big": 2000}, tasks=tasks).at(6)
+    low, all_of_them = w.vm("pgalloc_dma"), w.vm("pgsteal_kswapd")
+    w.at(16)
+    assert w.vm("pgsteal_kswapd") - all_of_them > 800 * PAGES
+    assert w.vm("pgalloc_dma") - low < 20 * PAGES
 
 
 def test_a_stream_does_not_drive_out_a_mapped_working_set() -> None:
