@@ -33,6 +33,7 @@ def host_spec(group: Group, name: str, further_files: Mapping[str, int]) -> Host
         swap_bytes=keys.swap,
         sysctl=dict(keys.sysctl),
         thp=keys.thp,
+        lru_gen="y" if keys.lru_gen else "n",
         disk=DISKS[keys.disk or DEFAULT_DISK],
         files={**keys.files, **further_files},
         cgroups=cgroups_of(name, group.pods),

@@ -70,6 +70,7 @@ class HostKeys(Keys):
     disk: str | None = Field(None, description=f"kind of disk: {', '.join(DISKS)} (default nvme; to be said where there is swap)")
     sysctl: dict[str, int] = Field(default_factory=dict, description="kernel settings, such as {vm.swappiness: 10}")
     thp: Literal["always", "madvise", "never"] = Field("madvise", description="transparent huge pages")
+    lru_gen: bool = Field(False, description="reclaim by generations (MGLRU), as distributions choose that enable it; Debian does not")
     labels: dict[str, str] = Field(
         default_factory=dict,
         description="labels of the hosts' scrape targets, such as {site: north, job: node}; {host} and {group} stand for names",

@@ -40,6 +40,7 @@ def _group(group: Group) -> dict[str, Any]:
         "disk": keys.disk or DEFAULT_DISK,
         "sysctl": dict(keys.sysctl),
         "thp": keys.thp,
+        "lru_gen": keys.lru_gen,
         "labels": dict(keys.labels),
         "files": {path: show_bytes(size) for path, size in keys.files.items()},
         "pods": [_pod(pod) for pod in group.pods],

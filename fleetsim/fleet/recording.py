@@ -107,6 +107,8 @@ def read_experiment(folder: Path) -> Experiment:
             swap_bytes=start["SwapTotal_kB"] * 1024,
             sysctl=sysctl,
             thp=machine.get("thp", "madvise"),
+            lru_gen=machine.get("sysfs", {}).get("/sys/kernel/mm/lru_gen/enabled", "n"),
+            lru_gen_min_ttl_ms=int(machine.get("sysfs", {}).get("/sys/kernel/mm/lru_gen/min_ttl_ms", 0)),
             cpu_profile="lab" if machine.get("icount") else "lab-tcg",
             disk=disk_of(machine, "data"),
             swap_disk=disk_of(machine, "swap"),

@@ -40,7 +40,7 @@ MALLOC, MADVISE = 20, 21
 WRITE_NEW, WRITE_CACHED, WRITE_OUT, ALLOC_BLOCKS = range(22, 26)
 NAME_MISS, NAME_HIT, FILE_STAT, FILE_CREATE, PIPE, SLAB_SCAN = range(26, 32)
 HUGE_CLEAR, HUGE_FREE, FAULT_HUGE, COMPACT_SCAN, MIGRATE = range(32, 37)
-LRU_MOVE, REFERENCES = 37, 38
+LRU_MOVE, REFERENCES, AGE_PTE = 37, 38, 39
 
 OPERATIONS: dict[str, tuple[int, int, int]] = {
     # operation: (position, lab ns, server ns)                                   per page unless said
@@ -59,6 +59,7 @@ OPERATIONS: dict[str, tuple[int, int, int]] = {
     "exit or munmap gives a page back": (EXIT, 1_250, 200),
     "fault that only maps": (FAULT_MINOR, 1_500, 400),
     "mlock, MADV_FREE or MADV_COLD moves a page to another list": (LRU_MOVE, 750, 100),
+    "MGLRU's aging looks at an entry of a page table": (AGE_PTE, 30, 8),
     "system call, per call": (SYSCALL, 500, 200),
     "fork, exec and set-up of a small program, per process": (START, 1_600_000, 600_000),
     "fault on a new page of shared memory": (FAULT_SHMEM, 5_450, 1_000),

@@ -29,6 +29,7 @@ from fleetsim.linux.shmem import SHM_MNT
 from fleetsim.linux.slab_caches import CACHES
 from fleetsim.linux.slub import unpin_boot
 from fleetsim.linux.sysctl import SYSCTL_NAMES, counterpart
+from fleetsim.linux.sysctl_paths import lru_gen_caps
 
 PAGE = 4096
 DMA_PAGES = 3840  # 16 MiB less what the firmware keeps (kernel-laws §1.1)
@@ -212,6 +213,8 @@ def set_sysctls(row: Any, spec: HostSpec) -> None:
     sysctl["compaction_proactiveness"], sysctl["compact_unevictable_allowed"], sysctl["extfrag_threshold"] = 20, 1, 500
     sysctl["watermark_boost_factor"] = 15_000
     row["thp_enabled"] = THP_ENABLED.index(spec.thp) if spec.memory_bytes >= THP_MEMORY_MIN else 0
+    row["lru_gen"] = lru_gen_caps(spec.lru_gen, "lru_gen")
+    row["lru_gen_min_ttl"] = spec.lru_gen_min_ttl_ms * mm.NS_PER_MS
     row["thp_defrag"] = THP_DEFRAG.index(spec.thp_defrag)
     sysctl["dirty_ratio"], sysctl["dirty_background_ratio"], sysctl["watermark_scale_factor"] = 20, 10, 10
     sysctl["dirty_expire_centisecs"], sysctl["dirty_writeback_centisecs"] = 3_000, 500

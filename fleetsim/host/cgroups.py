@@ -9,6 +9,7 @@ from fleetsim.errors import BadInput
 from fleetsim.host.programs import Names
 from fleetsim.host.spec import CgroupSpec, HostSpec
 from fleetsim.linux import mm_types as mm
+from fleetsim.linux.lru_gen import lru_gen_init_lruvec
 from fleetsim.linux.memcontrol import DYING, css_offline, nr_dying_descendants
 
 PAGE = 4096
@@ -26,6 +27,7 @@ LIMITS = {
 def cgroups(row: Any, spec: HostSpec, names: Names) -> None:
     root = row["cgroups"][0]
     empty_cgroup(root, -1)
+    lru_gen_init_lruvec(row, 0)
     row["nr_cgroups"] = 1
     for cg in spec.cgroups:
         add_cgroup(row, names, cg)
@@ -48,6 +50,7 @@ def add_cgroup(row: Any, names: Names, spec: CgroupSpec) -> None:
         raise BadInput(f"host {names.host}: more than {mm.NR_CGROUPS - 1} cgroups, {dying} of them removed but still charged")
     names.cgroups[spec.name] = i
     empty_cgroup(row["cgroups"][i], names.cgroups[spec.parent])
+    lru_gen_init_lruvec(row, i)
     row["nr_cgroups"] = max(int(row["nr_cgroups"]), i + 1)
     for file, value in spec.limits.items():
         set_limit(row["cgroups"][i], file, int(value))

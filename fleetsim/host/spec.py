@@ -54,6 +54,8 @@ class HostSpec:
     sysctl: Mapping[str, int] = field(default_factory=dict)  # "vm.swappiness": 10
     thp: str = "madvise"  # transparent_hugepage/enabled: always | madvise | never
     thp_defrag: str = "madvise"  # … /defrag: always | defer | defer+madvise | madvise | never
+    lru_gen: str = "n"  # lru_gen/enabled: y, n or a number with one bit per part of MGLRU
+    lru_gen_min_ttl_ms: int = 0
     cpu_profile: str = "server"  # server | lab | lab-tcg
     disk: DiskSpec = DiskSpec(2_000_000_000, 80.0)
     swap_disk: DiskSpec | None = None  # None: swap shares `disk`

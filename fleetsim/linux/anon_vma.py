@@ -137,6 +137,7 @@ def list_replace(row, i, j):
         lruvec["tail"][lru] = j
     new["prev"], new["next"], new["list"], new["cg"] = before, after, lru, old["cg"]
     new["flags"], new["off"], new["base"], new["born"] = old["flags"], old["off"], old["base"], old["born"]
+    new["gen"], new["refs"] = old["gen"], old["refs"]
     new["nr"], new["home"] = old["nr"], old["home"]
     for z in range(2):
         new["low_zone"][z] = old["low_zone"][z]

@@ -10,8 +10,9 @@ Source: fleetsim's own representation, measured against recordings (design §3.2
 from __future__ import annotations
 
 from fleetsim.law import ONE_Q, Q, exp_neg_q, law
-from fleetsim.linux.mm_inline import list_add, list_del, move_pages
-from fleetsim.linux.mm_types import LRU_NONE, REFERENCED, WORKINGSET
+from fleetsim.linux.lru_gen import MAX_NR_GENS, lru_gen_add_seq, lru_gen_enabled, lru_gen_list
+from fleetsim.linux.mm_inline import list_add, list_del, lru_gen_insert, move_pages
+from fleetsim.linux.mm_types import LRU_NONE, LRU_UNEVICTABLE, REFERENCED, WORKINGSET
 
 CLASS = REFERENCED | WORKINGSET  # the flags that all pages of a bag share
 OPEN = 500_000_000 >> 20  # how long a bag takes new pages, in 2^20 ns
@@ -109,6 +110,7 @@ def merge_oldest(row, g):
         for i in range(group["first"], group["first"] + group["cohorts"]):
             a = cohorts[i]
             alike = a["list"] == b["list"] and a["cg"] == b["cg"] and (a["flags"] & CLASS) == (b["flags"] & CLASS)
+            alike = alike and a["gen"] == b["gen"]
             if i != j and alike and bag_age(row, a) >= bag_age(row, b) and a["nr"] + b["nr"] < fewest:
                 keep, drop, fewest = i, j, a["nr"] + b["nr"]
     if drop < 0:
@@ -124,9 +126,29 @@ def merge_oldest(row, g):
 def open_bag(row, g, cg, lru, flags):
     """The bag at the head of `lru` that new pages of group `g` join; opened if there is none young enough.
 
+    Source: fleetsim's own representation.
+    """
+    seq = -1
+    if lru_gen_enabled(row) and lru != LRU_UNEVICTABLE:
+        seq = lru_gen_add_seq(row, cg, lru, 0)
+    return open_bag_of(row, g, cg, lru, seq, flags)
+
+
+@law
+def open_bag_of(row, g, cg, lru, seq, flags):
+    """The same for one generation of MGLRU.
+
+    lru      int64  list; with `seq` only its type counts
+    seq      int64  generation, −1 if pages stand on the classic lists
+    returns  int64  cohort
+
     Source: fleetsim's own representation. When all rows are in use, two old bags are merged.
     """
     group, cohorts = row["groups"][g], row["cohorts"]
+    gen = 0
+    if seq >= 0:
+        gen = seq & (MAX_NR_GENS - 1)
+        lru = lru_gen_list(row["cgroups"][cg], lru // 2, seq)
     youngest, empty, husk, any_listed = -1, -1, -1, -1
     for k in range(group["cohorts"]):
         i = group["first"] + k
@@ -139,7 +161,7 @@ def open_bag(row, g, cg, lru, flags):
             continue
         if cohort["list"] == lru and cohort["cg"] == cg:
             any_listed = i
-            same = (cohort["flags"] & CLASS) == flags
+            same = (cohort["flags"] & CLASS) == flags and (seq < 0 or cohort["gen"] == gen)
             if same and (youngest < 0 or bag_age(row, cohort) < bag_age(row, cohorts[youngest])):
                 youngest = i
     if youngest >= 0 and bag_age(row, cohorts[youngest]) < OPEN:
@@ -155,7 +177,11 @@ def open_bag(row, g, cg, lru, flags):
         cohort["flags"] = flags
         cohort["base"] = group["touches"]
         cohort["born"] = (row["now_ns"] >> 20) & AGE_MASK
-        list_add(row, empty, lru)
+        cohort["refs"] = 0
+        if seq >= 0:
+            lru_gen_insert(row, empty, lru // 2, seq, 0)
+        else:
+            list_add(row, empty, lru)
         return empty
     if youngest >= 0:
         return youngest
@@ -170,7 +196,16 @@ def rebag(row, i, lru, flags, pages):
     Source: mm/vmscan.c, the effect of folio_referenced (clears the bits) and putback.
     """
     cohort = row["cohorts"][i]
-    target = open_bag(row, cohort["group"], cohort["cg"], lru, flags)
+    rebag_to(row, i, open_bag(row, cohort["group"], cohort["cg"], lru, flags), pages)
+
+
+@law
+def rebag_to(row, i, target, pages):
+    """Move `pages` pages of bag `i` to bag `target`, their accessed bits cleared.
+
+    Source: as `rebag`.
+    """
+    cohort = row["cohorts"][i]
     if target == i:
         return
     blend_base(row["cohorts"][target], pages, row["groups"][cohort["group"]]["touches"])

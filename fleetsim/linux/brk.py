@@ -130,6 +130,7 @@ def populate(row, th, a, start, end, pages):
     Source: mm/memory.c do_anonymous_page.
     """
     area = row["areas"][a]
+    row["in_lru_fault"] = 1
     task = row["tasks"][area["task"]]
     group = row["groups"][area["group"]]
     i = slice_of(group, end - 1)
@@ -210,6 +211,7 @@ def bring_back(row, th, a, start, end, pages):
     Source: mm/memory.c do_swap_page.
     """
     g = row["areas"][a]["group"]
+    row["in_lru_fault"] = 1
     group = row["groups"][g]
     for k in range(slices_between(group, start, end)):
         i = slice_of(group, start + k * group["slice"])

@@ -13,10 +13,12 @@ from typing import Any
 from fleetsim.law import law
 from fleetsim.linux.fs_types import NR_FILES, NR_MAPPINGS, NR_MOUNTS, NR_PAGEVECS
 from fleetsim.linux.hugetlb import pages_of
+from fleetsim.linux.lru_gen import LRU_GEN_ANON, LRU_GEN_FILE, MAX_NR_GENS, MIN_NR_GENS, lru_gen_enabled, lru_gen_seq
 from fleetsim.linux.mm_types import (
     LRU_ACTIVE_FILE,
     LRU_INACTIVE_FILE,
     LRU_NONE,
+    LRU_UNEVICTABLE,
     NR_COHORTS,
     NR_GROUPS,
     NR_LRU_LISTS,
@@ -96,6 +98,7 @@ def violations(row: Any) -> list[str]:
     if code := validate_fast(row):
         found.append(RULES[code] + f" ({int(accounted_pages(row))} of {int(row['totalram'])} pages)")
     found += list_violations(row)
+    found += generation_violations(row)
     found += group_violations(row)
     found += zone_violations(row)
     found += slab_violations(row)
@@ -120,6 +123,27 @@ def list_violations(row: Any) -> list[str]:
                 found.append(f"list {lru} of cgroup {cg} ends elsewhere than its tail says")
             if pages != int(lruvec["size"][lru]):
                 found.append(f"list {lru} of cgroup {cg} holds {pages} pages, its size says {int(lruvec['size'][lru])}")
+    return found
+
+
+def generation_violations(row: Any) -> list[str]:
+    """With MGLRU both lists of a type stand in order of age, the two youngest generations on the active one; without, nobody has one."""
+    found = []
+    for cg in range(int(row["nr_cgroups"])):
+        lruvec = row["cgroups"][cg]
+        youngest, nr = int(lruvec["max_seq"]), [int(lruvec["max_seq"] - seq) + 1 for seq in lruvec["min_seq"]]
+        if not MIN_NR_GENS <= nr[LRU_GEN_FILE] <= nr[LRU_GEN_ANON] <= MAX_NR_GENS:
+            found.append(f"cgroup {cg} has {nr[LRU_GEN_ANON]} generations of anonymous pages and {nr[LRU_GEN_FILE]} of the cache")
+        for lru in range(LRU_UNEVICTABLE):
+            i, before, steps = int(lruvec["head"][lru]), youngest, 0
+            while i >= 0 and steps <= NR_COHORTS:
+                seq, gen = int(lru_gen_seq(lruvec, row["cohorts"][i])), int(row["cohorts"][i]["gen"])
+                on = bool(lru_gen_enabled(row))
+                if on and (seq > before or (seq >= youngest - 1) != (lru & 1 > 0) or seq < int(lruvec["min_seq"][lru // 2])):
+                    found.append(f"cohort {i} of generation {seq} stands on list {lru} of cgroup {cg} behind one of {before}")
+                if not on and gen != 0:
+                    found.append(f"cohort {i} is of generation {gen} without MGLRU")
+                before, i, steps = seq, int(row["cohorts"][i]["next"]), steps + 1
     return found
 
 

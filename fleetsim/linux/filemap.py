@@ -16,6 +16,7 @@ from fleetsim.law import Q, law
 from fleetsim.linux.alloc_slowpath import alloc_pages, handle_over_high, try_charge_memcg
 from fleetsim.linux.bags import accessed_q, bag_age, blend_base, expected, open_bag
 from fleetsim.linux.fault import count_faults
+from fleetsim.linux.lru_gen import folio_inc_refs, lru_gen_enabled
 from fleetsim.linux.memcontrol import add_file, charge
 from fleetsim.linux.mm_inline import add_pages, list_add, list_move
 from fleetsim.linux.mm_types import (
@@ -34,7 +35,7 @@ from fleetsim.linux.readahead import clustered, init_window, read_around
 from fleetsim.linux.rmap import map_pages
 from fleetsim.linux.shrink_list import count_activated
 from fleetsim.linux.vma import slice_at
-from fleetsim.linux.workingset_clock import workingset_refault
+from fleetsim.linux.workingset_clock import keeps_workingset, workingset_refault
 
 PGPGIN = VM["pgpgin"]
 RA_PAGES = 32  # read_ahead_kb 128: a sequential reader's window
@@ -105,9 +106,10 @@ def enter_slice(row, th, i, length):
     """
     cohort = row["cohorts"][i]
     cg = row["tasks"][row["threads"][th]["task"]]["cg"]
-    activate = False
+    activate, hot = False, False
     if cohort["evicted"] > 0:
         activate = workingset_refault(row, i, cg, True, cohort["evicted"])
+        hot = keeps_workingset(row, cohort, activate)
     missing = length - cohort["nr"]
     if missing == 0 or (missing * 2 < length and cohort["list"] != LRU_NONE):
         return
@@ -119,7 +121,8 @@ def enter_slice(row, th, i, length):
     else:
         cohort["flags"] &= ~(REFERENCED | WORKINGSET)
         list_move(row, i, target)
-    if activate and cohort["flags"] & SHADOW_WORKINGSET:
+    cohort["refs"] = 0
+    if hot:
         cohort["flags"] |= WORKINGSET
 
 
@@ -132,7 +135,9 @@ def leave_slice(row, i, fresh):
     Source: mm/swap.c folio_mark_accessed; kernel-laws §3.1.
     """
     cohort = row["cohorts"][i]
-    if fresh or not cohort["flags"] & REFERENCED:
+    if lru_gen_enabled(row):
+        folio_inc_refs(cohort)
+    elif fresh or not cohort["flags"] & REFERENCED:
         cohort["flags"] |= REFERENCED
     elif cohort["list"] == LRU_INACTIVE_FILE:
         cohort["flags"] &= ~REFERENCED
@@ -271,7 +276,7 @@ def load_uniform(row, th, g, pages):
             activate = workingset_refault(row, source, cg, True, share) or activate
             hot = hot or cohort["flags"] & SHADOW_WORKINGSET > 0
     group["evicted"] -= back
-    flags = WORKINGSET if activate and hot else 0
+    flags = WORKINGSET if (activate or lru_gen_enabled(row)) and hot else 0
     target = open_bag(row, g, cg, LRU_ACTIVE_FILE if activate else LRU_INACTIVE_FILE, flags)
     blend_base(row["cohorts"][target], n, group["touches"])
     cache_new(row, th, target, n)

@@ -81,6 +81,7 @@ def run_khugepaged(row):
     Source: mm/khugepaged.c khugepaged_do_scan, khugepaged_scan_mm_slot; kernel-laws §10.4.
     """
     row["spent_ns"] = 0
+    row["in_lru_fault"] = 0
     row["khugepaged_next_ns"] = row["now_ns"] + SCAN_SLEEP_NS
     left, seen, todo = RANGES_TO_SCAN, 0, 0
     a, at = row["khugepaged_area"], row["khugepaged_at"]

@@ -20,6 +20,8 @@ from fleetsim.hardware.cpu import SYSCALL
 from fleetsim.law import law
 from fleetsim.linux.compaction import reset_isolation_suitable, wakeup_kcompactd
 from fleetsim.linux.cputime import account_time, idlest_cpu
+from fleetsim.linux.lru_gen import lru_gen_enabled
+from fleetsim.linux.lru_gen_age import lru_gen_age_node
 from fleetsim.linux.mm_types import (
     BY_KSWAPD,
     DEF_PRIORITY,
@@ -37,11 +39,12 @@ from fleetsim.linux.mm_types import (
     VM,
 )
 from fleetsim.linux.mmzone import PAGEBLOCK_ORDER
+from fleetsim.linux.oom_kill import out_of_memory
 from fleetsim.linux.per_cpu_pages import trim
 from fleetsim.linux.psi import stall
 from fleetsim.linux.shrink_list import shrink_active_list
 from fleetsim.linux.shrinker import shrink_slab
-from fleetsim.linux.vmscan import get_scan_count, may_shrink, prepare_scan_count, shrink_slice, snapshot_refaults
+from fleetsim.linux.vmscan import begin_lruvec, may_shrink, prepare_scan_count, shrink_slice, snapshot_refaults
 from fleetsim.linux.vmscan_laws import inactive_is_low
 from fleetsim.linux.zonelist import balanced, nr_high, watermark_boosted
 
@@ -121,6 +124,7 @@ def begin_run(row):
     sc["force_deactivate"] = 0
     sc["low_reclaim"] = 0
     sc["low_skipped"] = 0
+    sc["memcgs_need_aging"] = 0
     kswapd["pass_reclaimed"] = 0
 
 
@@ -205,6 +209,10 @@ def age_node(row, sc):
 
     Source: mm/vmscan.c kswapd_age_node (age_active_anon).
     """
+    if lru_gen_enabled(row):
+        if not lru_gen_age_node(row, sc):
+            out_of_memory(row, 0, -1)
+        return
     if row["swap_total"] == 0:
         return
     for cg in range(row["nr_cgroups"]):
@@ -258,8 +266,7 @@ def take_turns(row, sc):
             if not may_shrink(row, sc, cg):
                 kswapd["cursor"] += 1
                 continue
-            get_scan_count(row, sc, cg)
-            sc["lruvec_reclaimed"] = 0
+            begin_lruvec(row, sc, cg)
         kswapd["midway"] = 0 if shrink_slice(row, sc, cg, budget) else 1
         if kswapd["midway"] > 0:
             break

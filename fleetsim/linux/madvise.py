@@ -15,6 +15,7 @@ from fleetsim.hardware.disk import READ, submit
 from fleetsim.law import law
 from fleetsim.linux.anon_vma import detach, layered
 from fleetsim.linux.huge_mm import SCAN_SLEEP_NS
+from fleetsim.linux.lru_gen import lru_gen_enabled
 from fleetsim.linux.memcontrol import charge, count, swap_room
 from fleetsim.linux.memory import get_pages
 from fleetsim.linux.mm_inline import add_pages, is_file_lru, list_move
@@ -85,11 +86,11 @@ def madvise_cold(row, i):
         return
     cohort["flags"] &= ~(ACCESSED | REFERENCED)
     cohort["base"] = row["groups"][cohort["group"]]["touches"]
-    if lru in (LRU_ACTIVE_ANON, LRU_ACTIVE_FILE):
+    if lru in (LRU_ACTIVE_ANON, LRU_ACTIVE_FILE) or lru_gen_enabled(row):
         row["vm"][PGDEACTIVATE] += cohort["nr"]
         count(row, cohort["cg"], CG_DEACTIVATE, cohort["nr"])
         row["spent_ns"] += cohort["nr"] * row["cost"][LRU_MOVE]
-        list_move(row, i, lru - 1)
+        list_move(row, i, lru & ~1)
 
 
 @law
@@ -308,6 +309,7 @@ def do_madvise(row, th, a, advice):
     Source: mm/madvise.c madvise_vma_behavior.
     """
     area = row["areas"][a]
+    row["in_lru_fault"] = 0
     if advice == MADV_HUGEPAGE:
         area["thp_flag"] = 1
         row["khugepaged_next_ns"] = min(row["khugepaged_next_ns"], row["now_ns"] + SCAN_SLEEP_NS)

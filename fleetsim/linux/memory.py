@@ -19,6 +19,7 @@ from fleetsim.linux.alloc_slowpath import alloc_pages, handle_over_high, try_cha
 from fleetsim.linux.bags import blend_base, expected, open_bag
 from fleetsim.linux.fault import count_faults, join_list, map_anon
 from fleetsim.linux.huge_memory import at_pmd_none, do_huge_pmd_anonymous_page, hugepage_vma_check, touch_ahead
+from fleetsim.linux.lru_gen import lru_gen_enabled
 from fleetsim.linux.memcontrol import charge
 from fleetsim.linux.mm_inline import add_pages, count_mlocked, list_add, list_move
 from fleetsim.linux.mm_types import (
@@ -36,7 +37,7 @@ from fleetsim.linux.rmap import with_slot
 from fleetsim.linux.swap_state import add_swap_cache, keep_slots
 from fleetsim.linux.swapfile import get_swap_pages, release_slots
 from fleetsim.linux.swapin import finish_swap_in, keeps_slot, read_swap, remap, swap_in, swapin_window, write_clean
-from fleetsim.linux.workingset_clock import workingset_refault
+from fleetsim.linux.workingset_clock import keeps_workingset, workingset_refault
 from fleetsim.linux.zonelist import pin_got, rmqueue
 
 PTES = 512  # pages one page-table page maps
@@ -206,6 +207,7 @@ def enter_slice(row, th, i):
         return
     cg = row["tasks"][row["threads"][th]["task"]]["cg"]
     activate = workingset_refault(row, i, cg, False, cohort["swapped"])
+    hot = keeps_workingset(row, cohort, activate)
     if cohort["swapped"] * 2 < cohort["nr"] + cohort["swapped"] and cohort["list"] != LRU_NONE:
         return
     target = join_list(row, cohort["group"], LRU_ACTIVE_ANON if activate else LRU_INACTIVE_ANON)
@@ -214,7 +216,7 @@ def enter_slice(row, th, i):
         list_add(row, i, target)
     else:
         list_move(row, i, target)
-    if activate and cohort["flags"] & SHADOW_WORKINGSET:
+    if hot:
         cohort["flags"] |= WORKINGSET
 
 
@@ -292,7 +294,8 @@ def fault_uniform(row, th, g, pages, write):
             left -= share
             source = group["first"] + k
     activate = workingset_refault(row, source, task["cg"], False, n)
-    target = open_bag(row, g, task["cg"], join_list(row, g, LRU_ACTIVE_ANON if activate else LRU_INACTIVE_ANON), 0)
+    flags = WORKINGSET if lru_gen_enabled(row) and row["cohorts"][source]["flags"] & SHADOW_WORKINGSET else 0
+    target = open_bag(row, g, task["cg"], join_list(row, g, LRU_ACTIVE_ANON if activate else LRU_INACTIVE_ANON), flags)
     blend_base(row["cohorts"][target], n, group["touches"] - FRESH * group["pages"])
     major = read_swap(row, th, n, 1, row["cohorts"][source]["flags"] & SHADOW_WORKINGSET > 0)
     slots = with_slot(row, group)

@@ -48,6 +48,7 @@ def touch(row, th, a, pages):
     Source: mm/memory.c.
     """
     area = row["areas"][a]
+    row["in_lru_fault"] = 1
     if area["touched"] >= area["pages"]:
         return -1
     if area["kind"] == AREA_HUGETLB:
@@ -104,6 +105,7 @@ def access(row, th, a, at, pages, hot_q, write):
     Source: mm/memory.c handle_mm_fault, mm/filemap.c filemap_fault; arch/x86/mm/fault.c bad_area.
     """
     area = row["areas"][a]
+    row["in_lru_fault"] = 1
     g = area["group"]
     if area["kind"] == AREA_HUGETLB:  # always resident
         row["spent_ns"] += pages * row["cost"][ACCESS]

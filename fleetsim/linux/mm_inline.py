@@ -10,7 +10,15 @@ from __future__ import annotations
 
 from fleetsim.law import law
 from fleetsim.linux.holes import take_for_cohort
-from fleetsim.linux.mm_types import LRU_ACTIVE_FILE, LRU_INACTIVE_FILE, LRU_NONE, VM
+from fleetsim.linux.lru_gen import (
+    MAX_NR_GENS,
+    lru_gen_add_seq,
+    lru_gen_enabled,
+    lru_gen_list,
+    rejected_by_reclaim,
+    younger_neighbour,
+)
+from fleetsim.linux.mm_types import LRU_ACTIVE_FILE, LRU_INACTIVE_FILE, LRU_NONE, LRU_UNEVICTABLE, VM
 
 PGMLOCKED, PGCULLED = VM["unevictable_pgs_mlocked"], VM["unevictable_pgs_culled"]
 
@@ -56,12 +64,18 @@ def list_del(row, i):
 
 @law
 def list_add(row, i, lru):
-    """Put cohort `i` (on no list) at the head of list `lru` of its own lruvec.
+    """Put cohort `i` (on no list) at the head of list `lru` of its own lruvec; with MGLRU, of the generation that takes its place.
 
     Source: include/linux/mm_inline.h lruvec_add_folio.
     """
     cohorts = row["cohorts"]
     cohort = cohorts[i]
+    if lru_gen_enabled(row) and lru != LRU_UNEVICTABLE:
+        if cohort["nr"] == 0:
+            cohort["refs"] = 0
+        seq = lru_gen_add_seq(row, cohort["cg"], lru, 1 if rejected_by_reclaim(cohort) else 0)
+        lru_gen_insert(row, i, lru // 2, seq, 0)
+        return
     lruvec = row["cgroups"][cohort["cg"]]
     head = lruvec["head"][lru]
     cohort["prev"] = -1
@@ -77,13 +91,46 @@ def list_add(row, i, lru):
 
 
 @law
-def list_add_tail(row, i, lru):
-    """Put cohort `i` (on no list) at the tail of list `lru` of its own lruvec, where reclaim looks next.
+def lru_gen_insert(row, i, kind, seq, at_tail):
+    """Put cohort `i` (on no list) into generation `seq` of its own lruvec, at its head or, with `at_tail`, at its tail.
 
-    Source: include/linux/mm_inline.h lruvec_add_folio_tail.
+    kind  int64  LRU_GEN_ANON or LRU_GEN_FILE
+
+    Source: include/linux/mm_inline.h lru_gen_add_folio, lru_gen_update_size.
     """
     cohorts = row["cohorts"]
     cohort = cohorts[i]
+    lruvec = row["cgroups"][cohort["cg"]]
+    lru = lru_gen_list(lruvec, kind, seq)
+    above = younger_neighbour(row, cohort["cg"], lru, seq, at_tail)
+    below = lruvec["head"][lru] if above < 0 else cohorts[above]["next"]
+    cohort["prev"] = above
+    cohort["next"] = below
+    if above >= 0:
+        cohorts[above]["next"] = i
+    else:
+        lruvec["head"][lru] = i
+    if below >= 0:
+        cohorts[below]["prev"] = i
+    else:
+        lruvec["tail"][lru] = i
+    cohort["list"] = lru
+    cohort["gen"] = seq & (MAX_NR_GENS - 1)
+    cohort["off"] = 0
+    account(row, cohort["cg"], lru, cohort["nr"])
+
+
+@law
+def list_add_tail(row, i, lru):
+    """Put cohort `i` (on no list) at the tail of list `lru` of its own lruvec, where reclaim looks next.
+
+    Source: include/linux/mm_inline.h lruvec_add_folio_tail (MGLRU: the oldest generation's).
+    """
+    cohorts = row["cohorts"]
+    cohort = cohorts[i]
+    if lru_gen_enabled(row) and lru != LRU_UNEVICTABLE:
+        lru_gen_insert(row, i, lru // 2, row["cgroups"][cohort["cg"]]["min_seq"][lru // 2], 1)
+        return
     lruvec = row["cgroups"][cohort["cg"]]
     tail = lruvec["tail"][lru]
     cohort["next"] = -1

@@ -19,7 +19,7 @@ from fleetsim.linux.mmzone import NR_REGIONS, REGION, ZONE
 from fleetsim.linux.slab_types import KERNEL_OWN_FIELDS
 from fleetsim.linux.sysctl import SYSCTL
 from fleetsim.linux.vmstat_names import CGROUP_EVENTS, CGROUP_STAT, VMSTAT_FIELDS
-from fleetsim.linux.workers import CPU, KSWAPD, SCAN_CONTROL
+from fleetsim.linux.workers import CPU, KSWAPD, LRU_GEN, SCAN_CONTROL
 
 # --- capacities (one size class; a full table answers as the kernel would: ENOMEM, EAGAIN, and an event) -------------
 NR_ZONES = 3
@@ -28,11 +28,11 @@ NR_TASKS = 64
 NR_THREADS = 80
 NR_AREAS = 128
 NR_GROUPS = 160
-NR_COHORTS = 1376
+NR_COHORTS = 1258
 NR_WRITEBACK = 128
 NR_EVENTS = 80
 NR_CPUS = 32
-assert NR_COHORTS < 1 << 15 and NR_GROUPS < 1 << 15 and NR_CGROUPS < 1 << 15  # int16 links
+assert NR_COHORTS < 1 << 15 and NR_GROUPS < 1 << 15 and NR_CGROUPS < 1 << 7  # int16 links, int8 cgroups
 
 # --- zones, in the order of physical addresses (include/linux/mmzone.h) ----------------------------------------------
 ZONE_DMA, ZONE_DMA32, ZONE_NORMAL = 0, 1, 2
@@ -61,6 +61,7 @@ SHADOW_WORKINGSET = 4  # the shadow left behind by the evicted pages had PG_work
 ACCESSED = 8  # the PTE accessed bit is set on the pages (ordered groups; bags count instead)
 RECLAIM = 16  # PG_reclaim: reclaim met the pages dirty or under writeback; once they are written they go first
 SETTLED = 32  # of the pages in the swap cache some are written and not tracked: they go when a scan meets the cohort
+IN_FILTER = 64  # MGLRU: the next aging walks the page tables of this ordered cohort (lru_gen_age.py)
 
 # --- area and group kinds --------------------------------------------------------------------------------------------
 AREA_FREE, AREA_ANON, AREA_FILE, AREA_SHMEM = 0, 1, 2, 3
@@ -120,6 +121,7 @@ CGROUP = np.dtype(
         ("nonresident_age", "i8"),  # the eviction clock (mm/workingset.c)
         ("anon_cost", "i8"),
         ("file_cost", "i8"),
+        *LRU_GEN,  # MGLRU's generations, see lru_gen.py
         ("refaults", "i8", (2,)),  # workingset_activate_{anon,file} when the last reclaim ended
         ("stat", "i8", (len(CGROUP_STAT),)),  # with children
         ("events", "i4", (len(CGROUP_EVENTS),)),  # with children
@@ -225,6 +227,7 @@ GROUP = np.dtype(
         ("is_file", "i1"),  # its pages stand on file lists; METADATA: blocks of a file system's own (Buffers)
         ("shmem", "i1"),  # pages of a shared object that are backed by swap
         ("locked", "i1"),  # 1: new pages are mlocked
+        ("in_filter", "i1"),  # MGLRU: 1 if the next aging walks its page tables (UNIFORM)
         ("ra_win", "i1"),  # pages of the last swap readahead, 0: there was none
         ("task", "i2"),  # whose RSS counts the pages; −1: those of the areas that map it (`maps`)
         ("maps", "i2"),  # first row of MAPPING, −1: mapped by nobody
@@ -252,9 +255,11 @@ COHORT = np.dtype(
         ("prev", "i2"),  # towards the head (newer)
         ("next", "i2"),  # towards the tail (older)
         ("group", "i2"),
-        ("cg", "i2"),  # lruvec it is charged to
-        ("shadow_cg", "i2"),  # whose reclaim evicted: its clock the shadow counts
+        ("cg", "i1"),  # lruvec it is charged to
+        ("shadow_cg", "i1"),  # whose reclaim evicted: its clock the shadow counts; MGLRU: the lruvec it was evicted from
         ("list", "i1"),
+        ("gen", "i1"),  # MGLRU: its generation's seq modulo MAX_NR_GENS
+        ("refs", "i1"),  # MGLRU: accesses through file descriptors, as far as they are counted (lru_gen.py)
         ("flags", "i1"),
         ("nr", "i4"),  # pages on the list
         ("low_zone", "i4", (2,)),  # … of them in DMA and DMA32
@@ -265,7 +270,7 @@ COHORT = np.dtype(
         ("evicted", "i4"),  # file pages dropped
         ("off", "i4"),  # scan budget already spent on it at a tail
         ("home", "i1"),  # region its newest pages lie in, −1
-        ("shadow", "i8"),  # eviction clock of the last page evicted
+        ("shadow", "i8"),  # eviction clock of the last page evicted; MGLRU: its min_seq and tier (workingset_clock.py)
         ("base", "i8"),  # UNIFORM: group["touches"] when the pages' accessed bits were last clear
         ("born", "i4"),  # UNIFORM: when the bag was opened, in 2^20 ns, modulo 2^31
     ]
@@ -310,6 +315,9 @@ KERNEL_FIELDS = [
     ("anon_thp", "i8"),  # huge pages mapped
     ("thp_enabled", "i8"),  # transparent_hugepage/enabled and /defrag, see huge_memory.py
     ("thp_defrag", "i8"),
+    ("lru_gen", "i8"),  # lru_gen/enabled, see lru_gen.py
+    ("lru_gen_min_ttl", "i8"),  # lru_gen/min_ttl_ms, ns
+    ("in_lru_fault", "i8"),  # 1: what runs just now touches mapped memory, 0: it is a system call (current->in_lru_fault)
     ("kcompactd_next_ns", "i8"),
     ("kcompactd_max_order", "i8"),  # order it was asked to compact for, 0: nobody asked
     ("boosted", "i8"),  # 1: some zone is `boosted`

@@ -17,9 +17,10 @@ from fleetsim.linux.alloc_slowpath import alloc_pages, handle_over_high, try_cha
 from fleetsim.linux.dcache import NEGATIVE, OPENED, PLAIN, d_lru_add, d_reference
 from fleetsim.linux.ext4_jbd2 import ext4_handle_dirty_metadata
 from fleetsim.linux.filemap import cache_new, read_ordered
+from fleetsim.linux.lru_gen import folio_inc_refs, lru_gen_enabled
 from fleetsim.linux.memory import get_pages
 from fleetsim.linux.mm_inline import list_add, list_move
-from fleetsim.linux.mm_types import LRU_ACTIVE_FILE, LRU_NONE, METADATA
+from fleetsim.linux.mm_types import LRU_ACTIVE_FILE, LRU_INACTIVE_FILE, LRU_NONE, METADATA
 from fleetsim.linux.shrink_list import count_activated
 from fleetsim.linux.slab_caches import (
     DENTRY,
@@ -172,7 +173,9 @@ def activate_block(row, f, at):
     group = row["groups"][row["files"][f]["group"]]
     i = group["first"] + at // group["slice"]
     cohort = row["cohorts"][i]
-    if cohort["list"] != LRU_NONE and cohort["list"] != LRU_ACTIVE_FILE:
+    if lru_gen_enabled(row):
+        folio_inc_refs(cohort)
+    elif cohort["list"] != LRU_NONE and cohort["list"] != LRU_ACTIVE_FILE:
         count_activated(row, cohort["cg"], cohort["nr"])
         list_move(row, i, LRU_ACTIVE_FILE)
 
@@ -292,7 +295,8 @@ def new_blocks(row, th, f, at, blocks):
             return 0
         if cohort["list"] == LRU_NONE:
             cohort["cg"] = row["tasks"][row["threads"][th]["task"]]["cg"]
-            list_add(row, i, LRU_ACTIVE_FILE)
+            row["in_lru_fault"] = 0
+            list_add(row, i, LRU_INACTIVE_FILE if lru_gen_enabled(row) else LRU_ACTIVE_FILE)
         back = min(got, int(cohort["evicted"]))
         cohort["evicted"] -= back
         group["evicted"] -= back

@@ -205,7 +205,7 @@ def out_of_memory(row, cg, invoker):
     if sysctl["panic_on_oom"] == 2 or (sysctl["panic_on_oom"] == 1 and cg == 0):
         panic(row, invoker, cg)
         return True
-    if sysctl["oom_kill_allocating_task"] > 0 and cg == 0 and row["tasks"][invoker]["oom_score_adj"] > -1000:
+    if sysctl["oom_kill_allocating_task"] > 0 and cg == 0 and invoker >= 0 and row["tasks"][invoker]["oom_score_adj"] > -1000:
         victim = invoker
     else:
         victim = select_bad_process(row, cg)

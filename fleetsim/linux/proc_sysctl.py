@@ -15,7 +15,8 @@ from fleetsim.linux.alloc_slowpath import bill_reclaim, enforce_limit, until_wri
 from fleetsim.linux.compaction import compact_nodes
 from fleetsim.linux.drop_caches import drop_pagecache
 from fleetsim.linux.hugetlb import set_max_huge_pages
-from fleetsim.linux.mm_types import BY_MEMCG, MAX_RECLAIM_RETRIES, NR_ZONES, VM, WMARK_HIGH
+from fleetsim.linux.lru_gen_state import lru_gen_change_state
+from fleetsim.linux.mm_types import BY_MEMCG, MAX_RECLAIM_RETRIES, NR_ZONES, NS_PER_MS, VM, WMARK_HIGH
 from fleetsim.linux.page_alloc import (
     calculate_min_free_kbytes,
     lowmem_reserve,
@@ -35,7 +36,7 @@ KNOBS = (
     "dirty_ratio dirty_background_ratio panic_on_oom oom_kill_allocating_task min_free_kbytes watermark_scale_factor "
     "vfs_cache_pressure dirty_bytes dirty_background_bytes dirty_expire_centisecs dirty_writeback_centisecs "
     "compaction_proactiveness compact_unevictable_allowed extfrag_threshold watermark_boost_factor "
-    "drop_caches compact_memory nr_hugepages nr_overcommit_hugepages thp_enabled thp_defrag lru_gen "
+    "drop_caches compact_memory nr_hugepages nr_overcommit_hugepages thp_enabled thp_defrag lru_gen lru_gen_min_ttl "
     "memory.max memory.high memory.min memory.low memory.swap.max memory.oom.group memory.reclaim"
 ).split()
 KNOB = {name: i for i, name in enumerate(KNOBS)}
@@ -43,8 +44,8 @@ KNOB = {name: i for i, name in enumerate(KNOBS)}
 (DIRTY_RATIO, DIRTY_BACKGROUND_RATIO, PANIC_ON_OOM, OOM_KILL_ALLOCATING, MIN_FREE, SCALE_FACTOR, CACHE_PRESSURE) = range(8, 15)
 (DIRTY_BYTES, DIRTY_BACKGROUND_BYTES, DIRTY_EXPIRE, DIRTY_WRITEBACK) = range(15, 19)
 PROACTIVENESS, UNEVICTABLE_ALLOWED, EXTFRAG_THRESHOLD, BOOST_FACTOR = range(19, 23)
-(DROP_CACHES, COMPACT_MEMORY, NR_HUGEPAGES, NR_OVERCOMMIT, THP_ENABLED, THP_DEFRAG, LRU_GEN) = range(23, 30)
-(CG_MAX, CG_HIGH, CG_MIN, CG_LOW, CG_SWAP_MAX, CG_OOM_GROUP, CG_RECLAIM) = range(30, 37)
+(DROP_CACHES, COMPACT_MEMORY, NR_HUGEPAGES, NR_OVERCOMMIT, THP_ENABLED, THP_DEFRAG, LRU_GEN_ENABLED, LRU_GEN_MIN_TTL) = range(23, 31)
+(CG_MAX, CG_HIGH, CG_MIN, CG_LOW, CG_SWAP_MAX, CG_OOM_GROUP, CG_RECLAIM) = range(31, 38)
 RESERVE_RATIO_0, RESERVE_RATIO_1, RESERVE_RATIO_2 = LOWMEM_RESERVE_RATIO[:3]
 
 assert len(KNOBS) == CG_RECLAIM + 1
@@ -261,6 +262,10 @@ def write_knob(row, th, knob, which, value, done):
             row["vm"][DROP_SLAB] += 1
     elif knob == COMPACT_MEMORY:
         compact_nodes(row)
+    elif knob == LRU_GEN_ENABLED:
+        lru_gen_change_state(row, value)
+    elif knob == LRU_GEN_MIN_TTL:
+        row["lru_gen_min_ttl"] = value * NS_PER_MS
     elif knob == THP_DEFRAG:
         row["thp_defrag"] = value
     elif knob == THP_ENABLED:

@@ -29,7 +29,7 @@ from fleetsim.linux.swap_state import add_swap_cache
 from fleetsim.linux.swapfile import release_slots
 from fleetsim.linux.swapin import read_swap
 from fleetsim.linux.vma import drop_group
-from fleetsim.linux.workingset_clock import workingset_refault
+from fleetsim.linux.workingset_clock import keeps_workingset, workingset_refault
 from fleetsim.linux.zonelist import give_back
 
 SHM_MNT = 0  # the kernel's own tmpfs: no path leads there, and it has no limit
@@ -101,7 +101,7 @@ def shmem_swapin(row, th, i, pages, window, fault):
     if group["kind"] != ORDERED:
         target = open_bag(row, g, cohort["cg"], lru, 0)
     elif cohort["list"] == LRU_NONE:
-        cohort["flags"] = WORKINGSET if activate and hot else 0
+        cohort["flags"] = WORKINGSET if keeps_workingset(row, cohort, activate) else 0
         list_add(row, i, lru)
     elif cohort["swapped"] + n > cohort["nr"]:  # most of it was out: where the pages that come back stand is where it stands
         list_move(row, i, lru)

@@ -23,6 +23,7 @@ CGROUP_ROOTS = ("/sys/fs/cgroup/", "/cg/")
 SIZES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 THP_MODES = {"never": 0, "madvise": 1, "always": 2}
 DEFRAG_MODES = {"never": 0, "madvise": 1, "defer": 2, "defer+madvise": 3, "always": 4}
+ALL_CAPS = 7  # LRU_GEN_CORE, LRU_GEN_MM_WALK, LRU_GEN_NONLEAF_YOUNG
 POOLS = {"2048": 0, "1048576": 1}
 LIMITS = ("memory.max", "memory.high", "memory.min", "memory.low", "memory.swap.max")
 CGROUP_FILES = (
@@ -35,14 +36,14 @@ CGROUP_FILES = (
 SYSFS = "/sys/kernel/mm/"
 NO_LAW = (
     r"/sys/kernel/mm/transparent_hugepage/(khugepaged/\w+|shmem_enabled|use_zero_page)",
-    r"/sys/kernel/mm/(lru_gen/min_ttl_ms|ksm/\w+|swap/\w+|numa/\w+)",
+    r"/sys/kernel/mm/(ksm/\w+|swap/\w+|numa/\w+)",
     r"/sys/module/zswap/parameters/\w+",
     r"/sys/block/[\w-]+/queue/\w+",
     r"/proc/sys/(kernel|fs|net)/[\w/.-]+",
     r"/proc/(self|\d+)/oom_score_adj",
 )
 FORMS = (
-    "/proc/sys/vm/KNOB, /sys/kernel/mm/transparent_hugepage/{enabled,defrag}, /sys/kernel/mm/lru_gen/enabled, "
+    "/proc/sys/vm/KNOB, /sys/kernel/mm/transparent_hugepage/{enabled,defrag}, /sys/kernel/mm/lru_gen/{enabled,min_ttl_ms}, "
     "/sys/kernel/mm/hugepages/hugepages-{2048,1048576}kB/{nr_hugepages,nr_overcommit_hugepages}, "
     "/sys/fs/cgroup/NAME/{memory.max,memory.high,memory.min,memory.low,memory.swap.max,memory.oom.group,memory.reclaim}"
 )
@@ -105,6 +106,16 @@ def of_vm(name: str, text: str, path: str) -> Write:
     return Write(KNOB.get(name.replace("-", "_"), 0), value)
 
 
+def lru_gen_caps(text: str, path: str) -> int:
+    """lru_gen/enabled takes y, n, or a number with one bit per part of MGLRU (mm/vmscan.c enabled_store)."""
+    if text[:1].lower() in ("y", "n"):
+        return ALL_CAPS if text[0].lower() == "y" else 0
+    try:
+        return int(text, 0) & ALL_CAPS
+    except ValueError:
+        raise BadInput(f"{path} takes y, n or a number such as 0x0007; it is {text!r}") from None
+
+
 def of_mm(rest: str, text: str, path: str) -> Write:
     """Files below /sys/kernel/mm."""
     if rest == "transparent_hugepage/enabled":
@@ -112,8 +123,9 @@ def of_mm(rest: str, text: str, path: str) -> Write:
     if rest == "transparent_hugepage/defrag":
         return Write(KNOB["thp_defrag"], word(text, DEFRAG_MODES, path))
     if rest == "lru_gen/enabled":
-        off = text.lower() in ("n", "0", "0x0", "0x0000", "off")
-        return Write(KNOB["lru_gen"], 0 if off else 1)
+        return Write(KNOB["lru_gen"], lru_gen_caps(text, path))
+    if rest == "lru_gen/min_ttl_ms":
+        return Write(KNOB["lru_gen_min_ttl"], whole(text, path))
     pool = re.fullmatch(r"hugepages/hugepages-(2048|1048576)kB/(nr_hugepages|nr_overcommit_hugepages)", rest)
     if pool:
         return Write(KNOB[pool[2]], whole(text, path), which=POOLS[pool[1]])

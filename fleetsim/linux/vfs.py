@@ -69,6 +69,7 @@ def read_file(row, th, f, at, pages, fresh, kind):
     Source: mm/filemap.c filemap_read.
     """
     file = row["files"][f]
+    row["in_lru_fault"] = 0
     if file["linked"] == NOT_LINKED or is_empty(row, f) or not open_file(row, f, kind, 0):
         return -1, 0
     if file["mount"] >= 0:
@@ -90,6 +91,7 @@ def write_file(row, th, f, at, pages):
     Source: fs/read_write.c vfs_write; mm/shmem.c shmem_file_write_iter.
     """
     file = row["files"][f]
+    row["in_lru_fault"] = 0
     if file["mount"] < 0:
         if file["group"] < 0 and not open_file(row, f, ORDERED, 0):  # somebody unlinked it meanwhile: it is written all the same
             return -1

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reclaim: which pages go, and in which order (mm/vmscan.c, the classic active/inactive LRU).
+"""Reclaim: which pages go, and in which order (mm/vmscan.c).
 
     try_to_free_pages / try_to_free_mem_cgroup_pages / kswapd (kswapd.py)
       └ shrink_node: decide once per pass, then visit every lruvec of the subtree
@@ -8,13 +8,16 @@
               └ shrink_active_list (shrink_list.py): deactivate
           └ shrink_slab (shrinker.py): names, inodes, shadow nodes
 
-The scalar formulas are in `vmscan_laws.py`. Leaves out: MGLRU, dirty file pages, huge pages.
+This is the classic active/inactive LRU; with MGLRU the two laws about an lruvec hand over to lru_gen_evict.py. The scalar formulas are
+in `vmscan_laws.py`. Leaves out: huge pages.
 """
 
 from __future__ import annotations
 
 from fleetsim.hardware.cpu import VISIT
 from fleetsim.law import law
+from fleetsim.linux.lru_gen import lru_gen_enabled
+from fleetsim.linux.lru_gen_evict import lru_gen_begin_lruvec, lru_gen_shrink_lruvec
 from fleetsim.linux.memcontrol import calculate_protection, event, in_subtree, swap_room
 from fleetsim.linux.mm_types import (
     BY_DIRECT,
@@ -26,6 +29,7 @@ from fleetsim.linux.mm_types import (
     LRU_ACTIVE_FILE,
     LRU_INACTIVE_ANON,
     LRU_INACTIVE_FILE,
+    NO_LIMIT,
     SWAP_CLUSTER_MAX,
     VM,
 )
@@ -51,8 +55,10 @@ ALLOCSTALL = VM["allocstall_movable"]
 def prepare_scan_count(row, sc):
     """Decide for one pass: which lists may be deactivated, whether only the cache is trimmed, whether the cache is tiny.
 
-    Source: mm/vmscan.c prepare_scan_count, shrink_node; kernel-laws §3.2, §3.4.
+    Source: mm/vmscan.c prepare_scan_count, shrink_node; kernel-laws §3.2, §3.4. MGLRU decides nothing here.
     """
+    if lru_gen_enabled(row):
+        return
     target = row["cgroups"][sc["target"]]
     for kind in range(2):  # anon, file
         inactive, active = target["tree"][2 * kind], target["tree"][2 * kind + 1]
@@ -156,6 +162,10 @@ def shrink_lruvec(row, sc, cg):
 
     Source: mm/vmscan.c shrink_lruvec; kernel-laws §3.5.
     """
+    if lru_gen_enabled(row):
+        lru_gen_begin_lruvec(row, sc, cg)
+        lru_gen_shrink_lruvec(row, sc, cg, NO_LIMIT)
+        return
     get_scan_count(row, sc, cg)
     nr = sc["nr"]
     sent_before = sc["sent"]
@@ -177,6 +187,19 @@ def shrink_lruvec(row, sc, cg):
 
 
 @law
+def begin_lruvec(row, sc, cg):
+    """kswapd: the turn of a lruvec begins.
+
+    Source: mm/vmscan.c shrink_lruvec (its first lines).
+    """
+    if lru_gen_enabled(row):
+        lru_gen_begin_lruvec(row, sc, cg)
+        return
+    get_scan_count(row, sc, cg)
+    sc["lruvec_reclaimed"] = 0
+
+
+@law
 def shrink_slice(row, sc, cg, budget):
     """kswapd's part of the same: up to `budget` pages of what is left in sc["nr"], every list in proportion.
 
@@ -187,6 +210,8 @@ def shrink_slice(row, sc, cg, budget):
 
     Source: mm/vmscan.c shrink_lruvec, cut into slices of our own.
     """
+    if lru_gen_enabled(row):
+        return lru_gen_shrink_lruvec(row, sc, cg, budget)
     nr = sc["nr"]
     total = nr[0] + nr[1] + nr[2] + nr[3]
     done = sc["lruvec_reclaimed"]

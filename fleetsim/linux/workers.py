@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rows of those who work: a reclaim's scan control, kswapd, a CPU. Declared here, placed in a host's record by `mm_types.py`."""
+"""The rows of those who work: a reclaim's scan control, MGLRU's part of an lruvec, kswapd, a CPU.
+
+Declared here, placed in a host's record by `mm_types.py`.
+"""
 
 from __future__ import annotations
 
@@ -28,9 +31,26 @@ SCAN_CONTROL = np.dtype(
         ("may_swap", "i8"),  # may_swap and may_writepage
         ("spent_ns", "i8"),  # processor time of the work done
         ("dirty", "i8"),  # dirty or written file pages that it met
+        ("lruvec_scanned", "i8"),  # MGLRU: of the lruvec whose turn it is
+        ("lruvec_max_seq", "i8"),  # … its max_seq when its turn began
+        ("lruvec_zone", "i8", (2,)),  # … highest zone in which its oldest generation still has pages, by type
+        ("memcgs_need_aging", "i8"),  # MGLRU, kswapd: the next pass looks whether lruvecs must be aged
     ]
 )
 """mm/vmscan.c struct scan_control, with what prepare_scan_count decides."""
+
+NR_CTRL_TIERS = 4  # anon tier 0, file tiers 0, 1, 2: those pages are evicted from (lru_gen_pid.py)
+LRU_GEN = [
+    ("max_seq", "i4"),  # youngest generation; the oldest one by type: anon, file
+    ("min_seq", "i4", (2,)),
+    ("timestamps", "i4", (4,)),  # birth of each generation, in ticks of 4 ms
+    ("avg_refaulted", "i4", (NR_CTRL_TIERS,)),  # moving averages of what follows
+    ("avg_total", "i4", (NR_CTRL_TIERS,)),
+    ("refaulted", "i4", (NR_CTRL_TIERS,)),  # since the oldest generation is the oldest
+    ("evicted", "i4", (NR_CTRL_TIERS,)),
+    ("protected", "i4", (2,)),  # of file tiers 1 and 2
+]
+"""include/linux/mmzone.h struct lru_gen_struct, as far as the lists themselves do not say it; fields of a CGROUP row."""
 
 KSWAPD = np.dtype(
     [

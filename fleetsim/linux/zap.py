@@ -60,6 +60,7 @@ def munlock_group(row, g):
     """
     group = row["groups"][g]
     group["locked"] = 0
+    row["in_lru_fault"] = 0
     for k in range(group["cohorts"]):
         i = group["first"] + k
         cohort = row["cohorts"][i]

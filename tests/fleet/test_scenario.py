@@ -198,6 +198,12 @@ def test_a_scenario_may_leave_out_all_that_has_a_default(tmp_path: Path) -> None
     assert (host.cpus, host.swap_bytes, host.thp, host.tasks) == (4, 0, "madvise", ())
 
 
+def test_a_group_of_hosts_may_reclaim_by_generations(tmp_path: Path) -> None:
+    plan = make_plan(load_scenario(write(tmp_path, GOOD.replace("memory: 4GiB", "memory: 4GiB\n    lru_gen: true"))))
+    assert {host.lru_gen for host in plan.hosts} == {"y"}
+    assert {host.lru_gen for host in make_plan(load_scenario(write(tmp_path, GOOD))).hosts} == {"n"}
+
+
 def test_sizes_may_be_written_with_and_without_the_b(tmp_path: Path) -> None:
     plan = make_plan(load_scenario(write(tmp_path, GOOD.replace("4GiB", "4Gi").replace("2MiB/s", "2Mi/s"))))
     assert plan.hosts[0].memory_bytes == 4 << 30

@@ -109,6 +109,8 @@ def any_host(draw: st.DrawFn) -> Drawn:
         "swap_mib": draw(st.sampled_from([0, 0, max(1, memory_mib // 8), memory_mib])),
         "cpus": draw(st.integers(1, 16)),
         "thp": draw(st.sampled_from(["never", "madvise", "always"])),
+        "lru_gen": draw(st.sampled_from(["n", "n", "y", "1"])),
+        "lru_gen_min_ttl_ms": draw(st.sampled_from([0, 0, 1000])),
         "tick_ms": draw(st.sampled_from([20.0, 200.0])),
         "cpu_profile": draw(st.sampled_from(["server", "lab"])),
         "sysctl": {name: SYSCTLS[name][k % len(SYSCTLS[name])] for name, k in chosen.items()},

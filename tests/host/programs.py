@@ -85,6 +85,8 @@ def ops(draw: st.DrawFn) -> str:
                 f"sysw /sys/fs/cgroup/other/memory.max {size}M",
                 f"sysw /sys/fs/cgroup/box/memory.reclaim {size}M",
                 "sysw /sys/kernel/mm/transparent_hugepage/enabled never",
+                f"sysw /sys/kernel/mm/lru_gen/enabled {'yn'[size % 2]}",
+                f"sysw /sys/kernel/mm/lru_gen/min_ttl_ms {size % 3 * 400}",
                 "sleep 0.4",
                 f"exit {size}",
             ]
@@ -143,6 +145,7 @@ def worlds(draw: st.DrawFn) -> Drawn:
         "swap_mib": draw(st.sampled_from([0, 0, 24, 96])),
         "cpus": draw(st.sampled_from([1, 2])),
         "thp": draw(st.sampled_from(["never", "madvise"])),
+        "lru_gen": draw(st.sampled_from(["n", "n", "y", "1"])),
         "oom_heuristic": draw(st.sampled_from(["5.9", "5.9", "2.6.11"])),
         "tick_ms": draw(st.sampled_from([1.0, 100.0])),
         "files": FILES,

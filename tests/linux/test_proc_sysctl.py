@@ -24,6 +24,10 @@ from tests.host.worlds import PAGES, world
         ("/sys/fs/cgroup/app/memory.oom.group", "1", Write(KNOB["memory.oom.group"], 1, cgroup="app")),
         ("/sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages", "2", Write(KNOB["nr_hugepages"], 2, which=1)),
         ("/sys/kernel/mm/transparent_hugepage/enabled", "never", Write(KNOB["thp_enabled"], 0)),
+        ("/sys/kernel/mm/lru_gen/enabled", "y", Write(KNOB["lru_gen"], 7)),
+        ("/sys/kernel/mm/lru_gen/enabled", "No", Write(KNOB["lru_gen"], 0)),
+        ("/sys/kernel/mm/lru_gen/enabled", "0x0003", Write(KNOB["lru_gen"], 3)),
+        ("/sys/kernel/mm/lru_gen/min_ttl_ms", "1000", Write(KNOB["lru_gen_min_ttl"], 1000)),
         ("/proc/sys/kernel/panic", "1", Write(0)),
     ],
 )
@@ -40,6 +44,7 @@ def test_a_path_and_its_text_are_one_knob_and_one_number(path: str, text: str, r
         ("/sys/fs/cgroup/app/memory.maximum", "1M"),
         ("/sys/fs/cgroup/app/memory.max", "a lot"),
         ("/sys/kernel/mm/transparent_hugepage/enabled", "sometimes"),
+        ("/sys/kernel/mm/lru_gen/enabled", "perhaps"),
         ("/etc/passwd", "x"),
     ],
 )
