@@ -41,6 +41,7 @@ WRITE_NEW, WRITE_CACHED, WRITE_OUT, ALLOC_BLOCKS = range(22, 26)
 NAME_MISS, NAME_HIT, FILE_STAT, FILE_CREATE, PIPE, SLAB_SCAN = range(26, 32)
 HUGE_CLEAR, HUGE_FREE, FAULT_HUGE, COMPACT_SCAN, MIGRATE = range(32, 37)
 LRU_MOVE, REFERENCES = 37, 38
+COMPRESS, DECOMPRESS = 45, 46
 
 OPERATIONS: dict[str, tuple[int, int, int]] = {
     # operation: (position, lab ns, server ns)                                   per page unless said
@@ -82,6 +83,8 @@ OPERATIONS: dict[str, tuple[int, int, int]] = {
     "huge fault, 2 MiB zeroed, per fault": (FAULT_HUGE, 1_700_000, 200_000),
     "compaction looks at a page": (COMPACT_SCAN, 80, 15),
     "compaction moves a page": (MIGRATE, 5_800, 1_500),
+    "zram or zswap compresses a page": (COMPRESS, 22_000, 3_500),
+    "zram or zswap decompresses a page": (DECOMPRESS, 8_000, 1_200),
     "timer tick, HZ=250, per tick": (TICK, 4_000_000, 4_000_000),
 }
 

@@ -26,6 +26,8 @@ from fleetsim.linux.syscalls import (
     map_untouched,
     read_file,
     read_untouched,
+    swapoff,
+    swapon,
     touch,
     unlink,
     write_file,
@@ -70,7 +72,9 @@ QUIET_TICKS = 5
     OP_MKFILES,
     OP_PIPES,
     OP_SYSW,
-) = range(28)
+    OP_SWAPON,
+    OP_SWAPOFF,
+) = range(30)
 
 PACED = (OP_TOUCH, OP_ACCESS, OP_READ_FILE, OP_WRITE_FILE, OP_STAT_MISSING, OP_STAT_FILES, OP_MKFILES, OP_PIPES)
 ON_A_HEAP = (OP_MALLOC, OP_MFREE, OP_MTRIM)
@@ -84,8 +88,8 @@ OP = np.dtype(
         ("thp", "i1"),  # mmap_anon: 1 MADV_HUGEPAGE, −1 MADV_NOHUGEPAGE
         ("write", "i1"),  # access: 1 for rewrite, 0 for read; write_file: 1 keeps what the file holds (over)
         ("fsync", "i1"),  # write_file: 1 ends with an fsync
-        ("handle", "i2"),  # which of the task's areas; stat_*, mkfiles: which directory's names; sysw: the knob
-        ("file", "i2"),
+        ("handle", "i2"),  # which of the task's areas; stat_*, mkfiles: which directory's names; sysw: the knob; swapon: the area
+        ("file", "i2"),  # mmap_anon: bytes of each page that do not compress, −1: the host's default
         ("pages", "i8"),  # how much; 0 is endless
         ("ns_per_quantum", "i8"),  # 0: unpaced
         ("time_ns", "i8"),  # duration (sleep, for=), instant (until), or exit code
@@ -226,6 +230,11 @@ def do_at_once(row, th, op):
         row["handles"][op["handle"]] = map_hugetlb(row, th, op["pages"])
     elif code == OP_SYSW:
         done = row["programs"][th]["done"] = write_knob(row, th, op["handle"], op["file"], op["time_ns"], row["programs"][th]["done"])
+        return done < 0
+    elif code == OP_SWAPON:
+        swapon(row, op["handle"], op["time_ns"])
+    elif code == OP_SWAPOFF:
+        done = row["programs"][th]["done"] = swapoff(row, th, op["handle"], row["programs"][th]["done"])
         return done < 0
     elif code == OP_EXIT:
         exit_group(row, th, op["time_ns"])
