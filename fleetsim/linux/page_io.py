@@ -60,13 +60,13 @@ def swap_writepage(row, i, in_place):
     """Write pages of cohort `i` that were just unmapped; row["swap_got"] says to which areas.
 
     in_place  int64  1: written before they are back on their list, so that nobody rotates them (MADV_PAGEOUT)
-    returns   int64  pages that are written already (zram, zswap): the scan that sent them frees them
+    returns   (int64 pages that are written already (zram, zswap): the scan that sent them frees them, int64 pages that could not be)
 
     Source: mm/page_io.c swap_writepage, __swap_writepage, mm/vmscan.c pageout (a synchronous write).
     """
     cohort = row["cohorts"][i]
     g = cohort["group"]
-    synchronous = 0
+    synchronous, failures = 0, 0
     vm = row["vm"]
     if in_place > 0:
         cohort["flags"] |= SETTLED
@@ -96,8 +96,9 @@ def swap_writepage(row, i, in_place):
                     track(row, i, n, written)
         if failed > 0:
             cohort["flags"] &= ~SETTLED
+            failures += failed
             swap_error(row, a, failed, WRITE)
-    return synchronous
+    return synchronous, failures
 
 
 @law

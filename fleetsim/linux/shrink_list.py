@@ -111,9 +111,9 @@ def send_out(row, sc, i, pages):
         event_times(row, cg, EV_SWAP_FAIL, pages - n)
     if n <= 0 or not wb_room(row, i):
         return 0, 0
-    freed = swap_out(row, sc["target"], i, n)
+    freed, failed = swap_out(row, sc["target"], i, n)
     sc["spent_ns"] += n * row["cost"][SWAP_OUT] + compress_ns(row, freed)
-    sc["sent"] += n - freed
+    sc["sent"] += n - freed - failed
     return n, freed
 
 

@@ -112,20 +112,21 @@ def swap_out(row, target, i, pages):
     """Reclaim sends `pages` pages of cohort `i` out.
 
     target   int64  cgroup whose reclaim evicts
-    returns  int64  pages that are written and freed at once (zram, zswap)
+    returns  (int64 pages that are written and freed at once (zram, zswap), int64 pages that could not be written)
 
     Source: mm/vmscan.c shrink_folio_list → pageout, add_to_swap; kernel-laws §3.7.
     """
     unmap_to_cache(row, i, pages)
-    cg, freed = row["cohorts"][i]["cg"], 0
+    cg = row["cohorts"][i]["cg"]
+    freed, failed = 0, 0
     if row["swap_mode"] == 0:
         track(row, i, pages, write_out(row, pages))
     else:
-        freed = swap_writepage(row, i, 0)
+        freed, failed = swap_writepage(row, i, 0)
     note_cost(row, cg, False, pages)
     if freed > 0:
         free_cached(row, target, i, freed)
-    return freed
+    return freed, failed
 
 
 @law
@@ -143,7 +144,7 @@ def swap_out_in_place(row, i, pages):
         row["cohorts"][i]["flags"] |= SETTLED
         write_out(row, pages)
         return 0
-    freed = swap_writepage(row, i, 1)
+    freed, _ = swap_writepage(row, i, 1)
     if freed > 0:
         free_cached(row, 0, i, freed)
     return freed
@@ -161,7 +162,7 @@ def write_again(row, target, i, budget):
     if pages <= 0:
         return 0, 0
     choose_unstored(row, row["cohorts"][i]["group"], pages)
-    freed = swap_writepage(row, i, 0)
+    freed, _ = swap_writepage(row, i, 0)
     if freed > 0:
         free_cached(row, target, i, freed)
     return pages, freed
