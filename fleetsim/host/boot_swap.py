@@ -28,7 +28,7 @@ def fill_disk(row: Any, i: int, disk: DiskSpec) -> None:
 
 def disks(row: Any, spec: HostSpec) -> None:
     fill_disk(row, 0, spec.disk)
-    if spec.swap_disk is not None:
+    if spec.swap_disk is not None and not spec.swaps:
         fill_disk(row, 1, spec.swap_disk)
         row["swap_disk"] = 1
 
@@ -81,7 +81,7 @@ def add_area(row: Any, spec: HostSpec, names: Names, a: int, swap: SwapSpec) -> 
             raise BadInput(f"{where}: more than {NR_DISKS - 1} swap disks")
         fill_disk(row, number, swap.disk)
         area["disk"] = number
-    if a == 0 and area["disk"] >= 0:
+    if area["disk"] > 0 and row["swap_disk"] == 0:
         row["swap_disk"] = area["disk"]
 
 
