@@ -114,7 +114,7 @@ def cgroup_columns(row: Any, name: str, cg: int) -> dict[str, object]:
     }
     events = {event: int(group["events"][i]) for event, i in mm.EV.items()}
     columns |= {f"{at}events.{e}": events[e] for e in ("low", "high", "max", "oom", "oom_kill", "oom_group_kill")}
-    columns |= {f"{at}swap_events.{e}": events[f"swap_{e}"] for e in ("max", "fail")}
+    columns |= {f"{at}swap_events.{e}": events[f"swap_{e}"] for e in ("high", "max", "fail")}
     for key in ("anon", "file", "shmem", "kernel", "pagetables", "swapcached", "file_dirty", "file_writeback"):
         columns[f"{at}stat.{key}"] = int(group[key]) * PAGE
     slab = [int(slab_stat(row, cg, reclaimable)) for reclaimable in (1, 0)]

@@ -83,9 +83,8 @@ def push_layer(row, a):
     if g < 0:
         return False
     for k in range(area["groups"]):
-        row["groups"][g + k]["below"] = old + k
-        row["groups"][g + k]["noise"] = row["groups"][old + k]["noise"]
-        row["groups"][g + k]["touches"] = row["groups"][old + k]["touches"]
+        upper, lower = row["groups"][g + k], row["groups"][old + k]
+        upper["below"], upper["touches"], upper["noise"] = old + k, lower["touches"], lower["noise"]
     area["group"] = g
     return True
 

@@ -193,7 +193,7 @@ THREAD = np.dtype(
         ("no_progress", "i2"),  # fruitless rounds of the page allocation in progress
         ("busy_until_ns", "i8"),  # until then it is running or waiting for something (load average)
         ("work_until_ns", "i8"),  # … of that, running and not stalled until then
-        ("stalled", "i8"),  # … and then stalled: bits 1 << PSI_CPU, PSI_IO, PSI_MEM
+        ("stalled", "i1"),  # … and then stalled: bits 1 << PSI_CPU, PSI_IO, PSI_MEM
         ("nr_dirtied", "i8"),  # pages dirtied since its last pause (current->nr_dirtied)
         ("nr_dirtied_pause", "i8"),  # … and at how many it pauses next
         ("dirty_paused_ns", "i8"),  # when its last pause for writeback ended

@@ -103,7 +103,7 @@ def count_stored(row, g, pages):
     before = (stored_bytes(row, g) + PAGE - 1) // PAGE
     group["stored"] += pages
     zswap["stored"] += pages
-    if group["noise"] == 0:
+    if group["noise"] == 0 and zswap["same_filled"] > 0:
         zswap["same"] += pages
     after = (stored_bytes(row, g) + PAGE - 1) // PAGE
     if after != before:

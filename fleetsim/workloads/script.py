@@ -26,8 +26,6 @@ from fleetsim.linux.syscalls import (
     map_untouched,
     read_file,
     read_untouched,
-    swapoff,
-    swapon,
     touch,
     unlink,
     write_file,
@@ -38,6 +36,7 @@ from fleetsim.workloads.script_madvise import do_memory, map_private
 from fleetsim.workloads.script_malloc import heap_step
 from fleetsim.workloads.script_names import do_names
 from fleetsim.workloads.script_pace import LAG_NS, QUANTUM_PAGES, quantum_pages
+from fleetsim.workloads.script_swap import do_swap
 
 NR_OPS = 288
 NR_HANDLES = 128
@@ -231,11 +230,8 @@ def do_at_once(row, th, op):
     elif code == OP_SYSW:
         done = row["programs"][th]["done"] = write_knob(row, th, op["handle"], op["file"], op["time_ns"], row["programs"][th]["done"])
         return done < 0
-    elif code == OP_SWAPON:
-        swapon(row, op["handle"], op["time_ns"])
-    elif code == OP_SWAPOFF:
-        done = row["programs"][th]["done"] = swapoff(row, th, op["handle"], row["programs"][th]["done"])
-        return done < 0
+    elif code in (OP_SWAPON, OP_SWAPOFF):
+        return do_swap(row, th, op, code == OP_SWAPOFF)
     elif code == OP_EXIT:
         exit_group(row, th, op["time_ns"])
     return True
