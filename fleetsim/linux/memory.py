@@ -239,11 +239,11 @@ def access_ordered(row, th, g, at, pages, span, write):
         enter_slice(row, th, i)
     holes = length - cohort["nr"] - cohort["swapped"] if span >= 0 else 0
     if cohort["swapped"] > 0:
+        if read_fails(row, g, min(n, cohort["swapped"])):
+            do_sigbus(row, row["threads"][th]["task"])
+            return 0
         n = get_pages(row, th, min(n, cohort["swapped"]))
         if n == 0:
-            return 0
-        if read_fails(row, g, n):
-            do_sigbus(row, row["threads"][th]["task"])
             return 0
         swap_in(row, th, i, n, swapin_window(row, g), LRU_INACTIVE_ANON, write)  # a sweep hits all it reads ahead
         if row["tasks"][row["threads"][th]["task"]]["cg"] > 0:
@@ -281,11 +281,11 @@ def fault_uniform(row, th, g, pages, write):
     """
     group = row["groups"][g]
     task = row["tasks"][row["threads"][th]["task"]]
+    if read_fails(row, g, pages):
+        do_sigbus(row, row["threads"][th]["task"])
+        return 0
     n = get_pages(row, th, pages)
     if n == 0:
-        return 0
-    if read_fails(row, g, n):
-        do_sigbus(row, row["threads"][th]["task"])
         return 0
     left = n
     source = -1

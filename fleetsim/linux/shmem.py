@@ -88,11 +88,11 @@ def shmem_swapin(row, th, i, pages, window, fault):
     g = cohort["group"]
     group = row["groups"][g]
     task = row["tasks"][row["threads"][th]["task"]]
+    if read_fails(row, g, min(pages, cohort["swapped"])):
+        do_sigbus(row, row["threads"][th]["task"])  # EIO for read() and write(), after which a program gives up as well
+        return 0
     n = get_pages(row, th, min(pages, cohort["swapped"]))
     if n == 0:
-        return 0
-    if read_fails(row, g, n):
-        do_sigbus(row, row["threads"][th]["task"])  # EIO for read() and write(), after which a program gives up as well
         return 0
     activate = workingset_refault(row, i, task["cg"], False, n)
     hot = cohort["flags"] & SHADOW_WORKINGSET

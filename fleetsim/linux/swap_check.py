@@ -17,7 +17,7 @@ def swap_violations(row: Any) -> list[str]:
     found = []
     info = row["swap_info"]
     if int(row["swap_mode"]) == 0:
-        if info[1:]["state"].any() or info[0]["disk"] == ON_ZRAM or row["zswap"]["built_in"]:
+        if info[1:]["state"].any() or (info[0]["disk"] == ON_ZRAM and info[0]["state"]) or row["zswap"]["built_in"]:
             found.append("slots are not counted by area, but there is more than one plain area")
         return found
     total = sum(int(a["pages"]) for a in info if a["state"] == SWAP_ON) + sum(int(a["inuse"]) for a in info if a["state"] == SWAP_LEAVING)
