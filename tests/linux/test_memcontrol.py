@@ -25,6 +25,7 @@ def test_at_memory_max_with_nothing_to_reclaim_eighteen_rounds_are_tried_and_the
         "oom_group_kill": 0,
         "swap_max": 0,
         "swap_fail": 0,
+        "swap_high": 0,
     }
     assert w.kills() == ["hog"]
     assert int(w.cg("box")["peak"]) == 50 * PAGES, "not one page above the limit"
