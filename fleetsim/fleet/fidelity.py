@@ -18,6 +18,7 @@ import numpy as np
 
 from fleetsim.errors import BadInput
 from fleetsim.fleet.fidelity_score import Score, score
+from fleetsim.fleet.recorded_swap import swap_columns, zswap_cgroup_columns
 from fleetsim.fleet.recording import Experiment, read_experiment, write_trace
 from fleetsim.hardware.disk import REQUEST_PAGES, busy_ms
 from fleetsim.host.shard import Shard
@@ -113,7 +114,7 @@ def cgroup_columns(row: Any, name: str, cg: int) -> dict[str, object]:
     }
     events = {event: int(group["events"][i]) for event, i in mm.EV.items()}
     columns |= {f"{at}events.{e}": events[e] for e in ("low", "high", "max", "oom", "oom_kill", "oom_group_kill")}
-    columns |= {f"{at}swap_events.{e}": events[f"swap_{e}"] for e in ("max", "fail")}
+    columns |= {f"{at}swap_events.{e}": events[f"swap_{e}"] for e in ("high", "max", "fail")}
     for key in ("anon", "file", "shmem", "kernel", "pagetables", "swapcached", "file_dirty", "file_writeback"):
         columns[f"{at}stat.{key}"] = int(group[key]) * PAGE
     slab = [int(slab_stat(row, cg, reclaimable)) for reclaimable in (1, 0)]
@@ -125,7 +126,7 @@ def cgroup_columns(row: Any, name: str, cg: int) -> dict[str, object]:
     columns |= {f"{at}stat.{key}": value for key, value in stat.items()}
     columns[f"{at}stat.pgscan"] = stat["pgscan_kswapd"] + stat["pgscan_direct"]
     columns[f"{at}stat.pgsteal"] = stat["pgsteal_kswapd"] + stat["pgsteal_direct"]
-    return columns | psi_columns(at, group, (mm.PSI_MEM, mm.PSI_IO))
+    return columns | psi_columns(at, group, (mm.PSI_MEM, mm.PSI_IO)) | zswap_cgroup_columns(row, name, cg)
 
 
 def task_columns(row: Any, name: str, t: int) -> dict[str, object]:
@@ -176,7 +177,7 @@ def replay(experiment: Experiment, tick_ns: int, progress: Callable[[float], Non
         # a process that starts at a sample's own instant is in that sample already: run just past it
         shard.advance(0, int(t_s * mm.NS_PER_S) + 1)
         sample: dict[str, object] = {"time_s": f"{t_s:.3f}"}
-        sample |= host_columns(row)
+        sample |= host_columns(row) | swap_columns(row, names.swaps)
         for name in experiment.cgroups:
             sample |= cgroup_columns(row, name, names.cgroups[name])
         for task in experiment.tasks:

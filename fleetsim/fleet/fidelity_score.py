@@ -61,6 +61,10 @@ SERIES: list[tuple[re.Pattern[str], str, float | str, str]] = [
         (rf"vmstat\.({_VM_COUNTERS})", COUNTER, 2000, "reclaim and faults"),
         (r"vmstat\.(kswapd_\w+|pageoutrun|oom_kill|compact_(stall|fail|success|daemon_wake)|thp_\w+)", COUNTER, 20, "reclaim and faults"),
         (r"vmstat\.compact_\w+", COUNTER, 2000, "reclaim and faults"),
+        (r"(meminfo\.(Zswap|Zswapped)|swaps\.\w+\.used)_kB", LEVEL, "kB", "host memory"),
+        (r"zram0\.(orig_data_size|compr_data_size|mem_used_total)|zswap\.pool_total_size", LEVEL, "bytes", "host memory"),
+        (r"cg\.[^.]+\.zswap_current", LEVEL, "bytes", "cgroup"),
+        (r"vmstat\.zswp(in|out)|zram0\.failed_writes", COUNTER, 2000, "reclaim and faults"),
         (r"vmstat\.nr_(dirty|writeback|dirtied|written)", LEVEL, 2000, "host memory"),
     )
 ]

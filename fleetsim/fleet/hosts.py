@@ -7,9 +7,10 @@ from collections.abc import Mapping
 
 from fleetsim.containers.pod import cgroups_of, tasks_of
 from fleetsim.fleet.disks import DEFAULT_DISK, DISKS
+from fleetsim.fleet.models import SwapKeys
 from fleetsim.fleet.scenario import Group, Scenario
 from fleetsim.fleet.targets import Roster
-from fleetsim.host.spec import HostSpec
+from fleetsim.host.spec import HostSpec, SwapSpec, ZswapSpec
 
 START_UNIX_S = 1_704_067_200
 """Wall-clock time of virtual time 0: 2024-01-01T00:00:00Z, in every run, so that the same run has the same samples."""
@@ -23,6 +24,12 @@ def roster_of(scenario: Scenario) -> Roster:
     return roster
 
 
+def swap_spec(area: SwapKeys) -> SwapSpec:
+    disk = None if area.disk is None else DISKS[area.disk]
+    priority = -1 if area.priority is None else area.priority
+    return SwapSpec(area.path, area.size, priority, area.type, disk, area.swapon, area.mem_limit)
+
+
 def host_spec(group: Group, name: str, further_files: Mapping[str, int]) -> HostSpec:
     """One host of a group. `further_files`: those that faults will read there."""
     keys = group.keys
@@ -31,6 +38,8 @@ def host_spec(group: Group, name: str, further_files: Mapping[str, int]) -> Host
         memory_bytes=keys.memory,
         cpus=keys.cpus,
         swap_bytes=keys.swap,
+        swaps=tuple(swap_spec(area) for area in keys.swaps),
+        zswap=None if keys.zswap is None else ZswapSpec(**keys.zswap.model_dump()),
         sysctl=dict(keys.sysctl),
         thp=keys.thp,
         lru_gen="y" if keys.lru_gen else "n",

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 from fleetsim.fleet.disks import DISKS
+from fleetsim.linux.swap_types import NR_SWAPFILES
 from fleetsim.units import NS_PER_S, Duration, PositiveDuration, PositiveSize, Size, show_bytes
 
 HOSTS_MAX = 100_000
@@ -59,6 +60,34 @@ class PodKeys(Keys):
     _dns = field_validator("name")(dns_name)
 
 
+class SwapKeys(Keys):
+    """A swap area of a host."""
+
+    path: str = Field(description="what /proc/swaps calls it, such as /dev/sdb2, /swapfile or /dev/zram0", pattern=r"^/\S+$")
+    size: Annotated[PositiveSize, _sizes(40 << 10, 16 << 40)] = Field(description="its size, for zram that of the uncompressed pages")
+    type: Literal["partition", "file", "zram"] = Field("partition", description="what it is on")
+    priority: int | None = Field(None, description="higher ones are filled first (default: below all before it)", ge=0, le=32767)
+    disk: str | None = Field(None, description=f"a disk of its own: {', '.join(DISKS)} (default: it is on the host's disk)")
+    mem_limit: Size = Field(0, description="zram: the most memory it may take (default: no limit)")
+    swapon: bool = Field(True, description="in use from the start; if not, an op swapon uses it")
+
+    @field_validator("disk")
+    @classmethod
+    def _disk(cls, disk: str | None) -> str | None:
+        if disk is not None and disk not in DISKS:
+            raise ValueError(f"write one of {', '.join(DISKS)}")
+        return disk
+
+
+class ZswapKeys(Keys):
+    """A compressed cache in front of the swap areas, with the kernel's own parameters."""
+
+    max_pool_percent: int = Field(20, description="share of RAM that its pool may take", ge=0, le=100)
+    accept_threshold_percent: int = Field(90, description="how far a full pool must shrink before it is used again", ge=0, le=100)
+    zpool: Literal["zbud", "zsmalloc"] = Field("zbud", description="allocator of the pool")
+    same_filled_pages_enabled: bool = Field(True, description="pages all of whose words are alike take nothing")
+
+
 class HostKeys(Keys):
     """A group of hosts that are alike."""
 
@@ -66,6 +95,8 @@ class HostKeys(Keys):
     name: str = Field(description="the group's name, such as web; its hosts are web-0, web-1 …")
     memory: Annotated[PositiveSize, _sizes(256 << 20, 16 << 40)] = Field(description="installed RAM of each, such as 64GiB")
     swap: Annotated[Size, _sizes(0, 16 << 40)] = Field(0, description="swap space of each")
+    swaps: list[SwapKeys] = Field(default_factory=list, description="swap areas of each, instead of 'swap'", max_length=NR_SWAPFILES)
+    zswap: ZswapKeys | None = Field(None, description="zswap in front of the swap areas (default: none)")
     cpus: int = Field(4, description="CPUs of each", ge=1, le=1024)
     disk: str | None = Field(None, description=f"kind of disk: {', '.join(DISKS)} (default nvme; to be said where there is swap)")
     sysctl: dict[str, int] = Field(default_factory=dict, description="kernel settings, such as {vm.swappiness: 10}")
@@ -88,6 +119,11 @@ class HostKeys(Keys):
         if disk is not None and disk not in DISKS:
             raise ValueError(f"write one of {', '.join(DISKS)}")
         return disk
+
+    @property
+    def swap_bytes(self) -> int:
+        """All swap that each has."""
+        return self.swap + sum(area.size for area in self.swaps)
 
     @field_validator("labels")
     @classmethod

@@ -10,6 +10,7 @@ from typing import Any
 
 from fleetsim.containers.pod import Pod
 from fleetsim.fleet.disks import DEFAULT_DISK
+from fleetsim.fleet.models import SwapKeys
 from fleetsim.fleet.plan import Plan, PlannedFault
 from fleetsim.fleet.scenario import Group
 from fleetsim.units import show_bytes, show_duration
@@ -36,6 +37,8 @@ def _group(group: Group) -> dict[str, Any]:
         "name": keys.name,
         "memory": show_bytes(keys.memory),
         "swap": show_bytes(keys.swap) if keys.swap else 0,
+        **({"swaps": [_swap(area) for area in keys.swaps]} if keys.swaps else {}),
+        **({} if keys.zswap is None else {"zswap": keys.zswap.model_dump()}),
         "cpus": keys.cpus,
         "disk": keys.disk or DEFAULT_DISK,
         "sysctl": dict(keys.sysctl),
@@ -44,6 +47,13 @@ def _group(group: Group) -> dict[str, Any]:
         "labels": dict(keys.labels),
         "files": {path: show_bytes(size) for path, size in keys.files.items()},
         "pods": [_pod(pod) for pod in group.pods],
+    }
+
+
+def _swap(area: SwapKeys) -> dict[str, Any]:
+    return area.model_dump(exclude_none=True) | {
+        "size": show_bytes(area.size),
+        "mem_limit": show_bytes(area.mem_limit) if area.mem_limit else 0,
     }
 
 

@@ -171,14 +171,14 @@ def _target(fault_id: str, subject: Subject, group: Group) -> Target:
     keys = group.keys
     settings = {**sysctl.defaults(), **keys.sysctl}
     if not subject.pod:
-        return Target(fault_id, subject.host, keys.memory, keys.swap, settings=settings)
+        return Target(fault_id, subject.host, keys.memory, keys.swap_bytes, settings=settings)
     pod = next(pod for pod in group.pods if pod.name == subject.pod)
     tasks = tuple(process.name for process in pod.arguments.processes(pod.name))
     return Target(
         fault_id,
         subject.host,
         keys.memory,
-        keys.swap,
+        keys.swap_bytes,
         pod=pod.name,
         task=tasks[0],
         tasks=tasks,

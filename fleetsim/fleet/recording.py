@@ -15,10 +15,12 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from fleetsim.errors import BadInput
+from fleetsim.fleet.recorded_swap import DRIVER_NOISE, swaps_of, zswap_of
 from fleetsim.host.spec import CgroupSpec, DiskSpec, HostSpec, TaskSpec
 
 KNOWN_AT_START = (
@@ -100,11 +102,12 @@ def read_experiment(folder: Path) -> Experiment:
         measured = {"MemTotal_kB": start["MemTotal_kB"], "zones": start["zones"], "meminfo": meminfo_kb(start["meminfo_before_t0"])}
         measured["pagetypeinfo"] = start.get("pagetypeinfo_start", "")
         measured["slabs"] = slabs_of(start.get("slabinfo_start", ""))
+        swaps = swaps_of(start.get("swaps_start", ""), machine, partial(disk_of, machine))
         spec = HostSpec(
             name=given["name"],
             memory_bytes=machine["ram_MiB"] * MIB,
             cpus=start["cpus"],
-            swap_bytes=start["SwapTotal_kB"] * 1024,
+            swap_bytes=0 if swaps else start["SwapTotal_kB"] * 1024,
             sysctl=sysctl,
             thp=machine.get("thp", "madvise"),
             lru_gen=machine.get("sysfs", {}).get("/sys/kernel/mm/lru_gen/enabled", "n"),
@@ -112,6 +115,9 @@ def read_experiment(folder: Path) -> Experiment:
             cpu_profile="lab" if machine.get("icount") else "lab-tcg",
             disk=disk_of(machine, "data"),
             swap_disk=disk_of(machine, "swap"),
+            swaps=swaps,
+            zswap=zswap_of(start.get("cmdline", ""), machine, measured["meminfo"]),
+            page_noise=DRIVER_NOISE,
             files={path: size * MIB for path, size in given.get("files_MiB", {}).items()},
             tmpfs=LAB_TMPFS,
             directories=directories_of(given.get("files_note", "")),

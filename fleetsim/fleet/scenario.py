@@ -104,12 +104,36 @@ def load_scenario(path: Path) -> Scenario:
 # --- the fleet --------------------------------------------------------------------------------------------------------
 
 
+def _check_swaps(keys: HostKeys, source: Source, place: Place) -> None:
+    """What one area cannot know of the others."""
+    if keys.swap and keys.swaps:
+        raise source.refuse((*place, "swaps"), "a host takes either 'swap' or 'swaps'; put the size into an entry of 'swaps'")
+    paths = [area.path for area in keys.swaps]
+    for i, area in enumerate(keys.swaps):
+        at = (*place, "swaps", i)
+        if area.path in paths[:i]:
+            raise source.refuse((*at, "path"), f"{area.path!r} is there twice; give each swap area a path of its own")
+        if area.type != "zram" and area.disk is None and keys.disk is None:
+            raise source.refuse(at, f"swap area {area.path!r} has no disk; give it one of its own, or the host one, such as disk: nvme")
+        if area.type != "zram":
+            if area.mem_limit:
+                raise source.refuse((*at, "mem_limit"), "'mem_limit' is a setting of zram; take it out, or say type: zram")
+            continue
+        if any(other.type == "zram" for other in keys.swaps[:i]):
+            raise source.refuse((*at, "type"), "a host has one zram device; make this area a partition or a file")
+        if area.disk is not None:
+            raise source.refuse((*at, "disk"), "zram is in memory and has no disk; take 'disk' out")
+        if keys.zswap is not None:
+            raise source.refuse((*place, "zswap"), "with zswap in front of zram pages would be compressed twice; take one of them out")
+
+
 def _group(entry: Mapping[str, Any], source: Source, place: Place) -> Group:
     keys = build(HostKeys, entry, source, place, "a host group")
     if keys.swap and keys.disk is None:
         raise source.refuse(
             (*place, "swap"), f"'swap' is {show_bytes(keys.swap)} but the host has no disk for it; add a disk, such as disk: nvme"
         )
+    _check_swaps(keys, source, place)
     for name, value in keys.sysctl.items():
         try:
             sysctl.validate(name, value)

@@ -23,6 +23,8 @@
 - huge pages: half of the huge fault measured by e00_calib, which zeroes twice; giving one back from e19 (6 ms for 350);
 - from the event times of e14 (mlock on fault of 25,600 pages takes 19.5 ms) and e25 (MADV_FREE of as many 18.7 ms): moving a page
   to another list;
+- compression: kswapd's memory pressure while it fills zram or zswap (h33, h35, h36: 8 to 22 µs a page on top of a page sent to a
+  disk), and the system time of the process that sweeps them back (h35, h36: 3 and 4 µs on top of a swap-in);
 - swap-in: system time of a process per page it reads in again (e25 8.6 µs, e03 10.3 µs), its fault included;
 - estimates, not measured by themselves: a cached name, a pipe, a fault that only maps, a system call.
 `server` is bare metal of about 2020: kernel-laws §10.5, rows tagged [D] and [M] where there is one, else an estimate.
@@ -41,6 +43,7 @@ WRITE_NEW, WRITE_CACHED, WRITE_OUT, ALLOC_BLOCKS = range(22, 26)
 NAME_MISS, NAME_HIT, FILE_STAT, FILE_CREATE, PIPE, SLAB_SCAN = range(26, 32)
 HUGE_CLEAR, HUGE_FREE, FAULT_HUGE, COMPACT_SCAN, MIGRATE = range(32, 37)
 LRU_MOVE, REFERENCES, AGE_PTE = 37, 38, 39
+COMPRESS, DECOMPRESS = 40, 41
 
 OPERATIONS: dict[str, tuple[int, int, int]] = {
     # operation: (position, lab ns, server ns)                                   per page unless said
@@ -83,6 +86,8 @@ OPERATIONS: dict[str, tuple[int, int, int]] = {
     "huge fault, 2 MiB zeroed, per fault": (FAULT_HUGE, 1_700_000, 200_000),
     "compaction looks at a page": (COMPACT_SCAN, 80, 15),
     "compaction moves a page": (MIGRATE, 5_800, 1_500),
+    "zram or zswap compresses a page": (COMPRESS, 15_000, 3_000),
+    "zram or zswap decompresses a page": (DECOMPRESS, 2_500, 400),
     "timer tick, HZ=250, per tick": (TICK, 4_000_000, 4_000_000),
 }
 

@@ -11,9 +11,10 @@ from typing import Any
 
 from fleetsim.errors import BadInput
 from fleetsim.hardware.cpu import costs
+from fleetsim.host.boot_swap import disks, swap_areas
 from fleetsim.host.cgroups import cgroups
 from fleetsim.host.programs import Names, add_file, add_task, expect_files
-from fleetsim.host.spec import DiskSpec, HostSpec
+from fleetsim.host.spec import HostSpec
 from fleetsim.linux import mm_types as mm
 from fleetsim.linux import mmzone
 from fleetsim.linux.drop_caches import drop_pagecache
@@ -70,6 +71,7 @@ def boot(spec: HostSpec, row: Any, host_key: int, tick_ns: int) -> Names:
         resize_pool(row, 0, int(spec.sysctl.get("vm.nr_hugepages", 0)))
     row["hstates"][0]["overcommit"] = int(spec.sysctl.get("vm.nr_overcommit_hugepages", 0))
     disks(row, spec)
+    swap_areas(row, spec, names)
     cgroups(row, spec, names)
     mount_tmpfs(row, spec, names)
     for path, size in spec.files.items():
@@ -287,17 +289,3 @@ def pagetypeinfo(text: str) -> dict[str, tuple[list[list[int]], list[int]]]:
         else:
             blocks[words[3]] = [int(n) for n in words[4 : 4 + mmzone.NR_MIGRATETYPES]]
     return {name: (rows[: mmzone.NR_MIGRATETYPES], blocks.get(name, [])) for name, rows in lists.items()}
-
-
-def disks(row: Any, spec: HostSpec) -> None:
-    def fill(i: int, disk: DiskSpec) -> None:
-        row["disk"][i]["latency_ns"] = int(disk.latency_us * 1000)
-        row["disk"][i]["ns_per_page"] = mm.NS_PER_S * PAGE // disk.bytes_per_s
-        row["disk"][i]["ns_per_request"] = mm.NS_PER_S // disk.iops if disk.iops else 0
-        row["disk"][i]["slow_percent"] = 100
-
-    fill(0, spec.disk)
-    if spec.swap_disk is not None:
-        fill(1, spec.swap_disk)
-        row["swap_disk"] = 1
-    row["swap_total"] = row["swap_free"] = spec.swap_bytes // PAGE

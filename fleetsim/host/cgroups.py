@@ -20,6 +20,7 @@ LIMITS = {
     "memory.low": "low",
     "memory.swap.max": "swap_max",
     "memory.swap.high": "swap_high",
+    "memory.zswap.max": "zswap_max",
     "memory.oom.group": "oom_group",
 }
 
@@ -82,6 +83,7 @@ def empty_cgroup(group: Any, parent: int) -> None:
     group["used"], group["parent"] = 1, parent
     group["head"] = group["tail"] = -1
     group["max"] = group["high"] = group["swap_max"] = group["swap_high"] = mm.NO_LIMIT
+    group["zswap_max"] = -1
 
 
 def set_limit(group: Any, file: str, value: int) -> None:
@@ -90,5 +92,7 @@ def set_limit(group: Any, file: str, value: int) -> None:
         raise BadInput(f"unknown cgroup file {file!r}; known are: {', '.join(LIMITS)}")
     if file == "memory.oom.group":
         group["oom_group"] = value
+    elif file == "memory.zswap.max":
+        group["zswap_max"] = -1 if value < 0 else min(value // PAGE, (1 << 31) - 1)
     else:
         group[LIMITS[file]] = mm.NO_LIMIT if value < 0 else value // PAGE

@@ -36,6 +36,7 @@ class Names:
     cgroups: dict[str, int] = field(default_factory=lambda: {"": 0})
     tasks: dict[str, int] = field(default_factory=dict)
     files: dict[str, int] = field(default_factory=dict)
+    swaps: dict[str, int] = field(default_factory=dict)  # path → row of swap_info
     mounts: dict[str, int] = field(default_factory=dict)  # tmpfs mount points, without a slash at the end
     trees: dict[tuple[int, str], int] = field(default_factory=dict)  # (kind of names, directory)
     directories: dict[str, int] = field(default_factory=dict)  # files below each known directory; none known: as many as asked for
@@ -131,6 +132,10 @@ def write_ops(row: Any, names: Names, task: str, script: Script, first: int) -> 
             op["handle"], op["time_ns"], op["file"] = parsed.sysw.knob, parsed.sysw.value, parsed.sysw.which
             if parsed.sysw.cgroup:
                 op["file"] = cgroup_of(names, parsed)
+        if parsed.swap_area:
+            op["handle"] = swap_area_of(names, parsed)
+        if parsed.noise >= 0:
+            op["file"] = parsed.noise
         if parsed.path and parsed.code == OP_MMAP_FILE:
             op["hot_pages"] = int(int(row["files"][int(op["file"])]["pages"]) * parsed.hot_share)
 
@@ -191,6 +196,13 @@ def cgroup_of(names: Names, op: ParsedOp) -> int:
         known = ", ".join(sorted(n for n in names.cgroups if n)) or "none"
         raise BadInput(f"host {names.host}: op {op.text!r} names an unknown cgroup; the host's cgroups are: {known}")
     return names.cgroups[op.sysw.cgroup]
+
+
+def swap_area_of(names: Names, op: ParsedOp) -> int:
+    if op.swap_area not in names.swaps:
+        known = ", ".join(names.swaps) or "none"
+        raise BadInput(f"host {names.host}: op {op.text!r} names an unknown swap area; the host's areas are: {known}")
+    return names.swaps[op.swap_area]
 
 
 def tree_of(row: Any, names: Names, op: ParsedOp) -> int:

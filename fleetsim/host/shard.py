@@ -29,6 +29,8 @@ from fleetsim.linux.alloc_slowpath import enforce_limit
 from fleetsim.linux.check import RULES
 from fleetsim.linux.oom_kill import send_sigkill
 from fleetsim.linux.oom_report import oom_reaped, stamp
+from fleetsim.linux.swap_types import ON_ZRAM
+from fleetsim.linux.swapfile import count_slots
 from fleetsim.workloads.script import begin_program
 
 TICK_NS = 200_000_000
@@ -36,6 +38,23 @@ TICK_NS = 200_000_000
 
 SETTLE_NS = 10_000_000
 HEADER_BYTES_MAX = 1 << 20  # a snapshot says every field of the record in its header; NumPy's own limit is 10,000 bytes
+
+
+def swap_error_line(row: Any, a: int, direction: int) -> list[str]:
+    """mm/page_io.c end_swap_bio_write, end_swap_bio_read; which sector it was is not known, so it is 0."""
+    disk = int(row["swap_info"][a]["disk"])
+    device = "253:0" if disk == ON_ZRAM else f"254:{16 * disk}"
+    return [f"<1>{'Write' if direction else 'Read'}-error on swap-device ({device}:0)"]
+
+
+def disk_number(row: Any, names: Names, disk: str) -> int:
+    """`data`, `swap` (that of the first area), or the path of a swap area; BadInput if it is none of them or has no disk."""
+    if disk in ("data", "swap"):
+        return 0 if disk == "data" else int(row["swap_disk"])
+    number = int(row["swap_info"][names.swaps[disk]]["disk"]) if disk in names.swaps else -1
+    if number < 0:
+        raise BadInput(f"host {names.host}: no disk {disk!r}; known are data, swap, {', '.join(names.swaps)}")
+    return number
 
 
 class Shard:
@@ -113,6 +132,9 @@ class Shard:
             if e["kind"] == ev.OOM_REAP:
                 pid, file, shmem = (int(a) for a in e["arg"][:3])
                 self.dmesg[i] += stamp(oom_reaped(pid, names.task_name(int(e["subject"])), (0, file, shmem)), int(e["t_ns"]) // 1000)
+            elif e["kind"] == ev.SWAP_ERROR:
+                a, direction = (int(x) for x in e["arg"][:2])
+                self.dmesg[i] += stamp(swap_error_line(row, a, direction), int(e["t_ns"]) // 1000)
         if kills:
             self.dmesg[i] += stamp(oom_report(row, names, kills), int(row["now_ns"]) // 1000)
         for e in rows:
@@ -140,6 +162,9 @@ class Shard:
             data = {"pid": arg[0]}
         elif kind in (ev.IMPACT_START, ev.IMPACT_END):
             data = {"impact": IMPACT_NAMES[arg[0]]}
+        elif kind == ev.SWAP_ERROR:
+            path = next((path for path, a in names.swaps.items() if a == arg[0]), "")
+            data = {"area": path, "direction": "write" if arg[1] else "read", "pages": arg[2]}
         elif kind in (ev.REFUSED, ev.TABLE_FULL):
             data = {"pages": arg[0]}
         again = kind == ev.TASK_START and arg[2] > 0
@@ -195,7 +220,10 @@ class Shard:
         set_sysctl(row, str(args["name"]), int(args["value"]))
 
     def _do_disk(self, row: Any, names: Names, args: Any) -> None:
-        disk = row["disk"][0 if args["disk"] == "data" else int(row["swap_disk"])]
+        number = disk_number(row, names, str(args["disk"]))
+        if args.get("failing", 0) and any(a["pages"] > 0 and a["disk"] == number for a in row["swap_info"]):
+            count_slots(row)
+        disk = row["disk"][number]
         disk["slow_percent"], disk["failing"] = int(args.get("slow_percent", 100)), int(args.get("failing", 0))
 
     def _do_mkdir(self, row: Any, names: Names, args: Any) -> None:

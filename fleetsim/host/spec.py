@@ -46,6 +46,30 @@ class DiskSpec:
 
 
 @dataclass(frozen=True)
+class SwapSpec:
+    """One swap area, or, with `kind` zram, a compressed block device in memory that is one."""
+
+    path: str  # as /proc/swaps names it; unique on its host
+    bytes: int  # with the header page that mkswap takes
+    priority: int = -1  # 0 to 32767; −1: none given, below all areas that are on by then
+    kind: str = "partition"  # partition | file | zram
+    disk: DiskSpec | None = None  # None: it is on the data disk
+    on: bool = True  # swapon at boot
+    mem_limit_bytes: int = 0  # zram: 0 is none
+
+
+@dataclass(frozen=True)
+class ZswapSpec:
+    """The parameters of /sys/module/zswap; `None` in a HostSpec is a kernel without zswap."""
+
+    max_pool_percent: int = 20
+    accept_threshold_percent: int = 90
+    zpool: str = "zbud"  # zbud | zsmalloc
+    same_filled_pages_enabled: bool = True
+    enabled: bool = True
+
+
+@dataclass(frozen=True)
 class HostSpec:
     name: str
     memory_bytes: int  # installed RAM; MemTotal is what boot leaves of it
@@ -59,6 +83,9 @@ class HostSpec:
     cpu_profile: str = "server"  # server | lab | lab-tcg
     disk: DiskSpec = DiskSpec(2_000_000_000, 80.0)
     swap_disk: DiskSpec | None = None  # None: swap shares `disk`
+    swaps: tuple[SwapSpec, ...] = ()  # instead of `swap_bytes` and `swap_disk`
+    zswap: ZswapSpec | None = None
+    page_noise: int = 1_495  # bytes of a page that do not compress, where no op says; lzo-rle makes 2.7 : 1 of it (kernel-laws §10.5)
     files: Mapping[str, int] = field(default_factory=dict)  # path → bytes
     tmpfs: Mapping[str, int] = field(default_factory=lambda: {"/dev/shm": 0})  # mount point → bytes; 0: half of MemTotal
     directories: Mapping[str, int] = field(default_factory=dict)  # path → files below it, a thousand to each of its directories dN

@@ -4,7 +4,7 @@
 Time must pass between two fruitless rounds: writes complete and kswapd goes on meanwhile, or sixteen rounds would come
 in no time and kill falsely. So one call makes at most one round of reclaim, adds what it cost to the caller's bill
 (`spent_ns`, `wait_ns`), and returns what it got, maybe nothing; the caller comes back when its time is up.
-Leaves out: orders above 0, GFP classes other than GFP_HIGHUSER_MOVABLE, memory.swap.high.
+Leaves out: orders above 0, GFP classes other than GFP_HIGHUSER_MOVABLE.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 from fleetsim.hardware.cpu import TICK
 from fleetsim.law import law
 from fleetsim.linux.kswapd import wakeup_kswapd
-from fleetsim.linux.memcontrol import event, margin, swap_room
+from fleetsim.linux.memcontrol import event, event_times, margin, swap_room
 from fleetsim.linux.memcontrol_laws import high_delay_ns
 from fleetsim.linux.mm_types import (
     BY_DIRECT,
@@ -34,7 +34,7 @@ from fleetsim.linux.per_cpu_pages import drain_all_pages
 from fleetsim.linux.vmscan import do_try_to_free_pages
 from fleetsim.linux.zonelist import nr_free, rmqueue
 
-EV_HIGH, EV_MAX = EV["high"], EV["max"]
+EV_HIGH, EV_MAX, EV_SWAP_HIGH = EV["high"], EV["max"], EV["swap_high"]
 HZ = 250
 THROTTLE_NS = 100_000_000
 
@@ -204,6 +204,31 @@ def handle_over_high(row, th, pages):
             retries -= 1 if reclaimed == 0 else 0
             wanted = SWAP_CLUSTER_MAX
         at = group["parent"]
+    handle_over_swap_high(row, cg, charged)
+
+
+@law
+def handle_over_swap_high(row, cg, charged):
+    """The same brake with the swap counter: nothing is reclaimed for it, so that each of the sixteen retries is a `high` event
+    of memory.swap.events, and then the task sleeps.
+
+    Source: mm/memcontrol.c swap_find_max_overage, mem_cgroup_handle_over_high (6.1: both penalties are added).
+    """
+    delay, at = 0, cg
+    while at > 0:
+        group = row["cgroups"][at]
+        if group["swap"] > group["swap_high"]:
+            delay = max(delay, high_delay_ns(group["swap"], group["swap_high"], charged, HZ))
+        at = group["parent"]
+    at = cg
+    while at > 0:
+        group = row["cgroups"][at]
+        if group["swap"] > group["swap_high"]:
+            event_times(row, at, EV_SWAP_HIGH, MAX_RECLAIM_RETRIES + 1 if delay > 0 else 1)
+        at = group["parent"]
+    if delay > 0:
+        row["wait_ns"] += delay
+        row["stall_ns"][PSI_MEM] += delay
 
 
 @law

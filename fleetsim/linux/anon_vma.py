@@ -24,7 +24,7 @@ from fleetsim.linux.mm_inline import account, list_del, move_pages
 from fleetsim.linux.mm_types import AREA_ANON, AREA_FREE, LRU_NONE, NR_AREAS, NR_GROUPS, NR_WRITEBACK, ORDERED, UNIFORM
 from fleetsim.linux.rmap import add_rss, drop_mapping, find_mapping, present_pages
 from fleetsim.linux.swap_state import add_swap_cache
-from fleetsim.linux.swapfile import release_slots
+from fleetsim.linux.swapfile import move_slots, release_slots
 from fleetsim.linux.vma import drop_group, free_tables, make_groups, zap_area
 from fleetsim.linux.zonelist import give_back
 
@@ -83,8 +83,8 @@ def push_layer(row, a):
     if g < 0:
         return False
     for k in range(area["groups"]):
-        row["groups"][g + k]["below"] = old + k
-        row["groups"][g + k]["touches"] = row["groups"][old + k]["touches"]
+        upper, lower = row["groups"][g + k], row["groups"][old + k]
+        upper["below"], upper["touches"], upper["noise"] = old + k, lower["touches"], lower["noise"]
     area["group"] = g
     return True
 
@@ -108,7 +108,8 @@ def free_pages_of(row, i, pages, slots):
     if pages > 0:
         account(row, cohort["cg"], cohort["list"], -pages)
     add_swap_cache(row, cohort["cg"], -cached)
-    release_slots(row, cohort["cg"], cached + slots)
+    release_slots(row, cohort["group"], cohort["cg"], cached, 1)
+    release_slots(row, cohort["group"], cohort["cg"], slots, 0)
     add_anon(row, cohort["cg"], cached - pages)
     charge(row, cohort["cg"], -pages)
     if cohort["nr"] == 0:
@@ -157,6 +158,7 @@ def move_up(row, i, j):
     n = lower["nr"]
     a["resident"] -= n
     b["resident"] += n
+    move_slots(row, lower["group"], upper["group"], lower["swapped"] + lower["wb"])
     a["swapped"] -= lower["swapped"]
     b["swapped"] += lower["swapped"]
     if lower["swapped"] > 0 and upper["swapped"] == 0:

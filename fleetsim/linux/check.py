@@ -30,6 +30,7 @@ from fleetsim.linux.mm_types import (
 from fleetsim.linux.per_cpu_pages import nr_pcp
 from fleetsim.linux.slab_caches import CACHES
 from fleetsim.linux.slab_types import NR_HSTATES
+from fleetsim.linux.swap_check import swap_violations
 
 
 @law
@@ -45,7 +46,7 @@ def accounted_pages(row):
     total += nr_pcp(row)
     for lru in range(NR_LRU_LISTS):
         total += row["cgroups"][0]["tree"][lru]
-    return total
+    return total + row["zram"]["pages"] + row["zswap"]["pages"]
 
 
 @law
@@ -104,6 +105,7 @@ def violations(row: Any) -> list[str]:
     found += slab_violations(row)
     found += object_violations(row)
     found += dirty_violations(row)
+    found += swap_violations(row)
     return found
 
 

@@ -12,7 +12,7 @@ from fleetsim.law import law
 from fleetsim.linux.mm_types import NR_EVENTS
 
 (BOOT, TASK_START, OOM_KILL, OOM_PANIC, TASK_EXIT, TABLE_FULL, COMMAND, IMPACT_START, IMPACT_END, REFUSED) = range(10)
-(OP_START, OP_END, OOM_REAP) = range(10, 13)
+(OP_START, OP_END, OOM_REAP, SWAP_ERROR) = range(10, 14)
 
 KINDS = (
     "boot",
@@ -28,6 +28,7 @@ KINDS = (
     "op_start",
     "op_end",
     "oom_reap",
+    "swap_error",
 )
 
 

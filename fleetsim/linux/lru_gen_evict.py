@@ -130,7 +130,8 @@ def evict_cohort(row, sc, i, usable, budget):
             drop_clean(row, sc, i, reclaimed)
         left = gone - reclaimed
         if left > 0 and cohort["list"] != LRU_INACTIVE_FILE:
-            sent = send_out(row, sc, i, left)
+            sent, freed = send_out(row, sc, i, left)
+            reclaimed += freed
             if sent < left:
                 young += left - sent
     if young > 0:

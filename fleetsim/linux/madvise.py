@@ -30,14 +30,17 @@ from fleetsim.linux.mm_types import (
     LRU_NONE,
     LRU_UNEVICTABLE,
     ORDERED,
+    PSI_IO,
     REFERENCED,
     SETTLED,
     VM,
     WORKINGSET,
 )
+from fleetsim.linux.page_io import compress_ns
 from fleetsim.linux.shrink_list import evict_file
 from fleetsim.linux.swap import swap_out_in_place
 from fleetsim.linux.swap_state import add_swap_cache, drop_clean, take_clean
+from fleetsim.linux.swapin import read_swap
 from fleetsim.linux.vma import free_tables
 from fleetsim.linux.zap import zap_resident, zap_swapped
 
@@ -119,9 +122,10 @@ def madvise_pageout(row, i):
             drop_clean(row, sc, i, cohort["clean"])
         pages = min(cohort["nr"] - cohort["wb"], swap_room(row, cohort["cg"]))
         if pages > 0 and not is_file_lru(cohort["list"]):
-            swap_out_in_place(row, i, pages)
-            sc["spent_ns"] += pages * (row["cost"][SCAN] + row["cost"][SWAP_OUT])
-            list_move(row, i, LRU_INACTIVE_ANON)
+            freed = swap_out_in_place(row, i, pages)
+            sc["spent_ns"] += pages * (row["cost"][SCAN] + row["cost"][SWAP_OUT]) + compress_ns(row, freed)
+            if cohort["nr"] > 0:
+                list_move(row, i, LRU_INACTIVE_ANON)
     row["spent_ns"] += sc["spent_ns"]
 
 
@@ -174,6 +178,11 @@ def madvise_willneed(row, th, i):
     add_pages(row, i, n)
     charge(row, cohort["cg"], n)
     add_swap_cache(row, cohort["cg"], n)
+    if row["swap_mode"] > 0:
+        before = row["wait_ns"], row["stall_ns"][PSI_IO]
+        read_swap(row, th, cohort["group"], n, n, False)
+        row["wait_ns"], row["stall_ns"][PSI_IO] = before
+        return True
     disk = row["disk"][row["swap_disk"]]
     submit(disk, row["now_ns"], n, READ)
     row["vm"][PSWPIN] += n

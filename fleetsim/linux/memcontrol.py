@@ -3,7 +3,7 @@
 
 Row 0 of `cgroups` is the root (no limits of its own). Usage, statistics and events are kept with all children, as the
 interface files show them. The scalar formulas are in `memcontrol_laws.py`.
-Leaves out: per-CPU pre-charges (memory.current is exact here), memory.swap.high, zswap, kernel-memory by the byte.
+Leaves out: per-CPU pre-charges (memory.current is exact here), kernel-memory by the byte.
 """
 
 from __future__ import annotations

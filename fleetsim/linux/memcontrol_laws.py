@@ -2,7 +2,7 @@
 """cgroup v2 memory: effective protection, the memory.high brake, and what a charge over memory.max does next. Scalar laws.
 
 Rules: pages; one level at a time, the walk through the tree is the caller's.
-Leaves out: per-CPU charge stocks, swap.high (the same brake with the swap counter), v1.
+Leaves out: per-CPU charge stocks, v1. memory.swap.high is the same brake with the swap counter (`high_delay_ns`).
 Source: mm/memcontrol.c (Linux 6.1); kernel-laws §3.11, §8.3, §8.4.
 """
 

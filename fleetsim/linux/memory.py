@@ -20,7 +20,7 @@ from fleetsim.linux.bags import blend_base, expected, open_bag
 from fleetsim.linux.fault import count_faults, join_list, map_anon
 from fleetsim.linux.huge_memory import at_pmd_none, do_huge_pmd_anonymous_page, hugepage_vma_check, touch_ahead
 from fleetsim.linux.lru_gen import lru_gen_enabled
-from fleetsim.linux.memcontrol import charge
+from fleetsim.linux.memcontrol import add_swap, charge
 from fleetsim.linux.mm_inline import add_pages, count_mlocked, list_add, list_move
 from fleetsim.linux.mm_types import (
     ACCESSED,
@@ -33,9 +33,10 @@ from fleetsim.linux.mm_types import (
     WMARK_MIN,
     WORKINGSET,
 )
+from fleetsim.linux.page_io import do_sigbus, read_fails
 from fleetsim.linux.rmap import with_slot
 from fleetsim.linux.swap_state import add_swap_cache, keep_slots
-from fleetsim.linux.swapfile import get_swap_pages, release_slots
+from fleetsim.linux.swapfile import free_slots, free_synchronous
 from fleetsim.linux.swapin import finish_swap_in, keeps_slot, read_swap, remap, swap_in, swapin_window, write_clean
 from fleetsim.linux.workingset_clock import keeps_workingset, workingset_refault
 from fleetsim.linux.zonelist import pin_got, rmqueue
@@ -240,6 +241,9 @@ def access_ordered(row, th, g, at, pages, span, write):
         enter_slice(row, th, i)
     holes = length - cohort["nr"] - cohort["swapped"] if span >= 0 else 0
     if cohort["swapped"] > 0:
+        if read_fails(row, g, min(n, cohort["swapped"])):
+            do_sigbus(row, row["threads"][th]["task"])
+            return 0
         n = get_pages(row, th, min(n, cohort["swapped"]))
         if n == 0:
             return 0
@@ -279,6 +283,9 @@ def fault_uniform(row, th, g, pages, write):
     """
     group = row["groups"][g]
     task = row["tasks"][row["threads"][th]["task"]]
+    if read_fails(row, g, pages):
+        do_sigbus(row, row["threads"][th]["task"])
+        return 0
     n = get_pages(row, th, pages)
     if n == 0:
         return 0
@@ -290,22 +297,26 @@ def fault_uniform(row, th, g, pages, write):
         if cohort["swapped"] > 0 and left > 0:
             share = min(left, cohort["swapped"], (n * cohort["swapped"] + group["swapped"] - 1) // group["swapped"])
             cohort["swapped"] -= share
-            release_slots(row, cohort["cg"], share)
+            add_swap(row, cohort["cg"], -share)
             left -= share
             source = group["first"] + k
     activate = workingset_refault(row, source, task["cg"], False, n)
     flags = WORKINGSET if lru_gen_enabled(row) and row["cohorts"][source]["flags"] & SHADOW_WORKINGSET else 0
     target = open_bag(row, g, task["cg"], join_list(row, g, LRU_ACTIVE_ANON if activate else LRU_INACTIVE_ANON), flags)
     blend_base(row["cohorts"][target], n, group["touches"] - FRESH * group["pages"])
-    major = read_swap(row, th, n, 1, row["cohorts"][source]["flags"] & SHADOW_WORKINGSET > 0)
+    major = read_swap(row, th, g, n, 1, row["cohorts"][source]["flags"] & SHADOW_WORKINGSET > 0)
     slots = with_slot(row, group)
     add_pages(row, target, n)
     finish_swap_in(row, th, g, task["cg"], n, slots, major)
-    if kept:  # the slots just given back are theirs, whichever cgroup held them
-        get_swap_pages(row, task["cg"], n)
+    done = n
+    if kept:  # charged to whom they are mapped by now, whichever cgroup held them
+        n -= free_synchronous(row, g)
+        add_swap(row, task["cg"], n)
         add_swap_cache(row, task["cg"], n)
         keep_slots(row, target, n)
-    return n
+    else:
+        free_slots(row, g, n, 0)
+    return done
 
 
 @law

@@ -14,6 +14,7 @@ from fleetsim.linux.anon_vma import layered
 from fleetsim.linux.memory import fault_uniform, get_pages, new_pages, touch_new
 from fleetsim.linux.mm_inline import count_mlocked, list_move
 from fleetsim.linux.mm_types import AREA_ANON, AREA_HUGETLB, LRU_NONE, LRU_UNEVICTABLE, ORDERED
+from fleetsim.linux.page_io import read_fails
 from fleetsim.linux.swap_state import take_clean
 from fleetsim.linux.swapin import remap, swap_in, swapin_window
 from fleetsim.linux.workingset_clock import workingset_refault
@@ -67,6 +68,8 @@ def populate(row, th, a, g, begin):
             break
         holes = here - cohort["nr"] - cohort["swapped"]
         if cohort["swapped"] > 0:
+            if read_fails(row, g, min(cohort["swapped"], 256)):
+                return True  # mlock fails, the task lives
             n = get_pages(row, th, min(cohort["swapped"], 256))
             if n > 0:
                 workingset_refault(row, i, cohort["cg"], False, n)

@@ -17,6 +17,7 @@ import numpy as np
 from fleetsim.linux.fs_types import DISK, FS_FIELDS
 from fleetsim.linux.mmzone import NR_REGIONS, REGION, ZONE
 from fleetsim.linux.slab_types import KERNEL_OWN_FIELDS
+from fleetsim.linux.swap_types import NR_DISKS, NR_SWAPFILES, SWAP_FIELDS
 from fleetsim.linux.sysctl import SYSCTL
 from fleetsim.linux.vmstat_names import CGROUP_EVENTS, CGROUP_STAT, VMSTAT_FIELDS
 from fleetsim.linux.workers import CPU, KSWAPD, LRU_GEN, SCAN_CONTROL
@@ -91,8 +92,8 @@ EV = {name: i for i, name in enumerate(CGROUP_EVENTS)}
 
 CGROUP = np.dtype(
     [
-        ("used", "i4"),  # 1 if the row is a cgroup
-        ("parent", "i4"),  # row of the parent, −1 for the root
+        ("used", "i1"),  # 1 if the row is a cgroup
+        ("parent", "i2"),  # row of the parent, −1 for the root
         ("usage", "i8"),  # memory.current, pages, with children
         ("peak", "i8"),
         ("swap", "i8"),  # memory.swap.current, pages
@@ -102,8 +103,9 @@ CGROUP = np.dtype(
         ("low", "i8"),
         ("swap_max", "i8"),
         ("swap_high", "i8"),
+        ("zswap_max", "i4"),  # memory.zswap.max, pages, −1: max
         ("swapcached", "i4"),  # memory.stat swapcached: pages in the swap cache, with children
-        ("oom_group", "i4"),
+        ("oom_group", "i1"),
         ("emin", "i8"),  # effective protection, recomputed when reclaim visits
         ("elow", "i8"),
         ("anon", "i8"),  # memory.stat anon, pages, with children
@@ -144,9 +146,9 @@ CGROUP = np.dtype(
 
 TASK = np.dtype(
     [
-        ("state", "i4"),
+        ("state", "i1"),
         ("pid", "i4"),
-        ("cg", "i4"),
+        ("cg", "i2"),
         ("oom_score_adj", "i4"),
         ("rss_anon", "i8"),  # pages
         ("rss_file", "i8"),
@@ -157,7 +159,7 @@ TASK = np.dtype(
         ("data_vm", "i8"),
         ("untouched_vm", "i8"),  # … of it in mappings that are never touched and have no row of their own
         ("hwm", "i8"),  # most resident pages so far
-        ("parent", "i8"),  # task that forked it, −1: started by exec
+        ("parent", "i2"),  # task that forked it, −1: started by exec
         ("base_file", "i8"),  # part of rss_file outside every area: the program's text
         ("base_shared", "i8"),  # part of rss_anon that a child shares with its parent's image
         ("base_anon", "i8"),  # part of rss_anon outside every area: stack, heap and data of the program itself
@@ -179,21 +181,21 @@ TASK = np.dtype(
         ("superuser", "i1"),  # uid 0: only the historical OOM heuristic asks
         ("restart_ns", "i8"),  # pause after which a dead task starts again; −1: never
         ("exits", "i4"),  # deaths so far
-        ("main_thread", "i4"),
+        ("main_thread", "i2"),
     ]
 )
 
 THREAD = np.dtype(
     [
-        ("used", "i4"),
-        ("task", "i4"),
+        ("used", "i1"),
+        ("task", "i2"),
         ("ready_ns", "i8"),  # when it can go on
         ("since_ns", "i8"),  # since when it could, had it had a CPU: of two that are ready the longer waiting goes first
-        ("charge_retries", "i4"),  # fruitless rounds of the memcg charge in progress
-        ("no_progress", "i4"),  # fruitless rounds of the page allocation in progress
+        ("charge_retries", "i2"),  # fruitless rounds of the memcg charge in progress
+        ("no_progress", "i2"),  # fruitless rounds of the page allocation in progress
         ("busy_until_ns", "i8"),  # until then it is running or waiting for something (load average)
         ("work_until_ns", "i8"),  # … of that, running and not stalled until then
-        ("stalled", "i8"),  # … and then stalled: bits 1 << PSI_CPU, PSI_IO, PSI_MEM
+        ("stalled", "i1"),  # … and then stalled: bits 1 << PSI_CPU, PSI_IO, PSI_MEM
         ("nr_dirtied", "i8"),  # pages dirtied since its last pause (current->nr_dirtied)
         ("nr_dirtied_pause", "i8"),  # … and at how many it pauses next
         ("dirty_paused_ns", "i8"),  # when its last pause for writeback ended
@@ -207,7 +209,7 @@ AREA = np.dtype(
         ("file", "i2"),  # row of the mapped file or shared object, −1 for none
         ("group", "i2"),  # first of `groups` consecutive groups
         ("groups", "i2"),
-        ("accounted", "i2"),  # 1 if counted in Committed_AS
+        ("accounted", "i1"),  # 1 if counted in Committed_AS
         ("pages", "i8"),
         ("touched", "i8"),  # pages written for the first time, in order
         ("zero", "i8"),  # private anonymous: pages never written that were read, so that they map the zero page
@@ -245,6 +247,10 @@ GROUP = np.dtype(
         ("buffered", "i4"),  # resident file pages with a buffer_head: those that were written to
         ("below", "i2"),  # layer that a fork left shared under it, −1; see anon_vma.py
         ("cow", "i8"),  # pages write-protected since a fork; of a layer: pages that went to the only user who still saw them
+        ("slots", "i4", (NR_SWAPFILES,)),  # swap slots in each area (kept in swap_mode 1 only) …
+        ("stored", "i4"),  # … of them with their page in zram or zswap
+        ("noise", "i2"),  # bytes of each page that do not compress; 0: all words alike
+        ("zswap_cg", "i2"),  # cgroup that pays for what zswap holds of it
         ("huge", "i4"),  # huge pages; the lowest positions are
         ("huge_gone", "i4"),  # pages that left them, less than 512
     ]
@@ -276,10 +282,10 @@ COHORT = np.dtype(
     ]
 )
 
-WRITEBACK = np.dtype([("cohort", "i4"), ("pages", "i4"), ("done_ns", "i8")])  # swap-outs in flight, oldest first
+WRITEBACK = np.dtype([("cohort", "i2"), ("pages", "i4"), ("done_ns", "i8")])  # swap-outs in flight, oldest first
 
 
-EVENT = np.dtype([("t_ns", "i8"), ("seq", "i4"), ("kind", "i4"), ("subject", "i4"), ("arg", "i8", (8,))])
+EVENT = np.dtype([("t_ns", "i8"), ("seq", "i4"), ("kind", "i1"), ("subject", "i2"), ("arg", "i8", (8,))])
 
 KERNEL_FIELDS = [
     # clocks
@@ -336,8 +342,9 @@ KERNEL_FIELDS = [
     ("cpu", CPU, (NR_CPUS,)),
     ("cpu_ns", "i8", (8,)),  # Σ over CPUs at the last look, in the order of /proc/stat (account_cpus)
     ("loadavg", "i8", (3,)),
-    ("disk", DISK, (2,)),  # 0 data, 1 swap (may be the same device: swap_disk)
-    ("swap_disk", "i8"),
+    ("disk", DISK, (NR_DISKS,)),  # 0 data, then those of swap areas
+    ("swap_disk", "i8"),  # the disk of area 0
+    *SWAP_FIELDS,
     ("kswapd", KSWAPD),
     ("scan", SCAN_CONTROL, (2,)),  # 0 kswapd's, 1 of whoever reclaims directly just now
     ("writeback", WRITEBACK, (NR_WRITEBACK,)),

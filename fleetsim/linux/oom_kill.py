@@ -24,6 +24,7 @@ from fleetsim.linux.mm_types import (
     VM,
 )
 from fleetsim.linux.oom_badness import OOM_2_6_11, OOM_INELIGIBLE, badness_2_6_11, oom_adj_of, oom_badness
+from fleetsim.linux.swapfile import reinsert_swap_info
 
 VM_OOM_KILL = VM["oom_kill"]
 EV_OOM, EV_OOM_KILL, EV_OOM_GROUP = EV["oom"], EV["oom_kill"], EV["oom_group_kill"]
@@ -88,6 +89,8 @@ def select_bad_process(row, cg):
             return -2
         if task["state"] != TASK_RUNNING:
             continue
+        if row["swapoff_task"] == t + 1:
+            return t  # oom_task_origin
         points = historical_points(row, t) if row["oom_heuristic"] == OOM_2_6_11 else task_points(row, t, total)
         if points == OOM_INELIGIBLE:
             continue
@@ -117,6 +120,8 @@ def send_sigkill(row, t):
     Source: kernel/signal.c do_send_sig_info, mm/oom_kill.c queue_oom_reaper; the memory comes back as exit_mmap works (exit.py).
     """
     task = row["tasks"][t]
+    if row["swapoff_task"] == t + 1:
+        reinsert_swap_info(row)
     task["state"] = TASK_EXITING
     row["reschedule"] = 1
     task["exit_code"] = 137

@@ -16,7 +16,7 @@ from fleetsim.linux.compaction import compact_nodes
 from fleetsim.linux.drop_caches import drop_pagecache
 from fleetsim.linux.hugetlb import set_max_huge_pages
 from fleetsim.linux.lru_gen_state import lru_gen_change_state
-from fleetsim.linux.mm_types import BY_MEMCG, MAX_RECLAIM_RETRIES, NR_ZONES, NS_PER_MS, VM, WMARK_HIGH
+from fleetsim.linux.mm_types import BY_MEMCG, MAX_RECLAIM_RETRIES, NO_LIMIT, NR_ZONES, NS_PER_MS, VM, WMARK_HIGH
 from fleetsim.linux.page_alloc import (
     calculate_min_free_kbytes,
     lowmem_reserve,
@@ -37,7 +37,8 @@ KNOBS = (
     "vfs_cache_pressure dirty_bytes dirty_background_bytes dirty_expire_centisecs dirty_writeback_centisecs "
     "compaction_proactiveness compact_unevictable_allowed extfrag_threshold watermark_boost_factor "
     "drop_caches compact_memory nr_hugepages nr_overcommit_hugepages thp_enabled thp_defrag lru_gen lru_gen_min_ttl "
-    "memory.max memory.high memory.min memory.low memory.swap.max memory.oom.group memory.reclaim"
+    "memory.max memory.high memory.min memory.low memory.swap.max memory.oom.group memory.reclaim "
+    "memory.swap.high memory.zswap.max zswap_enabled zswap_max_pool_percent zswap_accept_threshold_percent zswap_same_filled"
 ).split()
 KNOB = {name: i for i, name in enumerate(KNOBS)}
 (_, SWAPPINESS, OVERCOMMIT_MEMORY, OVERCOMMIT_RATIO, OVERCOMMIT_KBYTES, ADMIN_RESERVE, USER_RESERVE, PAGE_CLUSTER) = range(8)
@@ -46,10 +47,12 @@ KNOB = {name: i for i, name in enumerate(KNOBS)}
 PROACTIVENESS, UNEVICTABLE_ALLOWED, EXTFRAG_THRESHOLD, BOOST_FACTOR = range(19, 23)
 (DROP_CACHES, COMPACT_MEMORY, NR_HUGEPAGES, NR_OVERCOMMIT, THP_ENABLED, THP_DEFRAG, LRU_GEN_ENABLED, LRU_GEN_MIN_TTL) = range(23, 31)
 (CG_MAX, CG_HIGH, CG_MIN, CG_LOW, CG_SWAP_MAX, CG_OOM_GROUP, CG_RECLAIM) = range(31, 38)
+(CG_SWAP_HIGH, CG_ZSWAP_MAX, ZSWAP_ENABLED, ZSWAP_MAX_POOL, ZSWAP_ACCEPT, ZSWAP_SAME_FILLED) = range(38, 44)
 RESERVE_RATIO_0, RESERVE_RATIO_1, RESERVE_RATIO_2 = LOWMEM_RESERVE_RATIO[:3]
 
-assert len(KNOBS) == CG_RECLAIM + 1
+assert len(KNOBS) == ZSWAP_SAME_FILLED + 1
 DONE = -1
+ZSWAP_MAX_PAGES = (1 << 31) - 1
 NR_PROTECTIONS = 5  # DMA, DMA32, Normal, Movable, Device
 DROP_SLAB = VM["drop_slab"]
 
@@ -217,6 +220,10 @@ def write_limit(row, knob, cg, value):
         group["low"] = value
     elif knob == CG_SWAP_MAX:
         group["swap_max"] = value
+    elif knob == CG_SWAP_HIGH:
+        group["swap_high"] = value
+    elif knob == CG_ZSWAP_MAX:
+        group["zswap_max"] = -1 if value == NO_LIMIT else min(value, ZSWAP_MAX_PAGES)
     elif knob == CG_OOM_GROUP:
         group["oom_group"] = value
     else:
@@ -229,6 +236,25 @@ def write_limit(row, knob, cg, value):
             bill_reclaim(row, max(until_written(row), row["cost"][TICK]) if again else 0)
             return not again
     return True
+
+
+@law
+def set_zswap_parameter(row, knob, value):
+    """A file of /sys/module/zswap/parameters; nothing happens where zswap is not built in.
+
+    Source: mm/zswap.c (module_param_cb, module_param_named).
+    """
+    zswap = row["zswap"]
+    if zswap["built_in"] == 0:
+        return
+    if knob == ZSWAP_ENABLED:
+        zswap["enabled"] = value
+    elif knob == ZSWAP_MAX_POOL:
+        zswap["max_pool_percent"] = value
+    elif knob == ZSWAP_ACCEPT:
+        zswap["accept_threshold_percent"] = value
+    elif zswap["stored"] == 0:  # what is stored was counted by the old setting
+        zswap["same_filled"] = value
 
 
 @law
@@ -250,6 +276,8 @@ def write_knob(row, th, knob, which, value, done):
         row["hstates"][which]["overcommit"] = value
     elif knob == CG_RECLAIM:
         return memory_reclaim(row, which, value, done)
+    elif knob >= ZSWAP_ENABLED:
+        set_zswap_parameter(row, knob, value)
     elif knob >= CG_MAX:
         return DONE if write_limit(row, knob, which, value) else 0
     elif knob == DROP_CACHES:

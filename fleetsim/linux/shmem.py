@@ -23,6 +23,7 @@ from fleetsim.linux.memcontrol import add_shmem, charge
 from fleetsim.linux.memory import add_tables, get_pages
 from fleetsim.linux.mm_inline import account, add_pages, list_add, list_del, list_move
 from fleetsim.linux.mm_types import ACCESSED, LRU_ACTIVE_ANON, LRU_INACTIVE_ANON, LRU_NONE, ORDERED, SHADOW_WORKINGSET, WORKINGSET
+from fleetsim.linux.page_io import do_sigbus, read_fails
 from fleetsim.linux.readahead import swapin_nr_pages
 from fleetsim.linux.rmap import find_mapping, map_pages, present_pages, try_to_unmap
 from fleetsim.linux.swap_state import add_swap_cache
@@ -87,15 +88,18 @@ def shmem_swapin(row, th, i, pages, window, fault):
     g = cohort["group"]
     group = row["groups"][g]
     task = row["tasks"][row["threads"][th]["task"]]
+    if read_fails(row, g, min(pages, cohort["swapped"])):
+        do_sigbus(row, row["threads"][th]["task"])  # EIO for read() and write(), after which a program gives up as well
+        return 0
     n = get_pages(row, th, min(pages, cohort["swapped"]))
     if n == 0:
         return 0
     activate = workingset_refault(row, i, task["cg"], False, n)
     hot = cohort["flags"] & SHADOW_WORKINGSET
-    requests = read_swap(row, th, n, window, hot > 0)
+    requests = read_swap(row, th, g, n, window, hot > 0)
     cohort["swapped"] -= n
     group["swapped"] -= n
-    release_slots(row, cohort["cg"], n)
+    release_slots(row, g, cohort["cg"], n, 0)
     lru = LRU_ACTIVE_ANON if activate else LRU_INACTIVE_ANON
     target = i
     if group["kind"] != ORDERED:
@@ -124,7 +128,7 @@ def shmem_from_cache(row, th, i, pages, fault):
     cohort = row["cohorts"][i]
     cohort["wb"] -= pages
     add_swap_cache(row, cohort["cg"], -pages)
-    release_slots(row, cohort["cg"], pages)
+    release_slots(row, cohort["group"], cohort["cg"], pages, 1)
     add_shmem(row, cohort["cg"], pages)
     if fault > 0:
         count_faults(row, row["tasks"][row["threads"][th]["task"]], pages, 0)
@@ -319,7 +323,7 @@ def shmem_truncate(row, f, budget):
                 group["resident"] -= n
                 account(row, cohort["cg"], cohort["list"], -n)
                 add_swap_cache(row, cohort["cg"], -cached)
-                release_slots(row, cohort["cg"], cached)
+                release_slots(row, g, cohort["cg"], cached, 1)
                 add_shmem(row, cohort["cg"], cached - n)
                 charge(row, cohort["cg"], -n)
                 left -= n
@@ -329,7 +333,7 @@ def shmem_truncate(row, f, budget):
                 n = min(left, cohort["swapped"])
                 cohort["swapped"] -= n
                 group["swapped"] -= n
-                release_slots(row, cohort["cg"], n)
+                release_slots(row, g, cohort["cg"], n, 0)
                 left -= n
     done = budget - left
     row["mounts"][file["mount"]]["blocks"] -= done

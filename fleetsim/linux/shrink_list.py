@@ -37,8 +37,9 @@ from fleetsim.linux.mm_types import (
 from fleetsim.linux.mm_types import (
     RECLAIM as PG_RECLAIM,
 )
+from fleetsim.linux.page_io import compress_ns
 from fleetsim.linux.rmap import try_to_unmap
-from fleetsim.linux.swap import free_written, swap_out, wb_room
+from fleetsim.linux.swap import free_written, swap_out, wb_room, write_again
 from fleetsim.linux.swap_state import drop_clean, drop_settled, free_clean_slots, mem_cgroup_swap_full, take_clean
 from fleetsim.linux.workingset_clock import age_nonresident, workingset_eviction
 from fleetsim.linux.zonelist import give_back
@@ -95,7 +96,7 @@ def evict_file(row, sc, i, pages):
 def send_out(row, sc, i, pages):
     """Start swapping out up to `pages` anonymous pages; as many as there are slots and room to track them.
 
-    returns  int64  pages sent; 0 means they stay (the caller activates them)
+    returns  (int64 pages sent; 0 means they stay (the caller activates them), int64 of them freed at once)
 
     Source: mm/vmscan.c shrink_folio_list (add_to_swap fails → activate); kernel-laws §3.7.
     """
@@ -109,11 +110,11 @@ def send_out(row, sc, i, pages):
             event_times(row, cg, EV_SWAP_MAX, limited)
         event_times(row, cg, EV_SWAP_FAIL, pages - n)
     if n <= 0 or not wb_room(row, i):
-        return 0
-    swap_out(row, i, n)
-    sc["spent_ns"] += n * row["cost"][SWAP_OUT]
-    sc["sent"] += n
-    return n
+        return 0, 0
+    freed, failed = swap_out(row, sc["target"], i, n)
+    sc["spent_ns"] += n * row["cost"][SWAP_OUT] + compress_ns(row, freed)
+    sc["sent"] += n - freed - failed
+    return n, freed
 
 
 @law
@@ -197,9 +198,9 @@ def scan_ordered(row, sc, i, usable, budget):
         if cohort["off"] >= usable:
             activate_whole(row, i, usable)
         return pages, 0
-    sent = send_out(row, sc, i, pages)
+    sent, freed = send_out(row, sc, i, pages)
     if sent > 0:
-        return sent, 0
+        return sent, freed
     pages = min(budget, usable - cohort["off"])
     keep_whole(row, i, usable, pages)
     return pages, 0
@@ -259,7 +260,8 @@ def scan_bag(row, sc, i, usable, budget):
                 drop_clean(row, sc, i, reclaimed)
                 gone -= reclaimed
             rewritten = lru == LRU_INACTIVE_FILE  # MADV_FREE'd, but written to again
-            sent = 0 if rewritten else send_out(row, sc, i, gone)
+            sent, freed = (0, 0) if rewritten else send_out(row, sc, i, gone)
+            reclaimed += freed
             if sent < gone:
                 count_activated(row, cg, gone - sent)
                 rebag(row, i, LRU_ACTIVE_ANON if rewritten else active, flags, gone - sent)
@@ -322,6 +324,15 @@ def shrink_inactive_list(row, sc, cg, lru, budget):
             count_activated(row, cg, cohort["nr"])
             list_move(row, i, LRU_ACTIVE_FILE)
             continue
+        if usable == 0 and row["swap_failures"] > 0:
+            tried, freed = write_again(row, sc["target"], i, left)
+            if tried > 0:
+                sc["spent_ns"] += tried * row["cost"][SWAP_OUT] + compress_ns(row, tried)
+                left -= tried
+                reclaimed += freed
+                if cohort["nr"] > 0:
+                    list_move(row, i, lru)
+                continue
         if usable == 0:  # all of it is being written: it comes back by itself (free_written)
             if first_moved < 0:
                 first_moved = i

@@ -13,14 +13,15 @@ from fleetsim.law import law
 from fleetsim.linux.huge_mm import SPLIT_PMD, lose_huge
 from fleetsim.linux.memcontrol import add_anon, add_shmem
 from fleetsim.linux.mm_types import NR_WRITEBACK, SETTLED, VM
+from fleetsim.linux.page_io import swap_writepage, track
 from fleetsim.linux.rmap import to_swap, try_to_unmap
-from fleetsim.linux.swap_state import add_swap_cache, free_cached
-from fleetsim.linux.swapfile import get_swap_pages
+from fleetsim.linux.swap_state import add_swap_cache, free_cached, untracked
+from fleetsim.linux.swap_types import NR_SWAPFILES
+from fleetsim.linux.swapfile import choose_unstored, get_swap_pages
 from fleetsim.linux.workingset_clock import note_cost
 
 PSWPOUT, PGPGOUT, NR_VMSCAN_WRITE, NR_WRITTEN = VM["pswpout"], VM["pgpgout"], VM["nr_vmscan_write"], VM["nr_written"]
 THP_SWPOUT = VM["thp_swpout"]
-JOIN_NS = 2_000_000  # write-outs of one cohort this close to each other are tracked as one
 
 
 @law
@@ -58,10 +59,13 @@ def wb_room(row, i):
 
     Source: fleetsim's own table size; a full table acts like a congested device.
     """
-    if row["wb_count"] == NR_WRITEBACK:
+    most = NR_WRITEBACK if row["swap_mode"] == 0 else NR_WRITEBACK - NR_SWAPFILES  # each area's write is an entry of its own
+    if row["wb_count"] >= most:
         compact_writeback(row)
-    if row["wb_count"] < NR_WRITEBACK:
+    if row["wb_count"] < most:
         return True
+    if row["swap_mode"] > 0:
+        return False
     last = row["writeback"][(row["wb_head"] + row["wb_count"] - 1) % NR_WRITEBACK]
     return last["cohort"] == i
 
@@ -74,7 +78,7 @@ def unmap_to_cache(row, i, pages):
     """
     cohort = row["cohorts"][i]
     cg = cohort["cg"]
-    get_swap_pages(row, cg, pages)
+    get_swap_pages(row, cohort["group"], cg, pages)
     add_swap_cache(row, cg, pages)
     if row["groups"][cohort["group"]]["shmem"]:
         try_to_unmap(row, cohort["group"], pages, 0)
@@ -86,10 +90,6 @@ def unmap_to_cache(row, i, pages):
         row["vm"][THP_SWPOUT] += units
         row["vm"][SPLIT_PMD] += units
     cohort["wb"] += pages
-    row["vm"][PSWPOUT] += pages
-    row["vm"][NR_VMSCAN_WRITE] += pages
-    row["vm"][NR_WRITTEN] += pages
-    row["vm"][PGPGOUT] += 4 * pages
 
 
 @law
@@ -100,36 +100,33 @@ def write_out(row, pages):
 
     Source: mm/page_io.c swap_writepage.
     """
+    row["vm"][PSWPOUT] += pages
+    row["vm"][NR_VMSCAN_WRITE] += pages
+    row["vm"][NR_WRITTEN] += pages
+    row["vm"][PGPGOUT] += 4 * pages
     return submit(row["disk"][row["swap_disk"]], row["now_ns"], pages, WRITE)
 
 
 @law
-def track(row, i, pages, done):
-    """Remember that `pages` pages of cohort `i` are written at `done`: a later scan frees them first (they are rotated to the tail).
-
-    Source: mm/page_io.c end_swap_bio_write → mm/swap.c folio_rotate_reclaimable.
-    """
-    last = row["writeback"][(row["wb_head"] + row["wb_count"] - 1) % NR_WRITEBACK]
-    if row["wb_count"] > 0 and last["cohort"] == i and (done - last["done_ns"] < JOIN_NS or row["wb_count"] == NR_WRITEBACK):
-        last["pages"] += pages
-        last["done_ns"] = max(last["done_ns"], done)
-    else:
-        entry = row["writeback"][(row["wb_head"] + row["wb_count"]) % NR_WRITEBACK]
-        entry["cohort"] = i
-        entry["pages"] = pages
-        entry["done_ns"] = done
-        row["wb_count"] += 1
-
-
-@law
-def swap_out(row, i, pages):
+def swap_out(row, target, i, pages):
     """Reclaim sends `pages` pages of cohort `i` out.
+
+    target   int64  cgroup whose reclaim evicts
+    returns  (int64 pages that are written and freed at once (zram, zswap), int64 pages that could not be written)
 
     Source: mm/vmscan.c shrink_folio_list → pageout, add_to_swap; kernel-laws §3.7.
     """
     unmap_to_cache(row, i, pages)
-    track(row, i, pages, write_out(row, pages))
-    note_cost(row, row["cohorts"][i]["cg"], False, pages)
+    cg = row["cohorts"][i]["cg"]
+    freed, failed = 0, 0
+    if row["swap_mode"] == 0:
+        track(row, i, pages, write_out(row, pages))
+    else:
+        freed, failed = swap_writepage(row, i, 0)
+    note_cost(row, cg, False, pages)
+    if freed > 0:
+        free_cached(row, target, i, freed)
+    return freed, failed
 
 
 @law
@@ -137,13 +134,38 @@ def swap_out_in_place(row, i, pages):
     """A task pages `pages` pages of cohort `i` out by itself: those written before the batch is back on its list stay in place.
 
     Only a page that is on a list when its write ends goes to the tail; the others wait, written, until a scan meets them.
+    returns  int64  pages that are written and freed at once (zram, zswap)
 
     Source: mm/madvise.c MADV_PAGEOUT → mm/vmscan.c reclaim_pages; mm/swap.c folio_rotate_reclaimable. Leaves out: the few
     pages at the end of each batch whose write ends later (measured: a fifth of them); they stay in place as well.
     """
     unmap_to_cache(row, i, pages)
-    row["cohorts"][i]["flags"] |= SETTLED
-    write_out(row, pages)
+    if row["swap_mode"] == 0:
+        row["cohorts"][i]["flags"] |= SETTLED
+        write_out(row, pages)
+        return 0
+    freed, _ = swap_writepage(row, i, 1)
+    if freed > 0:
+        free_cached(row, 0, i, freed)
+    return freed
+
+
+@law
+def write_again(row, target, i, budget):
+    """Pages of cohort `i` whose write failed are met again: try once more.
+
+    returns  (int64 pages tried, int64 pages written and freed at once)
+
+    Source: mm/vmscan.c shrink_folio_list (a dirty page of the swap cache), pageout.
+    """
+    pages = min(budget, untracked(row, i))
+    if pages <= 0:
+        return 0, 0
+    choose_unstored(row, row["cohorts"][i]["group"], pages)
+    freed, _ = swap_writepage(row, i, 0)
+    if freed > 0:
+        free_cached(row, target, i, freed)
+    return pages, freed
 
 
 @law
@@ -158,6 +180,8 @@ def free_written(row, target, cg, budget):
     for k in range(row["wb_count"]):
         entry = row["writeback"][(row["wb_head"] + k) % NR_WRITEBACK]
         if entry["done_ns"] > row["now_ns"]:
+            if row["swap_mode"] > 0:
+                continue  # another area may be faster
             break
         i = entry["cohort"]
         cohort = row["cohorts"][i]

@@ -104,7 +104,7 @@ def take_clean(row, i, pages):
     else:
         row["swap_clean"] -= pages
         add_swap_cache(row, cohort["cg"], -pages)
-        release_slots(row, cohort["cg"], pages)
+        release_slots(row, cohort["group"], cohort["cg"], pages, 1)
 
 
 @law
@@ -191,6 +191,20 @@ def drop_clean(row, sc, i, pages):
 
 
 @law
+def untracked(row, i):
+    """Pages of cohort `i` in the swap cache, unmapped, whose write is not under way: written, or not to be written.
+
+    Source: fleetsim's own table.
+    """
+    left = row["cohorts"][i]["wb"]
+    for k in range(row["wb_count"]):
+        entry = row["writeback"][(row["wb_head"] + k) % NR_WRITEBACK]
+        if entry["cohort"] == i:
+            left -= entry["pages"]
+    return left
+
+
+@law
 def settled(row, i):
     """Pages of cohort `i` that are written, unmapped, and stand where the cohort stands: not tracked, freed when a scan meets them.
 
@@ -199,11 +213,7 @@ def settled(row, i):
     cohort = row["cohorts"][i]
     if not cohort["flags"] & SETTLED:
         return 0
-    left = cohort["wb"]
-    for k in range(row["wb_count"]):
-        entry = row["writeback"][(row["wb_head"] + k) % NR_WRITEBACK]
-        if entry["cohort"] == i:
-            left -= entry["pages"]
+    left = untracked(row, i)
     if left <= 0:
         cohort["flags"] &= ~SETTLED
     return max(0, left)

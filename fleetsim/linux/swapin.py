@@ -10,13 +10,14 @@ from fleetsim.hardware.cpu import FAULT_MINOR, SWAP_IN
 from fleetsim.hardware.disk import READ, submit
 from fleetsim.law import law
 from fleetsim.linux.fault import count_faults, join_list
-from fleetsim.linux.memcontrol import add_anon, add_shmem, charge
+from fleetsim.linux.memcontrol import add_anon, add_shmem, add_swap, charge
 from fleetsim.linux.mm_inline import add_pages, count_mlocked, list_add
 from fleetsim.linux.mm_types import LRU_NONE, PSI_IO, PSI_MEM, SHADOW_WORKINGSET, VM
+from fleetsim.linux.page_io import swap_readpage
 from fleetsim.linux.readahead import swapin_nr_pages
 from fleetsim.linux.rmap import from_swap, with_slot
 from fleetsim.linux.swap_state import add_swap_cache, is_lazy, keep_slots, mem_cgroup_swap_full, take_clean
-from fleetsim.linux.swapfile import release_slots
+from fleetsim.linux.swapfile import free_synchronous, pick_slots, release_slots
 
 PSWPIN, PGPGIN = VM["pswpin"], VM["pgpgin"]
 SWAP_RA, SWAP_RA_HIT, PGREUSE = VM["swap_ra"], VM["swap_ra_hit"], VM["pgreuse"]
@@ -24,13 +25,16 @@ RA_HITS_FIRST = 4  # hits a mapping starts with, so that its first swap fault re
 
 
 @law
-def read_swap(row, th, pages, window, hot):
-    """Wait for `pages` pages to be read from swap, `window` pages per request.
+def read_swap(row, th, g, pages, window, hot):
+    """Wait for `pages` pages of group `g` to be read from swap, `window` pages per request.
 
     returns  int64  requests made (major faults)
 
     Source: mm/swap_state.c swapin_readahead; kernel-laws §12. Waiting for a page that had Workingset is memory stall too (§9).
     """
+    if row["swap_mode"] > 0:
+        pick_slots(row, g, pages, 0)
+        return swap_readpage(row, th, pages, window, hot)
     task = row["tasks"][row["threads"][th]["task"]]
     disk = row["disk"][row["swap_disk"]]
     requests = (pages + window - 1) // window
@@ -101,16 +105,18 @@ def swap_in(row, th, i, pages, window, wanted_list, write):
     cohort = row["cohorts"][i]
     g = cohort["group"]
     cg = cohort["cg"]
-    major = read_swap(row, th, pages, window, cohort["flags"] & SHADOW_WORKINGSET > 0)
+    major = read_swap(row, th, g, pages, window, cohort["flags"] & SHADOW_WORKINGSET > 0)
     slots = with_slot(row, row["groups"][g])
     if cohort["list"] == LRU_NONE:
         list_add(row, i, join_list(row, g, wanted_list))
     cohort["swapped"] -= pages
     if keeps_slot(row, cg, g, write):
-        add_swap_cache(row, cg, pages)
-        keep_slots(row, i, pages)
+        gone = free_synchronous(row, g)
+        add_swap(row, cg, -gone)
+        add_swap_cache(row, cg, pages - gone)
+        keep_slots(row, i, pages - gone)
     else:
-        release_slots(row, cg, pages)
+        release_slots(row, g, cg, pages, 0)
     add_pages(row, i, pages)
     finish_swap_in(row, th, g, cg, pages, slots, major)
 
@@ -144,11 +150,11 @@ def remap(row, th, i, pages, write):
     slots = with_slot(row, row["groups"][g])
     cohort["wb"] -= pages
     swapped_in(row, g, cohort["cg"], pages, slots)
-    if keeps_slot(row, cohort["cg"], g, write):
+    if keeps_slot(row, cohort["cg"], g, write) and row["swap_failures"] == 0:  # what could not be written is no copy
         keep_slots(row, i, pages)
     else:
         add_swap_cache(row, cohort["cg"], -pages)
-        release_slots(row, cohort["cg"], pages)
+        release_slots(row, g, cohort["cg"], pages, 1)
     count_faults(row, task, pages, 0)
     row["spent_ns"] += pages * row["cost"][FAULT_MINOR]
     task["stime_ns"] += pages * row["cost"][FAULT_MINOR]

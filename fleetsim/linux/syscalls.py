@@ -25,6 +25,8 @@ from fleetsim.linux.proc_sysctl import write_knob as write_knob
 from fleetsim.linux.rmap import add_mapping
 from fleetsim.linux.shm import shmem_file_setup, shmem_mmap
 from fleetsim.linux.shmem import ANONYMOUS, LINKED, NOT_LINKED, shmem_evict_inode
+from fleetsim.linux.swapoff import swapoff as swapoff
+from fleetsim.linux.swapoff import swapon as swapon
 from fleetsim.linux.sync import SYNC_DATA, SYNC_DONE
 from fleetsim.linux.syscalls_unmap import free_range, madvise, mlock, munmap, zap_pages
 from fleetsim.linux.sysctl_paths import Write as Write
@@ -60,8 +62,11 @@ __all__ = [
     "munmap",
     "read_file",
     "read_untouched",
+    "set_content",
     "shm_rmid",
     "shmget",
+    "swapoff",
+    "swapon",
     "touch",
     "unlink",
     "write_file",
@@ -82,6 +87,17 @@ def map_anonymous(row, th, pages, kind, hot_pages, accounted):
     """
     row["spent_ns"] += row["cost"][SYSCALL]
     return mmap_anon(row, row["threads"][th]["task"], pages, kind, hot_pages, accounted)
+
+
+@law
+def set_content(row, a, noise):
+    """What area `a` is going to hold: `noise` bytes of each page do not compress, the rest is alike. 0: all words of a page are alike.
+
+    Source: fleetsim's own (content is not simulated, but zram and zswap depend on it).
+    """
+    area = row["areas"][a]
+    for g in range(area["group"], area["group"] + area["groups"]):
+        row["groups"][g]["noise"] = noise
 
 
 @law

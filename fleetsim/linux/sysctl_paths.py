@@ -24,20 +24,23 @@ SIZES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 THP_MODES = {"never": 0, "madvise": 1, "always": 2}
 DEFRAG_MODES = {"never": 0, "madvise": 1, "defer": 2, "defer+madvise": 3, "always": 4}
 ALL_CAPS = 7  # LRU_GEN_CORE, LRU_GEN_MM_WALK, LRU_GEN_NONLEAF_YOUNG
+ZSWAP = {"enabled": "zswap_enabled", "max_pool_percent": "zswap_max_pool_percent"}
+ZSWAP |= {"accept_threshold_percent": "zswap_accept_threshold_percent", "same_filled_pages_enabled": "zswap_same_filled"}
+SWITCH = {"Y": 1, "y": 1, "1": 1, "N": 0, "n": 0, "0": 0}
 POOLS = {"2048": 0, "1048576": 1}
-LIMITS = ("memory.max", "memory.high", "memory.min", "memory.low", "memory.swap.max")
+LIMITS = ("memory.max", "memory.high", "memory.min", "memory.low", "memory.swap.max", "memory.swap.high", "memory.zswap.max")
 CGROUP_FILES = (
     *LIMITS,
     "memory.oom.group",
     "memory.reclaim",
-    *"memory.swap.high memory.zswap.max memory.pressure cgroup.procs cgroup.subtree_control cgroup.freeze cgroup.kill".split(),
+    *"memory.pressure cgroup.procs cgroup.subtree_control cgroup.freeze cgroup.kill".split(),
     *"cpu.max cpu.weight io.max io.weight pids.max".split(),
 )
 SYSFS = "/sys/kernel/mm/"
 NO_LAW = (
     r"/sys/kernel/mm/transparent_hugepage/(khugepaged/\w+|shmem_enabled|use_zero_page)",
     r"/sys/kernel/mm/(ksm/\w+|swap/\w+|numa/\w+)",
-    r"/sys/module/zswap/parameters/\w+",
+    r"/sys/module/zswap/parameters/(zpool|compressor)",
     r"/sys/block/[\w-]+/queue/\w+",
     r"/proc/sys/(kernel|fs|net)/[\w/.-]+",
     r"/proc/(self|\d+)/oom_score_adj",
@@ -45,7 +48,7 @@ NO_LAW = (
 FORMS = (
     "/proc/sys/vm/KNOB, /sys/kernel/mm/transparent_hugepage/{enabled,defrag}, /sys/kernel/mm/lru_gen/{enabled,min_ttl_ms}, "
     "/sys/kernel/mm/hugepages/hugepages-{2048,1048576}kB/{nr_hugepages,nr_overcommit_hugepages}, "
-    "/sys/fs/cgroup/NAME/{memory.max,memory.high,memory.min,memory.low,memory.swap.max,memory.oom.group,memory.reclaim}"
+    "/sys/fs/cgroup/NAME/{memory.max,memory.high,memory.min,memory.low,memory.swap.{max,high},memory.zswap.max,memory.oom.group,memory.reclaim}"
 )
 
 
@@ -132,6 +135,18 @@ def of_mm(rest: str, text: str, path: str) -> Write:
     raise BadInput(f"there is no file {path!r} to write to; known are {FORMS}")
 
 
+def of_zswap(name: str, text: str, path: str) -> Write:
+    """Files of /sys/module/zswap/parameters."""
+    if name not in ZSWAP:
+        raise BadInput(f"there is no file {path!r}: zswap has {', '.join(ZSWAP)}, zpool, compressor")
+    if not name.endswith("percent"):
+        return Write(KNOB[ZSWAP[name]], word(text, SWITCH, path))
+    value = whole(text, path)
+    if value > 100:
+        raise BadInput(f"{path} takes a percentage; it was given {text!r}")
+    return Write(KNOB[ZSWAP[name]], value)
+
+
 def resolve(path: str, text: str) -> Write:
     """What writing `text` to `path` asks for; BadInput if there is no such file, or it does not take this text."""
     for root in CGROUP_ROOTS:
@@ -142,6 +157,8 @@ def resolve(path: str, text: str) -> Write:
         return Write(0)
     if path.startswith("/proc/sys/vm/"):
         return of_vm(path.removeprefix("/proc/sys/vm/"), text, path)
+    if path.startswith("/sys/module/zswap/parameters/"):
+        return of_zswap(path.rsplit("/", 1)[1], text, path)
     if path.startswith(SYSFS):
         return of_mm(path.removeprefix(SYSFS), text, path)
     raise BadInput(f"there is no file {path!r} to write to; known are {FORMS}; vm's are {', '.join(n[3:] for n in SYSCTLS)}")

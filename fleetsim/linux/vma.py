@@ -22,6 +22,7 @@ from fleetsim.linux.mm_types import (
     UNIFORM,
 )
 from fleetsim.linux.mmap import commit_limit, vm_enough_memory
+from fleetsim.linux.swap_types import NR_SWAPFILES
 from fleetsim.linux.zap import zap_group
 from fleetsim.linux.zonelist import unpin
 
@@ -107,6 +108,10 @@ def make_group(row, g, kind, is_file, task, pages):
     group["ra_win"] = 0
     group["huge"] = 0
     group["huge_gone"] = 0
+    group["stored"] = 0
+    group["noise"] = row["noise"]
+    for area in range(NR_SWAPFILES):
+        group["slots"][area] = 0
     for k in range(wanted):
         cohort = row["cohorts"][first + k]
         cohort["group"] = g

@@ -16,6 +16,7 @@ from fleetsim.linux.page_alloc import si_mem_available
 from fleetsim.linux.page_writeback import domain_dirty_limits, host_avail, swap_writeback
 from fleetsim.linux.vmstat_names import MEMINFO_COUNTS, MEMINFO_FIELDS, VMSTAT_FIELDS
 from fleetsim.linux.zonelist import nr_free
+from fleetsim.linux.zswap import ZSMALLOC
 
 __all__ = ["MEMINFO_COUNTS", "MEMINFO_FIELDS", "VMSTAT_FIELDS", "mem_available", "meminfo", "vmstat"]
 
@@ -135,6 +136,7 @@ def meminfo(row, out):
     )
 )
 NR_DIRTY, NR_WRITEBACK, NR_ZONE_WRITE_PENDING = VM["nr_dirty"], VM["nr_writeback"], VM["nr_zone_write_pending"]
+NR_ZSPAGES = VM["nr_zspages"]
 NR_ANON_THPS = VM["nr_anon_transparent_hugepages"]
 NUMA_HIT, NUMA_LOCAL = VM["numa_hit"], VM["numa_local"]
 
@@ -173,6 +175,7 @@ def vmstat(row, out):
     out[NR_WRITEBACK] = row["nr_writeback"] + swap_writeback(row)
     out[NR_ZONE_WRITE_PENDING] = out[NR_DIRTY] + out[NR_WRITEBACK]
     thresh, background, _ = domain_dirty_limits(row, host_avail(row))
+    out[NR_ZSPAGES] = row["zram"]["pages"] + (row["zswap"]["pages"] if row["zswap"]["pool"] == ZSMALLOC else 0)
     out[NR_ANON_THPS] = row["anon_thp"]
     out[NR_DIRTY_THRESHOLD] = thresh
     out[NR_DIRTY_THRESHOLD + 1] = background

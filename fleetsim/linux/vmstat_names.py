@@ -63,5 +63,5 @@ CGROUP_STAT = (
 ).split()
 """Event counters of memory.stat that the simulated kernel keeps."""
 
-CGROUP_EVENTS = ("low", "high", "max", "oom", "oom_kill", "oom_group_kill", "swap_max", "swap_fail")
+CGROUP_EVENTS = ("low", "high", "max", "oom", "oom_kill", "oom_group_kill", "swap_max", "swap_fail", "swap_high")
 """Lines of memory.events, and of memory.swap.events with `swap_` before them."""

@@ -40,7 +40,7 @@ def zap_resident(row, i, pages, cached, clean, every):
     group["resident"] -= pages
     if cached > 0:
         add_swap_cache(row, cohort["cg"], -cached)
-        release_slots(row, cohort["cg"], cached)
+        release_slots(row, cohort["group"], cohort["cg"], cached, 1)
         task["swapents"] -= cached
     task["rss_anon"] -= pages - cached
     add_anon(row, cohort["cg"], cached - pages)
@@ -82,7 +82,7 @@ def zap_swapped(row, i, pages):
     cohort["swapped"] -= pages
     group["swapped"] -= pages
     task["swapents"] -= pages
-    release_slots(row, task["cg"], pages)
+    release_slots(row, cohort["group"], task["cg"], pages, 0)
 
 
 @law

@@ -22,7 +22,7 @@ from fleetsim.linux.cputime import cpu_times
 from fleetsim.linux.mm_types import CPU_IDLE, NR_CPUS, PSI_CPU, PSI_IO, PSI_MEM
 from fleetsim.linux.slab_caches import CACHES
 from fleetsim.linux.vmstat_names import MEMINFO_COUNTS, MEMINFO_FIELDS, VMSTAT_FIELDS
-from fleetsim.userland import proc_zones
+from fleetsim.userland import proc_zones, procfs_swap
 
 VERSION = (
     "Linux version 6.1.0-56-amd64 (debian-kernel@lists.debian.org) (gcc-12 (Debian 12.2.0-14+deb12u1) 12.2.0, "
@@ -111,8 +111,8 @@ def uptime(now_ns: int, idle_ns: int) -> str:
     return f"{_seconds(now_ns)} {_seconds(idle_ns)}\n"
 
 
-def tree(row: np.void) -> dict[str, str]:
-    """All files of a host's record, by path below /proc."""
+def tree(row: np.void, swap_paths: Mapping[str, int] | None = None) -> dict[str, str]:
+    """All files of a host's record, by path below /proc. `swap_paths` names the swap areas (procfs_swap.py)."""
     mem = np.zeros(len(MEMINFO_FIELDS), dtype=np.int64)
     vm = np.zeros(len(VMSTAT_FIELDS), dtype=np.int64)
     kernel.meminfo(row, mem)
@@ -126,9 +126,11 @@ def tree(row: np.void) -> dict[str, str]:
             times[CPU_IDLE] = row["now_ns"]
     cpu_ns = per_cpu.tolist()
     last_pid = int(row["next_pid"]) - 1
+    with_zswap = procfs_swap.with_zswap(row, meminfo(mem.tolist()), vmstat(vm.tolist()))
     files = {
-        "meminfo": meminfo(mem.tolist()),
-        "vmstat": vmstat(vm.tolist()),
+        "meminfo": with_zswap[0],
+        "vmstat": with_zswap[1],
+        "swaps": procfs_swap.swaps(row, swap_paths),
         "loadavg": loadavg(row["loadavg"].tolist(), running, threads, last_pid),
         "stat": stat(cpu_ns, int(row["boot_unix_s"]), last_pid, running, blocked),
         "slabinfo": slabinfo(

@@ -36,6 +36,7 @@ from fleetsim.workloads.script_madvise import do_memory, map_private
 from fleetsim.workloads.script_malloc import heap_step
 from fleetsim.workloads.script_names import do_names
 from fleetsim.workloads.script_pace import LAG_NS, QUANTUM_PAGES, quantum_pages
+from fleetsim.workloads.script_swap import do_swap
 
 NR_OPS = 288
 NR_HANDLES = 128
@@ -70,7 +71,9 @@ QUIET_TICKS = 5
     OP_MKFILES,
     OP_PIPES,
     OP_SYSW,
-) = range(28)
+    OP_SWAPON,
+    OP_SWAPOFF,
+) = range(30)
 
 PACED = (OP_TOUCH, OP_ACCESS, OP_READ_FILE, OP_WRITE_FILE, OP_STAT_MISSING, OP_STAT_FILES, OP_MKFILES, OP_PIPES)
 ON_A_HEAP = (OP_MALLOC, OP_MFREE, OP_MTRIM)
@@ -84,8 +87,8 @@ OP = np.dtype(
         ("thp", "i1"),  # mmap_anon: 1 MADV_HUGEPAGE, −1 MADV_NOHUGEPAGE
         ("write", "i1"),  # access: 1 for rewrite, 0 for read; write_file: 1 keeps what the file holds (over)
         ("fsync", "i1"),  # write_file: 1 ends with an fsync
-        ("handle", "i2"),  # which of the task's areas; stat_*, mkfiles: which directory's names; sysw: the knob
-        ("file", "i2"),
+        ("handle", "i2"),  # which of the task's areas; stat_*, mkfiles: which directory's names; sysw: the knob; swapon: the area
+        ("file", "i2"),  # mmap_anon: bytes of each page that do not compress, −1: the host's default
         ("pages", "i8"),  # how much; 0 is endless
         ("ns_per_quantum", "i8"),  # 0: unpaced
         ("time_ns", "i8"),  # duration (sleep, for=), instant (until), or exit code
@@ -227,6 +230,8 @@ def do_at_once(row, th, op):
     elif code == OP_SYSW:
         done = row["programs"][th]["done"] = write_knob(row, th, op["handle"], op["file"], op["time_ns"], row["programs"][th]["done"])
         return done < 0
+    elif code in (OP_SWAPON, OP_SWAPOFF):
+        return do_swap(row, th, op, code == OP_SWAPOFF)
     elif code == OP_EXIT:
         exit_group(row, th, op["time_ns"])
     return True

@@ -12,6 +12,7 @@ from fleetsim.linux.syscalls import (
     map_anonymous,
     mlock,
     munmap,
+    set_content,
     zap_pages,
 )
 
@@ -20,7 +21,7 @@ MUNMAP, DONTNEED, FREE_PART, MADVISE, MLOCK = range(5)  # the ops' codes, counte
 
 @law
 def map_private(row, th, op):
-    """mmap_anon, with the advice about huge pages that goes with it.
+    """mmap_anon, with the advice about huge pages that goes with it, and what its pages are going to hold.
 
     returns  int64  area, or −1
 
@@ -29,6 +30,8 @@ def map_private(row, th, op):
     a = map_anonymous(row, th, op["pages"], op["pattern"], op["hot_pages"], op["accounted"])
     if a >= 0 and op["thp"] != 0:
         madvise(row, th, a, MADV_HUGEPAGE if op["thp"] > 0 else MADV_NOHUGEPAGE)
+    if a >= 0 and op["file"] >= 0:
+        set_content(row, a, op["file"])
     return a
 
 

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reading the op language: strings in, rows of `OP` out (see `script.py` for what they do).
 
-    mmap_anon ID MiB [thp|nothp|noreserve]     touch ID MiB rate        rewrite|read ID MiB rate seq|random|hot:F:P [for=s]
+    mmap_anon ID MiB [thp|nothp|noreserve|noise=B]     touch ID MiB rate        rewrite|read ID MiB rate seq|random|hot:F:P [for=s]
     shm ID MiB        write_file PATH MiB rate [over] [wrap=MiB] [fsync]        unlink PATH
     read_file PATH MiB rate [rand] [for=s]     mmap_file ID PATH [shared]  free ID munmap|dontneed [PART]
     madvise ID ADVICE        mlock ID [onfault]        PART: all first:MiB last:MiB keep_every:k
     malloc N a-b rate                          mfree keep_every:k|first:f|last:f|random:f|all            mtrim
     hugetlb ID MiB                             pipes N MiB/s            sysw PATH VALUE
     stat_missing DIR N rate                    stat_files DIR N rate    mkfiles DIR N rate
+    swapon PATH [PRIORITY]                     swapoff PATH
     overcommit_probe [MiB [most MiB]]          fork_hold s       sleep s       until t       exit code
 
 Rates are MiB/s, of stat_* and mkfiles files per second (1000 if not given), 0 is unpaced; `rewrite|read|read_file … 0`
@@ -32,6 +33,8 @@ from fleetsim.workloads.script_pace import QUANTUM_PAGES
 PAGES_PER_MIB = 256
 WRITE_PAGES = 32  # one write() call
 NS_PER_S = 1_000_000_000
+PAGE = 4096
+PRIORITY_MAX = 32_767
 
 UNSUPPORTED: frozenset[str] = frozenset()
 """Ops of the recordings' language that the simulated kernel has no law for yet."""
@@ -42,7 +45,7 @@ LEAST |= {"hugetlb": 2, "sysw": 2, "malloc": 2, "mtrim": 0, "overcommit_probe": 
 """Arguments an op takes at least; one where nothing is said."""
 
 KNOWN = frozenset("mmap_anon shm touch rewrite read read_file write_file mmap_file unlink free sleep until exit".split())
-KNOWN |= frozenset("malloc mfree mtrim overcommit_probe fork_hold hugetlb pipes sysw madvise mlock".split()) | set(NAME_OPS)
+KNOWN |= frozenset("malloc mfree mtrim overcommit_probe fork_hold hugetlb pipes sysw madvise mlock swapon swapoff".split()) | set(NAME_OPS)
 
 
 @dataclass
@@ -62,6 +65,8 @@ class ParsedOp:
     fraction: float = 0.0
     time_ns: int = 0
     accounted: bool = True
+    swap_area: str = ""
+    noise: int = -1  # mmap_anon: bytes of each page that do not compress, −1: as the host's default
     thp: int = 0  # mmap_anon: 1 MADV_HUGEPAGE, −1 MADV_NOHUGEPAGE
     wrap_pages: int = 0
     fsync: bool = False
@@ -113,6 +118,10 @@ def parse_tail(words: Sequence[str], op: ParsedOp) -> None:
             op.time_ns = int(number(word[4:], op.text, "for=") * NS_PER_S)
         elif word == "noreserve":
             op.accounted = False
+        elif word.startswith("noise="):
+            op.noise = int(number(word[6:], op.text, "noise="))
+            if op.noise > PAGE:
+                raise BadInput(f"op {op.text!r}: noise= takes the bytes of a page that do not compress, 0 to {PAGE}")
         elif word in ("thp", "nothp"):
             op.thp = 1 if word == "thp" else -1
         elif word == "shared":
@@ -251,6 +260,8 @@ def parse_op(text: str) -> ParsedOp:
         parse_malloc(verb, args, op)
     elif verb == "free":
         parse_free(args, op)
+    elif verb in ("swapon", "swapoff"):
+        parse_swap(verb, args, op)
     elif verb == "madvise":
         op.code, op.area, op.pattern = vm.OP_MADVISE, args[0], advice_of(args[1], text)
     elif verb == "mlock":
@@ -260,6 +271,15 @@ def parse_op(text: str) -> ParsedOp:
         value = number(args[0], text, "the time" if verb != "exit" else "the code")
         op.time_ns = int(value) if verb == "exit" else int(value * NS_PER_S)
     return op
+
+
+def parse_swap(verb: str, args: Sequence[str], op: ParsedOp) -> None:
+    """swapon PATH [PRIORITY] | swapoff PATH"""
+    op.code, op.swap_area, op.time_ns = vm.OP_SWAPON if verb == "swapon" else vm.OP_SWAPOFF, args[0], -1
+    if verb == "swapon" and len(args) > 1:
+        op.time_ns = int(number(args[1], op.text, "the priority"))
+        if op.time_ns > PRIORITY_MAX:
+            raise BadInput(f"op {op.text!r}: a priority is a number from 0 to {PRIORITY_MAX}")
 
 
 def parse_count(verb: str, args: Sequence[str], op: ParsedOp) -> None:

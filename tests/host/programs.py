@@ -12,7 +12,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from tests.host.worlds import FAST_DISK, DiskSpec
+from fleetsim.host.spec import SwapSpec, ZswapSpec
+from tests.host.worlds import FAST_DISK, MIB, DiskSpec
 
 AREAS = ("A", "B")
 FILES = {"/small": 20, "/large": 90}
@@ -87,6 +88,16 @@ def ops(draw: st.DrawFn) -> str:
                 "sysw /sys/kernel/mm/transparent_hugepage/enabled never",
                 f"sysw /sys/kernel/mm/lru_gen/enabled {'yn'[size % 2]}",
                 f"sysw /sys/kernel/mm/lru_gen/min_ttl_ms {size % 3 * 400}",
+                "swapoff /dev/s0",
+                "swapoff /dev/s1",
+                f"swapon /dev/s0 {size}",
+                "swapon /dev/s1",
+                f"mmap_anon {area} {size} noise={size * 37 % 4097}",
+                f"mmap_anon {area} {size} noise=0",
+                f"sysw /sys/module/zswap/parameters/max_pool_percent {size % 11}",
+                f"sysw /sys/module/zswap/parameters/enabled {size % 2}",
+                f"sysw /sys/fs/cgroup/box/memory.zswap.max {size % 7}M",
+                f"sysw /sys/fs/cgroup/other/memory.swap.high {size // 4}M",
                 "sleep 0.4",
                 f"exit {size}",
             ]
@@ -95,7 +106,7 @@ def ops(draw: st.DrawFn) -> str:
 
 
 LIMITS = st.dictionaries(
-    st.sampled_from(["memory.max", "memory.high", "memory.min", "memory.low", "memory.swap.max"]),
+    st.sampled_from(["memory.max", "memory.high", "memory.min", "memory.low", "memory.swap.max", "memory.swap.high", "memory.zswap.max"]),
     st.sampled_from([-1, 4, 25, 60, 110]),
     max_size=3,
 )
@@ -119,6 +130,8 @@ def commands(draw: st.DrawFn, tasks: list[str]) -> tuple[float, str, dict[str, o
                 (at, "disk", {"disk": "data", "slow_percent": 100 + 10 * abs(mib), "failing": int(mib < 0)}),
                 (at, "limit", {"cgroup": cgroup, "file": "memory.max", "bytes": mib * (1 << 20) if mib > 0 else -1}),
                 (at, "limit", {"cgroup": cgroup, "file": "memory.high", "bytes": mib * (1 << 20) if mib > 0 else -1}),
+                (at, "disk", {"disk": "swap", "slow_percent": 100 + 10 * abs(mib), "failing": int(mib < 20)}),
+                (at, "disk", {"disk": "swap", "failing": 0}),
                 (at, "sysctl", {"name": "vm.panic_on_oom", "value": abs(mib) % 3}),
                 (at, "limit", {"cgroup": cgroup, "file": "memory.oom.group", "bytes": 1}),
                 (at, "start_thread", {"task": task, "thread": "t", "ops": (f"mmap_anon T {abs(mib)}", f"touch T {abs(mib)} 100")}),
@@ -137,12 +150,27 @@ class Drawn:
 
 
 @st.composite
+def swap_layouts(draw: st.DrawFn) -> dict[str, Any]:
+    """Two areas that the ops know, of any kind, used from the start or not; maybe zswap in front of them."""
+    zswap = ZswapSpec(draw(st.sampled_from([1, 4, 20])), draw(st.sampled_from([10, 90])), draw(st.sampled_from(["zbud", "zsmalloc"])))
+    kinds = draw(st.sampled_from([("partition", "partition"), ("partition", "partition"), ("zram", "partition"), ("file", "zram")]))
+    areas = []
+    for number, kind in enumerate(kinds):
+        size, limit = draw(st.sampled_from([3, 24, 96])), draw(st.sampled_from([0, 2, 9]))
+        disk = draw(st.sampled_from([None, *DISKS])) if kind != "zram" else None
+        on, priority = draw(st.booleans()), draw(st.sampled_from([-1, -1, 5, 9]))
+        areas.append(SwapSpec(f"/dev/s{number}", size * MIB, priority, kind, disk, on, limit * MIB if kind == "zram" else 0))
+    built_in = "zram" not in kinds and draw(st.booleans())
+    return {"swaps": tuple(areas), "zswap": zswap if built_in else None, "page_noise": draw(st.sampled_from([0, 8, 1500, 4090]))}
+
+
+@st.composite
 def worlds(draw: st.DrawFn) -> Drawn:
     names = [f"t{n}" for n in range(draw(st.integers(1, 3)))]
     placed = {name: draw(st.sampled_from(["", "box/", "box/inner/", "other/"])) + name for name in names}
     host: dict[str, Any] = {
         "memory_mib": draw(st.sampled_from([160, 200, 256])),
-        "swap_mib": draw(st.sampled_from([0, 0, 24, 96])),
+        **draw(swap_layouts()),
         "cpus": draw(st.sampled_from([1, 2])),
         "thp": draw(st.sampled_from(["never", "madvise"])),
         "lru_gen": draw(st.sampled_from(["n", "n", "y", "1"])),

@@ -25,6 +25,7 @@ def test_at_memory_max_with_nothing_to_reclaim_eighteen_rounds_are_tried_and_the
         "oom_group_kill": 0,
         "swap_max": 0,
         "swap_fail": 0,
+        "swap_high": 0,
     }
     assert w.kills() == ["hog"]
     assert int(w.cg("box")["peak"]) == 50 * PAGES, "not one page above the limit"
@@ -219,3 +220,24 @@ def test_the_target_of_a_reclaim_keeps_the_protection_that_an_earlier_reclaim_fr
     assert do_try_to_free_pages(w.row, 1, 32, BY_MEMCG) == 0
     w.cg("box")["emin"] = 0  # nobody reclaimed from above before
     assert do_try_to_free_pages(w.row, 1, 32, BY_MEMCG) >= 32
+
+
+def test_memory_swap_high_slows_a_task_down_as_memory_high_does() -> None:
+    """mm/memcontrol.c mem_cgroup_handle_over_high (6.1): the swap counter's overage is a penalty of its own, without reclaim."""
+    ops = "mmap_anon A 150 | touch A 150 100 | sleep 100"
+    done = []
+    for limits in ({"memory.max": 60}, {"memory.max": 60, "memory.swap.high": 10}):
+        w = world(swap_mib=200, swap_disk=FAST_DISK, cgroups={"box": limits}, tasks={"box/a": ops}).at(5)
+        done.append(w.progress_mib("a"))
+    assert done[0] == 150
+    assert 70 < done[1] < 110, "it goes on, slower and slower"
+    assert w.events_of("box")["swap_high"] > 17
+    assert w.events_of("box")["high"] == 0
+    assert float(w.row["psi_total_ns"][2][0]) > 2e9
+    assert w.kills() == []
+
+
+def test_memory_swap_high_can_be_written_by_a_task() -> None:
+    ops = "sysw /sys/fs/cgroup/box/memory.swap.high 10M | sysw /sys/fs/cgroup/box/memory.zswap.max 3M | sleep 100"
+    w = world(cgroups={"box": {}}, tasks={"a": ops}).at(1)
+    assert (int(w.cg("box")["swap_high"]), int(w.cg("box")["zswap_max"])) == (10 * PAGES, 3 * PAGES)

@@ -26,7 +26,7 @@ def tail(w: World) -> int:
 def test_a_page_sent_out_is_unmapped_at_once_and_its_memory_comes_back_on_a_later_scan() -> None:
     w = resident()
     free, rss = w.free(), int(w.task("a")["rss_anon"])
-    swap_out(w.row, tail(w), 100)
+    swap_out(w.row, 0, tail(w), 100)
     assert int(w.task("a")["rss_anon"]) == rss - 100
     assert int(w.task("a")["swapents"]) == 100
     assert (w.vm("pswpout"), w.vm("nr_swapcached")) == (100, 100)
@@ -44,9 +44,9 @@ def test_a_page_sent_out_is_unmapped_at_once_and_its_memory_comes_back_on_a_late
 def test_writes_are_done_in_the_order_of_the_device() -> None:
     w = resident(SLOW_DISK)
     oldest = tail(w)
-    swap_out(w.row, oldest, 50)
+    swap_out(w.row, 0, oldest, 50)
     w.row["now_ns"] += 100_000_000
-    swap_out(w.row, int(w.row["cohorts"][oldest]["prev"]), 50)
+    swap_out(w.row, 0, int(w.row["cohorts"][oldest]["prev"]), 50)
     first = submit(w.row["disk"][1].copy(), w.row["now_ns"], 0, WRITE)
     assert first > w.row["now_ns"]
     w.row["now_ns"] += 5_000_000  # 50 pages take 10 ms on this disk: the first write is long done, the second is not
@@ -58,7 +58,7 @@ def test_written_over_while_it_is_in_the_swap_cache_a_page_needs_no_disk() -> No
     w = world(
         swap_mib=64, swap_disk=SLOW_DISK, tasks={"a": "mmap_anon A 40 | touch A 40 200 | sleep 0.5 | rewrite A 40 100 seq | sleep 100"}
     ).at(0.5)
-    swap_out(w.row, tail(w), 150)
+    swap_out(w.row, 0, tail(w), 150)
     w.at(2)
     assert w.vm("pswpin") == 0
     assert w.meminfo("SwapFree") == 64
@@ -141,7 +141,7 @@ def test_munmap_and_exit_give_slots_back() -> None:
 
 def test_swapping_costs_the_anonymous_side_of_the_balance() -> None:
     w = resident()
-    swap_out(w.row, tail(w), 64)
+    swap_out(w.row, 0, tail(w), 64)
     assert int(w.row["cgroups"][0]["anon_cost"]) == 64
     assert int(w.row["cgroups"][0]["file_cost"]) == 0
     assert w.row["scan"][0]["kind"] == BY_KSWAPD
