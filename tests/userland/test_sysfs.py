@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fleetsim.linux.mm_types import ZONE
+from fleetsim.linux.mmzone import ZONE
 from fleetsim.userland import procfs, sysfs
 from tests.host.worlds import World, world
 
@@ -114,7 +114,7 @@ def test_the_real_exporter_reads_the_node(require_tool: Callable[[str], Path], t
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
-    command = [program, "--collector.disable-defaults", "--collector.meminfo_numa", f"--path.sysfs={tmp_path / 'sys'}"]
+    command: list[str | Path] = [program, "--collector.disable-defaults", "--collector.meminfo_numa", f"--path.sysfs={tmp_path / 'sys'}"]
     with Path(os.devnull).open("w") as log:
         process = subprocess.Popen([*command, f"--web.listen-address={address}"], stdout=log, stderr=log)
     try:
