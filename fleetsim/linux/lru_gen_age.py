@@ -28,7 +28,7 @@ from fleetsim.linux.lru_gen import (
     lru_gen_seq,
 )
 from fleetsim.linux.lru_gen_pid import reset_ctrl_pos
-from fleetsim.linux.memcontrol import calculate_protection, swap_room
+from fleetsim.linux.memcontrol import DYING, calculate_protection, swap_room
 from fleetsim.linux.mm_inline import list_del, lru_gen_insert
 from fleetsim.linux.mm_types import ACCESSED, DEF_PRIORITY, IN_FILTER, LRU_INACTIVE_FILE, LRU_UNEVICTABLE, NR_GROUPS, ORDERED
 
@@ -263,14 +263,14 @@ def should_run_aging(row, sc, cg, can_swap):
 
         fewer than three generations: yes;  more: no;  three: if the youngest has more than 1/2 or the oldest less than 1/4 of the pages
 
-    returns  (bool, int64 pages)
+    returns  (bool, int64 pages); of a removed cgroup all pages
 
     Source: mm/vmscan.c should_run_aging.
     """
     lruvec = row["cgroups"][cg]
     size = lruvec["size"]
     total = size[2] + size[3] + (size[0] + size[1] if can_swap else 0)
-    scan = total >> sc["priority"]
+    scan = total if lruvec["used"] == DYING else total >> sc["priority"]
     oldest = lruvec["min_seq"][LRU_GEN_ANON if can_swap else LRU_GEN_FILE]
     if oldest + MIN_NR_GENS > lruvec["max_seq"]:
         return True, scan
