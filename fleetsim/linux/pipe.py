@@ -68,7 +68,10 @@ def count_pipes(row, cg, pipes):
 
 @law
 def heir(row, t):
-    """A living child of task `t` that has pipes of its open, or −1."""
+    """A living child of task `t` that has pipes of its open, or −1.
+
+    Source: fs/pipe.c pipe_release (the pipe stays while anybody has it open).
+    """
     for c in range(row["nr_tasks"]):
         child = row["tasks"][c]
         if child["parent"] == t and child["inherited_pipes"] > 0 and TASK_RUNNING <= child["state"] <= TASK_EXITING:

@@ -9,19 +9,18 @@ Leaves out: huge pages.
 
 from __future__ import annotations
 
-from fleetsim.hardware.cpu import RECLAIM, REFERENCES, REFILL, SCAN, SWAP_OUT
+from fleetsim.hardware.cpu import RECLAIM, REFERENCES, REFILL, SCAN
 from fleetsim.law import law
 from fleetsim.linux.bags import CLASS, accessed_q, expected, rebag
 from fleetsim.linux.buffer import free_buffers
 from fleetsim.linux.fs_writeback import pageout, wakeup_flusher_threads
-from fleetsim.linux.memcontrol import add_file, charge, count, event_times, swap_limit_room, swap_room
+from fleetsim.linux.memcontrol import add_file, charge, count
 from fleetsim.linux.mm_inline import account, count_mlocked, is_file_lru, list_del, list_move
 from fleetsim.linux.mm_types import (
     ACCESSED,
     BY_KSWAPD,
     BY_MEMCG,
     CG,
-    EV,
     LRU_ACTIVE_ANON,
     LRU_ACTIVE_FILE,
     LRU_INACTIVE_ANON,
@@ -37,10 +36,9 @@ from fleetsim.linux.mm_types import (
 from fleetsim.linux.mm_types import (
     RECLAIM as PG_RECLAIM,
 )
-from fleetsim.linux.page_io import compress_ns
 from fleetsim.linux.rmap import try_to_unmap
-from fleetsim.linux.swap import free_written, swap_out, wb_room, write_again
-from fleetsim.linux.swap_state import drop_clean, drop_settled, free_clean_slots, mem_cgroup_swap_full, take_clean
+from fleetsim.linux.swap import free_written, send_out, write_again
+from fleetsim.linux.swap_state import drop_clean, drop_settled, mem_cgroup_swap_full, take_clean
 from fleetsim.linux.workingset_clock import age_nonresident, workingset_eviction
 from fleetsim.linux.zonelist import give_back
 
@@ -50,7 +48,6 @@ NR_VMSCAN_IMMEDIATE = VM["nr_vmscan_immediate_reclaim"]
 PGREFILL, PGACTIVATE, PGDEACTIVATE = VM["pgrefill"], VM["pgactivate"], VM["pgdeactivate"]
 CG_SCAN_KSWAPD, CG_SCAN_DIRECT = CG["pgscan_kswapd"], CG["pgscan_direct"]
 CG_STEAL_KSWAPD, CG_STEAL_DIRECT = CG["pgsteal_kswapd"], CG["pgsteal_direct"]
-EV_SWAP_MAX, EV_SWAP_FAIL = EV["swap_max"], EV["swap_fail"]
 CG_REFILL, CG_ACTIVATE, CG_DEACTIVATE = CG["pgrefill"], CG["pgactivate"], CG["pgdeactivate"]
 
 
@@ -90,31 +87,6 @@ def evict_file(row, sc, i, pages):
     if cohort["nr"] == 0:
         list_del(row, i)
         cohort["flags"] &= ~(ACCESSED | REFERENCED)
-
-
-@law
-def send_out(row, sc, i, pages):
-    """Start swapping out up to `pages` anonymous pages; as many as there are slots and room to track them.
-
-    returns  (int64 pages sent; 0 means they stay (the caller activates them), int64 of them freed at once)
-
-    Source: mm/vmscan.c shrink_folio_list (add_to_swap fails → activate); kernel-laws §3.7.
-    """
-    cg = row["cohorts"][i]["cg"]
-    if row["swap_free"] < pages:
-        free_clean_slots(row, pages)
-    n = min(pages, swap_room(row, cg))
-    if n < pages:  # the slot is taken first, then charged: a full device is a fail, a full limit is both
-        limited = pages - max(n, min(pages, swap_limit_room(row, cg)))
-        if limited > 0:
-            event_times(row, cg, EV_SWAP_MAX, limited)
-        event_times(row, cg, EV_SWAP_FAIL, pages - n)
-    if n <= 0 or not wb_room(row, i):
-        return 0, 0
-    freed, failed = swap_out(row, sc["target"], i, n)
-    sc["spent_ns"] += n * row["cost"][SWAP_OUT] + compress_ns(row, freed)
-    sc["sent"] += n - freed - failed
-    return n, freed
 
 
 @law
@@ -325,13 +297,10 @@ def shrink_inactive_list(row, sc, cg, lru, budget):
             list_move(row, i, LRU_ACTIVE_FILE)
             continue
         if usable == 0 and row["swap_failures"] > 0:
-            tried, freed = write_again(row, sc["target"], i, left)
+            tried, freed = write_again(row, sc, i, left)
+            left -= tried
+            reclaimed += freed
             if tried > 0:
-                sc["spent_ns"] += tried * row["cost"][SWAP_OUT] + compress_ns(row, tried)
-                left -= tried
-                reclaimed += freed
-                if cohort["nr"] > 0:
-                    list_move(row, i, lru)
                 continue
         if usable == 0:  # all of it is being written: it comes back by itself (free_written)
             if first_moved < 0:

@@ -8,20 +8,23 @@ What a page in the swap cache is after that: `swap_state.py`; slots and areas: `
 
 from __future__ import annotations
 
+from fleetsim.hardware.cpu import SWAP_OUT
 from fleetsim.hardware.disk import WRITE, submit
 from fleetsim.law import law
 from fleetsim.linux.huge_mm import SPLIT_PMD, lose_huge
-from fleetsim.linux.memcontrol import add_anon, add_shmem
-from fleetsim.linux.mm_types import NR_WRITEBACK, SETTLED, VM
-from fleetsim.linux.page_io import swap_writepage, track
+from fleetsim.linux.memcontrol import add_anon, add_shmem, event_times, swap_limit_room, swap_room
+from fleetsim.linux.mm_inline import list_move
+from fleetsim.linux.mm_types import EV, NR_WRITEBACK, SETTLED, VM
+from fleetsim.linux.page_io import compress_ns, swap_writepage, track
 from fleetsim.linux.rmap import to_swap, try_to_unmap
-from fleetsim.linux.swap_state import add_swap_cache, free_cached, untracked
+from fleetsim.linux.swap_state import add_swap_cache, free_cached, free_clean_slots, untracked
 from fleetsim.linux.swap_types import NR_SWAPFILES
 from fleetsim.linux.swapfile import choose_unstored, get_swap_pages
 from fleetsim.linux.workingset_clock import note_cost
 
 PSWPOUT, PGPGOUT, NR_VMSCAN_WRITE, NR_WRITTEN = VM["pswpout"], VM["pgpgout"], VM["nr_vmscan_write"], VM["nr_written"]
 THP_SWPOUT = VM["thp_swpout"]
+EV_SWAP_MAX, EV_SWAP_FAIL = EV["swap_max"], EV["swap_fail"]
 
 
 @law
@@ -151,20 +154,48 @@ def swap_out_in_place(row, i, pages):
 
 
 @law
-def write_again(row, target, i, budget):
-    """Pages of cohort `i` whose write failed are met again: try once more.
+def send_out(row, sc, i, pages):
+    """Start swapping out up to `pages` anonymous pages; as many as there are slots and room to track them.
+
+    returns  (int64 pages sent; 0 means they stay (the caller activates them), int64 of them freed at once)
+
+    Source: mm/vmscan.c shrink_folio_list (add_to_swap fails → activate); kernel-laws §3.7.
+    """
+    cg = row["cohorts"][i]["cg"]
+    if row["swap_free"] < pages:
+        free_clean_slots(row, pages)
+    n = min(pages, swap_room(row, cg))
+    if n < pages:  # the slot is taken first, then charged: a full device is a fail, a full limit is both
+        limited = pages - max(n, min(pages, swap_limit_room(row, cg)))
+        if limited > 0:
+            event_times(row, cg, EV_SWAP_MAX, limited)
+        event_times(row, cg, EV_SWAP_FAIL, pages - n)
+    if n <= 0 or not wb_room(row, i):
+        return 0, 0
+    freed, failed = swap_out(row, sc["target"], i, n)
+    sc["spent_ns"] += n * row["cost"][SWAP_OUT] + compress_ns(row, freed)
+    sc["sent"] += n - freed - failed
+    return n, freed
+
+
+@law
+def write_again(row, sc, i, budget):
+    """Pages of cohort `i` whose write failed are met again: try once more; what fails again goes to the list's head.
 
     returns  (int64 pages tried, int64 pages written and freed at once)
 
     Source: mm/vmscan.c shrink_folio_list (a dirty page of the swap cache), pageout.
     """
     pages = min(budget, untracked(row, i))
-    if pages <= 0:
+    if pages <= 0 or row["wb_count"] > NR_WRITEBACK - NR_SWAPFILES:
         return 0, 0
     choose_unstored(row, row["cohorts"][i]["group"], pages)
     freed, _ = swap_writepage(row, i, 0)
     if freed > 0:
-        free_cached(row, target, i, freed)
+        free_cached(row, sc["target"], i, freed)
+    sc["spent_ns"] += pages * row["cost"][SWAP_OUT] + compress_ns(row, pages)
+    if row["cohorts"][i]["nr"] > 0:
+        list_move(row, i, row["cohorts"][i]["list"])
     return pages, freed
 
 

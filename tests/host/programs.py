@@ -34,6 +34,14 @@ def said_of_memory(area: str, size: int) -> list[str]:
     return [*parts, *advice, f"mlock {area}", f"mlock {area} onfault", "mlock M onfault"]
 
 
+def said_of_swap(area: str, size: int) -> list[str]:
+    """What an administrator may do to swap, and pages that compress well, badly and not at all."""
+    content = [f"mmap_anon {area} {size} noise={size * 37 % 4097}", f"mmap_anon {area} {size} noise=0"]
+    zswap = [f"sysw /sys/module/zswap/parameters/{name}" for name in (f"max_pool_percent {size % 11}", f"enabled {size % 2}")]
+    limits = [f"sysw /sys/fs/cgroup/box/memory.zswap.max {size % 7}M", f"sysw /sys/fs/cgroup/other/memory.swap.high {size // 4}M"]
+    return ["swapoff /dev/s0", "swapoff /dev/s1", f"swapon /dev/s0 {size}", "swapon /dev/s1", *content, *zswap, *limits]
+
+
 @st.composite
 def ops(draw: st.DrawFn) -> str:
     area, path, size, rate = draw(st.sampled_from(AREAS)), draw(st.sampled_from(sorted(FILES))), draw(SIZES), draw(RATES)
@@ -88,16 +96,7 @@ def ops(draw: st.DrawFn) -> str:
                 "sysw /sys/kernel/mm/transparent_hugepage/enabled never",
                 f"sysw /sys/kernel/mm/lru_gen/enabled {'yn'[size % 2]}",
                 f"sysw /sys/kernel/mm/lru_gen/min_ttl_ms {size % 3 * 400}",
-                "swapoff /dev/s0",
-                "swapoff /dev/s1",
-                f"swapon /dev/s0 {size}",
-                "swapon /dev/s1",
-                f"mmap_anon {area} {size} noise={size * 37 % 4097}",
-                f"mmap_anon {area} {size} noise=0",
-                f"sysw /sys/module/zswap/parameters/max_pool_percent {size % 11}",
-                f"sysw /sys/module/zswap/parameters/enabled {size % 2}",
-                f"sysw /sys/fs/cgroup/box/memory.zswap.max {size % 7}M",
-                f"sysw /sys/fs/cgroup/other/memory.swap.high {size // 4}M",
+                draw(st.sampled_from(said_of_swap(area, size))),
                 "sleep 0.4",
                 f"exit {size}",
             ]

@@ -36,7 +36,7 @@ def test_an_area_that_is_not_used_has_no_line() -> None:
 
 
 def test_the_one_area_of_an_ordinary_host() -> None:
-    w = world(swap_mib=64, swap_disk=FAST_DISK, tasks={"a": "mmap_anon A 280 | touch A 280 200 | sleep 100"}).at(4)
+    w = world(swap_mib=64, swap_disk=FAST_DISK, tasks={"a": "mmap_anon A 220 | touch A 220 200 | sleep 100"}).at(4)
     line = swaps(w.row, w.shard.names_of(0).swaps).splitlines()[1].split()
     assert line[:3] == ["/dev/vdb", "partition", "65536"]
     assert int(line[3]) == 65536 - w.meminfo("SwapFree") * 1024 > 0
