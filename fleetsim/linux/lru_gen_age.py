@@ -300,7 +300,7 @@ def age_lruvec(row, sc, cg):
     can_swap = get_swappiness(row, cg) > 0
     due, scan = should_run_aging(row, sc, cg, can_swap)
     if row["lru_gen_min_ttl"] > 0:
-        birth = lruvec["timestamps"][lruvec["min_seq"][LRU_GEN_FILE] & (MAX_NR_GENS - 1)] * JIFFY_NS
+        birth = int(lruvec["timestamps"][lruvec["min_seq"][LRU_GEN_FILE] & (MAX_NR_GENS - 1)]) * JIFFY_NS
         if birth + row["lru_gen_min_ttl"] > row["now_ns"]:
             return False
         if scan == 0 and sc["priority"] != DEF_PRIORITY:
