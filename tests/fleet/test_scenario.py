@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from fleetsim.errors import EXIT_BAD_INPUT, BadInput
+from fleetsim.fleet.hosts import host_spec
 from fleetsim.fleet.plan import make_plan
 from fleetsim.fleet.scenario import load_scenario
 
@@ -70,6 +71,24 @@ BAD: dict[str, tuple[str, str, int, list[str]]] = {
         "memory: 4GiB\n    sysctl: {vm.swapiness: 10}",
         8,
         ["'vm.swapiness'", "did you mean 'vm.swappiness'?"],
+    ),
+    "swap and swaps": (
+        "memory: 4GiB",
+        "memory: 4GiB\n    disk: nvme\n    swap: 1GiB\n    swaps: [{path: /dev/sdb, size: 1GiB}]",
+        10,
+        ["either 'swap' or 'swaps'"],
+    ),
+    "zram with a disk": (
+        "memory: 4GiB",
+        "memory: 4GiB\n    swaps: [{path: /dev/zram0, size: 1GiB, type: zram, disk: ssd}]",
+        8,
+        ["zram is in memory", "take 'disk' out"],
+    ),
+    "zswap in front of zram": (
+        "memory: 4GiB",
+        "memory: 4GiB\n    zswap: {}\n    swaps: [{path: /dev/zram0, size: 1GiB, type: zram}]",
+        8,
+        ["compressed twice"],
     ),
     "a sysctl out of range": ("memory: 4GiB", "memory: 4GiB\n    sysctl: {vm.swappiness: 300}", 8, ["300", "0 to 200"]),
     "an unknown thp mode": ("memory: 4GiB", "memory: 4GiB\n    thp: sometimes", 8, ["'sometimes'", "'always', 'madvise' or 'never'"]),
@@ -213,3 +232,17 @@ def test_a_setting_that_no_law_reads_is_told_and_not_passed_over(tmp_path: Path)
     with_both = GOOD.replace("memory: 4GiB", "memory: 4GiB\n    sysctl: {vm.laptop_mode: 5, vm.swappiness: 10}")
     notes = make_plan(load_scenario(write(tmp_path, with_both))).notes
     assert [note.split()[0] for note in notes] == ["vm.laptop_mode"]
+
+
+def test_swap_areas_and_zswap_reach_the_host(tmp_path: Path) -> None:
+    areas = "[{path: /dev/sdb, size: 2GiB, priority: 7, disk: ssd}, {path: /swap, size: 1GiB, type: file, swapon: false}]"
+    text = GOOD.replace("memory: 4GiB", f"memory: 4GiB\n    disk: nvme\n    zswap: {{max_pool_percent: 30}}\n    swaps: {areas}")
+    scenario = load_scenario(write(tmp_path, text))
+    host = host_spec(scenario.groups[0], "web-0", {})
+    assert [(area.path, area.bytes >> 30, area.priority, area.kind, area.on) for area in host.swaps] == [
+        ("/dev/sdb", 2, 7, "partition", True),
+        ("/swap", 1, -1, "file", False),
+    ]
+    assert host.zswap is not None
+    assert (host.zswap.max_pool_percent, host.zswap.zpool) == (30, "zbud")
+    assert scenario.groups[0].keys.swap_bytes == 3 << 30
