@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from fleetsim.hardware.cpu import EXIT, FORK_PAGE
 from fleetsim.law import law
-from fleetsim.linux.huge_mm import add_thp, lose_huge, written_huge
+from fleetsim.linux.huge_mm import huge_cg, leave_huge, lose_huge, written_huge
 from fleetsim.linux.memcontrol import add_anon, charge
 from fleetsim.linux.mm_inline import account, list_del, move_pages
 from fleetsim.linux.mm_types import AREA_ANON, AREA_FREE, LRU_NONE, NR_AREAS, NR_GROUPS, NR_WRITEBACK, ORDERED, UNIFORM
@@ -216,35 +216,6 @@ def hidden(group, cohort, above, k, unseen, total):
         return mine * unseen // max(1, total)
     length = mine if group["cow"] == 0 else min(group["slice"], group["pages"] - k * group["slice"])
     return min(mine, max(0, mine - max(0, length - above)))
-
-
-@law
-def huge_cg(row, g):
-    """Whose memory a group's huge pages are.
-
-    Source: mm/memcontrol.c (a page stays charged to whom it was charged).
-    """
-    group = row["groups"][g]
-    for i in range(group["first"], group["first"] + group["cohorts"]):
-        if row["cohorts"][i]["list"] != LRU_NONE:
-            return row["cohorts"][i]["cg"]
-    return 0
-
-
-@law
-def leave_huge(row, g, written):
-    """The huge pages of layer `g` leave it upwards, but for the `written` ones that nobody maps as such any more.
-
-    returns  int64  those that the user above still maps as such
-
-    Source: mm/rmap.c page_remove_anon_compound_rmap.
-    """
-    group = row["groups"][g]
-    huge = group["huge"] - written
-    add_thp(row, huge_cg(row, g), -written)
-    group["huge"] = 0
-    group["huge_gone"] = 0
-    return huge
 
 
 @law

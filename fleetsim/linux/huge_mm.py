@@ -8,7 +8,7 @@ along; one of which a part goes or is copied is split.
 from __future__ import annotations
 
 from fleetsim.law import law
-from fleetsim.linux.mm_types import NS_PER_S, ORDERED, VM
+from fleetsim.linux.mm_types import LRU_NONE, NS_PER_S, ORDERED, VM
 from fleetsim.linux.rmap import present_pages
 
 HPAGE_PMD_ORDER = 9
@@ -80,3 +80,32 @@ def written_huge(layer, own):
     if own["kind"] == ORDERED:
         copies = (copies + HPAGE_PMD_NR - 1) // HPAGE_PMD_NR
     return min(copies, layer["huge"])
+
+
+@law
+def huge_cg(row, g):
+    """Whose memory a group's huge pages are.
+
+    Source: mm/memcontrol.c (a page stays charged to whom it was charged).
+    """
+    group = row["groups"][g]
+    for i in range(group["first"], group["first"] + group["cohorts"]):
+        if row["cohorts"][i]["list"] != LRU_NONE:
+            return row["cohorts"][i]["cg"]
+    return 0
+
+
+@law
+def leave_huge(row, g, written):
+    """The huge pages of layer `g` leave it upwards, but for the `written` ones that nobody maps as such any more.
+
+    returns  int64  those that the user above still maps as such
+
+    Source: mm/rmap.c page_remove_anon_compound_rmap.
+    """
+    group = row["groups"][g]
+    huge = group["huge"] - written
+    add_thp(row, huge_cg(row, g), -written)
+    group["huge"] = 0
+    group["huge_gone"] = 0
+    return huge

@@ -24,12 +24,12 @@ from fleetsim.linux.workers import CPU, KSWAPD, LRU_GEN, SCAN_CONTROL
 
 # --- capacities (one size class; a full table answers as the kernel would: ENOMEM, EAGAIN, and an event) -------------
 NR_ZONES = 3
-NR_CGROUPS = 80
+NR_CGROUPS = 74
 NR_TASKS = 64
 NR_THREADS = 80
 NR_AREAS = 128
 NR_GROUPS = 160
-NR_COHORTS = 1258
+NR_COHORTS = 1348
 NR_WRITEBACK = 128
 NR_EVENTS = 80
 NR_CPUS = 32
