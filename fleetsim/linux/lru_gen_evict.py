@@ -48,8 +48,8 @@ from fleetsim.linux.mm_types import (
     WMARK_HIGH,
     WMARK_LOW,
 )
-from fleetsim.linux.shrink_list import count_scan, evict_file, send_out, spend_on_references
-from fleetsim.linux.swap import free_written
+from fleetsim.linux.shrink_list import count_scan, evict_file, spend_on_references
+from fleetsim.linux.swap import free_written, send_out
 from fleetsim.linux.swap_state import drop_clean, drop_settled
 
 PGREFILL, CG_REFILL = VM["pgrefill"], CG["pgrefill"]
