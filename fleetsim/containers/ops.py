@@ -26,6 +26,7 @@ _KINDS: dict[str, tuple[re.Pattern[str], str]] = {
     "ACCESS": (re.compile(rf"seq|random|hot:{_FRACTION}:{_FRACTION}"), "seq, random or hot:F:P with fractions from 0 to 1"),
     "FOR": (re.compile(r"for=[0-9]{1,9}(\.[0-9]{1,6})?"), "for=SECONDS"),
     "PAGES": (re.compile(r"thp|nothp|noreserve"), "thp, nothp or noreserve"),
+    "NOISE": (re.compile(r"noise=[0-9]{1,4}"), "noise=BYTES, those of each page that do not compress"),
     "RAND": (re.compile(r"rand"), "rand"),
     "SHARED": (re.compile(r"shared"), "shared"),
     "HOW": (re.compile(r"munmap|dontneed"), "munmap or dontneed"),
@@ -38,6 +39,7 @@ _KINDS: dict[str, tuple[re.Pattern[str], str]] = {
         re.compile(rf"all|keep_every:[1-9][0-9]{{0,8}}|(first|last|random):{_FRACTION}"),
         "all, keep_every:K, first:F, last:F or random:F",
     ),
+    "PRIORITY": (re.compile(r"[0-9]{1,5}"), "a priority"),
     "COUNT": (re.compile(r"[0-9]{1,9}"), "a whole number"),
     "FILES_PER_S": (re.compile(r"[0-9]{1,12}(\.[0-9]{1,6})?"), "a rate in files/s (0: as fast as it can)"),
     "VALUE": (re.compile(r"\S+"), "what is written"),
@@ -47,7 +49,7 @@ _KINDS: dict[str, tuple[re.Pattern[str], str]] = {
 }
 
 OPS: dict[str, str] = {
-    "mmap_anon": "ID MIB PAGES?",
+    "mmap_anon": "ID MIB PAGES? NOISE?",
     "touch": "ID MIB RATE",
     "rewrite": "ID MIB RATE ACCESS FOR?",
     "read": "ID MIB RATE ACCESS FOR?",
@@ -70,6 +72,8 @@ OPS: dict[str, str] = {
     "pipes": "COUNT RATE?",
     "hugetlb": "ID MIB",
     "sysw": "PATH VALUE",
+    "swapon": "PATH PRIORITY?",
+    "swapoff": "PATH",
     "sleep": "SECONDS",
     "until": "SECONDS",
     "exit": "CODE",
