@@ -84,8 +84,8 @@ def test_what_is_no_recording_is_said_in_a_sentence(content: bytes, tmp_path: Pa
         score(tmp_path, tmp_path)
 
 
-# Series of recordings with several swap areas or zram, which the recordings' own score does not know.
-OURS_ALONE = ("swaps.", "zram0.")
+# Series of recordings with several swap areas, zram or zswap, which the recordings' own score does not know.
+OURS_ALONE = ("swaps.", "zram0.", "zswap.", "meminfo.Zswap", "vmstat.zsw")
 
 
 def test_ours_is_the_recordings_own_definition_series_by_series(shared_dir: Path, tmp_path: Path) -> None:
