@@ -57,7 +57,7 @@ def explain(result: dict[str, Any]) -> None:
     def filled(line: str) -> str:
         if not line.startswith("| `"):
             return line
-        where, series, _, why = (cell.strip() for cell in line.strip("|").split(" | "))
+        where, series, _, why = (cell.strip() for cell in line.strip().strip("|").split("|"))
         errors = [err for name, s, err in far if fnmatchcase(name, where.strip("`")) and fnmatchcase(s, series.strip("`"))]
         return f"| {where} | {series} | {max(errors, default=0):.0%} | {why} |"
 

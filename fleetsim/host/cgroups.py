@@ -11,6 +11,8 @@ from fleetsim.host.spec import CgroupSpec, HostSpec
 from fleetsim.linux import mm_types as mm
 from fleetsim.linux.lru_gen import lru_gen_init_lruvec
 from fleetsim.linux.memcontrol import DYING, css_offline, nr_dying_descendants
+from fleetsim.linux.proc_sysctl import CGROUP_KNOBS
+from fleetsim.workloads.script import OP_SYSW
 
 PAGE = 4096
 LIMITS = {
@@ -57,6 +59,14 @@ def add_cgroup(row: Any, names: Names, spec: CgroupSpec) -> None:
         set_limit(row["cgroups"][i], file, int(value))
 
 
+def forget_shadows(row: Any, i: int) -> None:
+    """What removed cgroup `i` evicted is nobody's any more: no refault of it counts as recent (mem_cgroup_from_id finds none)."""
+    old = row["cohorts"]["shadow_cg"] == i
+    row["cohorts"]["shadow_cg"][old] = 0
+    row["cohorts"]["flags"][old] &= ~mm.SHADOW_WORKINGSET
+    row["cohorts"]["shadow"][old] = -mm.NO_LIMIT // 2
+
+
 def remove_cgroup(row: Any, names: Names, name: str) -> None:
     """rmdir of a cgroup; BadInput where the kernel says EBUSY: a process is in it, or a cgroup below it."""
     cg = names.cgroups.get(name, 0)
@@ -69,6 +79,10 @@ def remove_cgroup(row: Any, names: Names, name: str) -> None:
     if inside or below:
         raise BadInput(f"host {names.host}: cgroup {name!r} is busy (EBUSY): {', '.join(sorted(inside + below))}")
     css_offline(row, cg)
+    forget_shadows(row, cg)
+    for op in row["ops"]:  # its files are gone: who writes to one gets ENOENT
+        if int(op["code"]) == OP_SYSW and int(op["handle"]) in CGROUP_KNOBS and int(op["file"]) == cg:
+            op["file"] = -1
     del names.cgroups[name]
 
 

@@ -35,6 +35,7 @@ from fleetsim.linux.oom_kill import uninterruptible_until
 from fleetsim.linux.pipe import close_pipes
 from fleetsim.linux.rmap import add_mapping, drop_mapping
 from fleetsim.linux.shm import shmem_unmap
+from fleetsim.linux.swapfile import reinsert_swap_info
 from fleetsim.linux.vma import free_tables
 from fleetsim.linux.zap import munlock_group
 from fleetsim.linux.zonelist import pin_got, rmqueue, unpin
@@ -228,3 +229,5 @@ def begin_exit(row, t, code):
         row["reschedule"] = 1
         task["exit_code"] = code
         task["exit_ready_ns"] = row["now_ns"]
+        if row["swapoff_task"] == t + 1:
+            reinsert_swap_info(row)

@@ -200,6 +200,7 @@ def fill_slice(row, th, i, pages, entered, length):
     if entered:
         enter_slice(row, th, i, length)
     if cohort["list"] == LRU_NONE:  # reclaim emptied it under the cursor
+        cohort["cg"] = cg
         list_add(row, i, LRU_INACTIVE_FILE)
     hot = cohort["evicted"] > 0 and cohort["flags"] & SHADOW_WORKINGSET > 0
     back = min(n, cohort["evicted"])

@@ -10,7 +10,7 @@ four of them exist per type. Aging (lru_gen_age.py) opens a new youngest one, ev
 So both lists stay in order of age, and every law that only asks "active or not" asks the same as before.
 A page that was accessed through file descriptors counts its accesses (`refs`: up to 5); how many say in which *tier* it is, and
 tiers above the first may be protected by eviction (lru_gen_pid.py). WORKINGSET on a cohort means: refaulted, all counts set.
-Leaves out: accesses of shared memory through file descriptors (its pages have no tiers), lists by zone.
+Leaves out: accesses of shared memory through file descriptors (its pages have no tiers).
 """
 
 from __future__ import annotations

@@ -133,7 +133,8 @@ def walk_mm(row, sc, cg, can_swap):
     everything = seq == MIN_NR_GENS + 1
     lowest = 0 if can_swap else LRU_INACTIVE_FILE
     looked = 0
-    for lru in range(lowest, LRU_UNEVICTABLE):
+    for back in range(LRU_UNEVICTABLE - lowest):  # the active list first: what is promoted joins it, and is met once
+        lru = LRU_UNEVICTABLE - 1 - back
         i, first = lruvec["tail"][lru], lruvec["head"][lru]
         while i >= 0:
             above = -1 if i == first else cohorts[i]["prev"]

@@ -49,7 +49,7 @@ from fleetsim.linux.mm_types import (
     WMARK_LOW,
 )
 from fleetsim.linux.shrink_list import count_scan, evict_file, spend_on_references
-from fleetsim.linux.swap import free_written, send_out
+from fleetsim.linux.swap import free_written, send_out, write_again
 from fleetsim.linux.swap_state import drop_clean, drop_settled
 
 PGREFILL, CG_REFILL = VM["pgrefill"], CG["pgrefill"]
@@ -171,6 +171,12 @@ def scan_folios(row, sc, cg, kind, tier_idx, budget):
         if cohort["nr"] == 0:
             list_del(row, i)
             continue
+        if kind == LRU_GEN_ANON and cohort["wb"] == cohort["nr"] and row["swap_failures"] > 0:
+            tried, freed = write_again(row, sc, i, budget - isolated)
+            isolated += tried
+            reclaimed += freed
+            if tried > 0:
+                continue
         moved = sort_cohort(row, sc, i, seq, tier_idx)
         sorted_ += max(0, moved)
         if moved == 0:
@@ -320,7 +326,7 @@ def lru_gen_shrink_lruvec(row, sc, cg, budget):
     """
     begin = sc["lruvec_scanned"]
     while sc["lruvec_scanned"] - begin < budget:
-        swappiness = get_swappiness(row, cg)
+        swappiness = get_swappiness(row, cg) if sc["may_swap"] > 0 else 0
         scan, due = get_nr_to_scan(row, sc, cg, swappiness > 0)
         if scan == 0:
             return True

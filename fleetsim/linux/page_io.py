@@ -14,7 +14,7 @@ from fleetsim.law import law
 from fleetsim.linux.events import SWAP_ERROR, record
 from fleetsim.linux.mm_types import NR_WRITEBACK, NS_PER_S, PSI_IO, PSI_MEM, SETTLED, TASK_EXITING, TASK_RUNNING, VM
 from fleetsim.linux.swap_types import NR_SWAPFILES, ON_ZRAM
-from fleetsim.linux.swapfile import pick_slots
+from fleetsim.linux.swapfile import pick_slots, reinsert_swap_info
 from fleetsim.linux.zram_drv import zram_bvec_write
 from fleetsim.linux.zswap import zswap_frontswap_store
 
@@ -132,6 +132,8 @@ def do_sigbus(row, t):
         task["exit_code"] = SIGBUS_CODE
         task["exit_ready_ns"] = row["now_ns"]
         row["reschedule"] = 1
+        if row["swapoff_task"] == t + 1:
+            reinsert_swap_info(row)
 
 
 @law

@@ -51,6 +51,7 @@ PROACTIVENESS, UNEVICTABLE_ALLOWED, EXTFRAG_THRESHOLD, BOOST_FACTOR = range(19, 
 RESERVE_RATIO_0, RESERVE_RATIO_1, RESERVE_RATIO_2 = LOWMEM_RESERVE_RATIO[:3]
 
 assert len(KNOBS) == ZSWAP_SAME_FILLED + 1
+CGROUP_KNOBS = (CG_MAX, CG_HIGH, CG_MIN, CG_LOW, CG_SWAP_MAX, CG_OOM_GROUP, CG_RECLAIM, CG_SWAP_HIGH, CG_ZSWAP_MAX)
 DONE = -1
 ZSWAP_MAX_PAGES = (1 << 31) - 1
 NR_PROTECTIONS = 5  # DMA, DMA32, Normal, Movable, Device
@@ -274,6 +275,8 @@ def write_knob(row, th, knob, which, value, done):
         return DONE if set_max_huge_pages(row, th, which, value) else 0
     if knob == NR_OVERCOMMIT:
         row["hstates"][which]["overcommit"] = value
+    elif knob in CGROUP_KNOBS and which < 0:
+        return DONE  # ENOENT: the cgroup was removed
     elif knob == CG_RECLAIM:
         return memory_reclaim(row, which, value, done)
     elif knob >= ZSWAP_ENABLED:

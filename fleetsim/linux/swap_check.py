@@ -9,7 +9,7 @@ from fleetsim.linux.mm_types import LRU_ACTIVE_FILE, LRU_INACTIVE_FILE
 from fleetsim.linux.swap_types import NR_SWAPFILES, ON_ZRAM, SWAP_LEAVING, SWAP_OFF, SWAP_ON
 from fleetsim.linux.zram_drv import HEADER_BYTES, zram_object
 from fleetsim.linux.zsmalloc import PAGE_Q, zs_pages_q
-from fleetsim.linux.zswap import zswap_object
+from fleetsim.linux.zswap import stored_noise, zswap_object
 
 
 def swap_violations(row: Any) -> list[str]:
@@ -49,7 +49,8 @@ def pool_violations(row: Any, groups: list[tuple[int, Any]]) -> list[str]:
     zram, zswap = row["zram"], row["zswap"]
     stored = sum(int(group["stored"]) for _, group in groups)
     if zswap["built_in"]:
-        used = sum(int(group["stored"]) * zswap_object(row, int(group["noise"])) for _, group in groups if group["noise"] > 0)
+        held = [(int(group["stored"]), int(stored_noise(row, g))) for g, group in groups]
+        used = sum(pages * zswap_object(row, noise) for pages, noise in held if noise > 0)
         if [stored, used] != [int(zswap["stored"]), int(zswap["used_q"])] or int(zswap["pages"]) * PAGE_Q < used:
             found.append(f"zswap holds {stored} pages in {used / PAGE_Q:.1f}, it says {zswap}")
         return found

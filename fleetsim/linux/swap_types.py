@@ -47,7 +47,7 @@ ZSWAP = np.dtype(
     [
         ("built_in", "i4"),  # 1: the kernel has it, used or not
         ("enabled", "i4"),
-        ("pool", "i8"),  # zswap.ZBUD, Z3FOLD or ZSMALLOC
+        ("pool", "i8"),  # zswap.ZBUD or ZSMALLOC
         ("max_pool_percent", "i8"),
         ("accept_threshold_percent", "i8"),
         ("same_filled", "i8"),  # 1: same_filled_pages_enabled

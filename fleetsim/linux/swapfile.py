@@ -252,6 +252,11 @@ def reinsert_swap_info(row):
     for a in range(NR_SWAPFILES):
         area = row["swap_info"][a]
         if area["state"] == SWAP_LEAVING:
+            if area["prio"] < 0:  # the others have moved up meanwhile: it is the last now (setup_swap_info)
+                for b in range(NR_SWAPFILES):
+                    other = row["swap_info"][b]
+                    if other["state"] == SWAP_ON and other["prio"] < 0:
+                        area["prio"] = min(area["prio"], other["prio"] - 1)
             area["state"] = SWAP_ON
             row["swap_total"] += area["pages"] - area["inuse"]
             row["swap_free"] += area["pages"] - area["inuse"]

@@ -89,6 +89,18 @@ def begin_swapoff(row, th, a):
 
 
 @law
+def share_in_zswap(group, pages):
+    """Of `pages` of a group's slots, those whose pages zswap holds.
+
+    Source: fleetsim's own representation (which slots these are is not known).
+    """
+    total = 0
+    for b in range(NR_SWAPFILES):
+        total += int(group["slots"][b])
+    return (int(group["stored"]) * pages + total - 1) // total
+
+
+@law
 def give_up_slots(row, g, cg, a, pages):
     """`pages` slots of group `g` in area `a` are not needed any more; what zswap or zram holds of them goes with them.
 
@@ -97,10 +109,7 @@ def give_up_slots(row, g, cg, a, pages):
     group = row["groups"][g]
     stored = 0
     if row["zswap"]["stored"] > 0:
-        total = 0
-        for b in range(NR_SWAPFILES):
-            total += int(group["slots"][b])
-        zswap_invalidate(row, g, (int(group["stored"]) * pages + total - 1) // total)
+        zswap_invalidate(row, g, share_in_zswap(group, pages))
     elif row["swap_info"][a]["disk"] == ON_ZRAM:
         stored = min(pages, int(group["stored"]))
     free_area_slots(row, g, a, pages, stored)
@@ -151,7 +160,7 @@ def unuse_swapped(row, th, i, a):
         return 0
     for b in range(NR_SWAPFILES):
         row["swap_got"][b] = n if b == a else 0
-    row["swap_got_stored"] = 0
+    row["swap_got_stored"] = share_in_zswap(group, n) if row["zswap"]["stored"] > 0 else 0
     swap_readpage(row, th, n, 1 << row["sysctl"]["page_cluster"], False)
     slots = with_slot(row, group)
     target = i
@@ -205,6 +214,7 @@ def swapoff(row, th, a, done):
 
     Source: mm/swapfile.c SYSCALL_DEFINE1(swapoff).
     """
+    row["in_lru_fault"] = 0
     area = row["swap_info"][a]
     if done == 0 and not begin_swapoff(row, th, a):
         return DONE

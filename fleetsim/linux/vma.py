@@ -108,6 +108,7 @@ def make_group(row, g, kind, is_file, task, pages):
     group["ra_win"] = 0
     group["huge"] = 0
     group["huge_gone"] = 0
+    group["in_filter"] = 0
     group["stored"] = 0
     group["noise"] = row["noise"]
     for area in range(NR_SWAPFILES):

@@ -56,13 +56,24 @@ def zswap_object(row, noise: int):
 
 
 @law
+def stored_noise(row, g):
+    """Bytes of each of a group's pages that do not compress, as the pool takes them; 0: it only notes the word they are full of.
+
+    Source: mm/zswap.c zswap_is_page_same_filled (same_filled_pages_enabled).
+    """
+    noise = int(row["groups"][g]["noise"])
+    return noise if noise > 0 or row["zswap"]["same_filled"] > 0 else 1
+
+
+@law
 def stored_bytes(row, g):
     """Compressed bytes that zswap holds of group `g`.
 
     Source: mm/zswap.c (entry->length).
     """
     group = row["groups"][g]
-    return int(group["stored"]) * lzo_size(int(group["noise"])) if group["noise"] > 0 else 0
+    noise = stored_noise(row, g)
+    return int(group["stored"]) * lzo_size(noise) if noise > 0 else 0
 
 
 @law
@@ -169,8 +180,8 @@ def shrink_worker(row):
         if group["used"] == 0 or group["stored"] == 0:
             continue
         at -= group["stored"]
-        if at < 0 and group["noise"] > 0:
-            per_q = zswap_object(row, int(group["noise"]))
+        if at < 0 and stored_noise(row, g) > 0:
+            per_q = zswap_object(row, stored_noise(row, g))
             pages = min(int(group["stored"]), PAGE_Q // per_q)
             write_back(row, g, per_q, pages)
             return

@@ -9,7 +9,7 @@ from fleetsim.errors import BadInput
 from fleetsim.host.shard import Shard
 from fleetsim.host.spec import CgroupSpec, Command
 from fleetsim.linux.memcontrol import nr_dying_descendants
-from fleetsim.linux.mm_types import NS_PER_S
+from fleetsim.linux.mm_types import NO_LIMIT, NS_PER_S
 from tests.host.worlds import PAGES, host_spec, task_spec, world
 
 GROW = "mmap_anon A 200 | touch A 200 50 | sleep 1000"
@@ -190,3 +190,24 @@ def test_a_cgroup_with_a_process_or_a_cgroup_in_it_is_busy() -> None:
     w.command(6, "rmdir", cgroup="box")
     with pytest.raises(BadInput, match="no cgroup 'box'"):
         w.at(7)
+
+
+@pytest.mark.parametrize("lru_gen", ["n", "y"])
+def test_what_a_removed_cgroup_evicted_is_no_recent_refault_for_the_next_one(lru_gen: str) -> None:
+    """mm/workingset.c: mem_cgroup_from_id finds nobody. The same file read again in a new cgroup has no history."""
+    w = world(256, files={"/f": 40}, lru_gen=lru_gen, cgroups={"a": {"memory.max": 12}}, tasks={"a/r": "read_file /f 40 0 | exit 0"}).at(3)
+    w.command(3, "start_task", spec=task_spec("admin", "sysw /proc/sys/vm/drop_caches 1"))
+    w.command(5, "rmdir", cgroup="a")
+    w.command(5, "mkdir", spec=CgroupSpec("b", limits={"memory.max": 200 << 20}))
+    w.command(6, "start_task", spec=task_spec("b/again", "read_file /f 40 0 | sleep 99"))
+    w.at(9)
+    assert w.vm("pgpgin") >= 2 * 40 * 1024, "it was read twice"
+    assert w.vm("workingset_activate_file") == 0
+
+
+def test_who_writes_to_the_file_of_a_removed_cgroup_changes_nobody_elses() -> None:
+    w = world(cgroups={"a": {}}, tasks={"t": "sleep 5 | sysw /sys/fs/cgroup/a/memory.max 20M | sleep 99"}).at(1)
+    w.command(1, "rmdir", cgroup="a")
+    w.command(2, "mkdir", spec=CgroupSpec("b"))
+    w.at(8)
+    assert int(w.cg("b")["max"]) == NO_LIMIT

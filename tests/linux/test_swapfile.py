@@ -174,3 +174,23 @@ def test_areas_that_cannot_be_are_refused_in_a_sentence(areas: tuple[SwapSpec, .
 def test_ops_that_cannot_be_are_refused_in_a_sentence(op: str, sentence: str) -> None:
     with pytest.raises(BadInput, match=sentence.replace("'", ".")):
         world(swaps=(area("x", 10),), tasks={"a": op})
+
+
+def test_an_area_without_a_priority_that_swapoff_gives_back_is_the_last_one() -> None:
+    """mm/swapfile.c setup_swap_info: the others have moved up meanwhile."""
+    ops = "mmap_anon A 250 | touch A 250 100 | sleep 100"
+    w = world(swaps=(area("x", 110), area("y", 40)), tasks={"a": ops, "admin": "until 8 | swapoff /dev/x | sleep 100"}).at(30)
+    assert w.kills() == ["admin"]
+    first, second = (int(a["prio"]) for a in w.row["swap_info"][:2])
+    assert first < second < 0
+
+
+def test_a_task_that_ends_in_the_middle_of_swapoff_leaves_the_area_in_use() -> None:
+    w = two_areas(area("x", 200, disk=SLOW_DISK), area("y", 10), admin="until 8 | swapoff /dev/x | sleep 100")
+    w.at(8.2)
+    assert int(w.row["swapoff_task"]) > 0
+    w.command(8.2, "start_thread", task="admin", thread="two", ops=("exit 3",))
+    w.at(12)
+    assert int(w.row["swapoff_task"]) == 0
+    assert int(w.row["swap_info"][0]["state"]) == 1
+    assert w.meminfo("SwapTotal") == 210

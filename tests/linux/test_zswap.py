@@ -106,3 +106,20 @@ def test_switched_off_it_takes_no_more_but_keeps_what_it_has() -> None:
     ).at(5)
     assert int(w.row["zswap"]["stored"]) == 0
     assert w.vm("pswpout") > 10 * PAGES
+
+
+def test_pages_all_alike_are_compressed_like_any_other_if_nobody_looks_for_them() -> None:
+    """same_filled_pages_enabled=0: they take room in the pool and are charged."""
+    w = squeezed(ZswapSpec(50, zpool="zsmalloc", same_filled_pages_enabled=False), noise=0).at(4)
+    assert int(w.row["zswap"]["same"]) == 0 < int(w.row["zswap"]["stored"])
+    assert int(w.row["zswap"]["pages"]) > 0
+    assert int(zswap_current(w.row, 1)) > 0
+
+
+def test_swapoff_reads_from_the_pool_what_the_pool_has() -> None:
+    w = squeezed(ZswapSpec(50, zpool="zsmalloc"), then="until 8 | swapoff /dev/vdb | sleep 100").at(7.9)
+    stored, read = int(w.row["zswap"]["stored"]), w.vm("pswpin")
+    assert stored > 20 * PAGES
+    w.at(20)
+    assert w.meminfo("SwapTotal") == 0
+    assert (int(w.row["zswap"]["zswpin"]), w.vm("pswpin") - read) == (pytest.approx(stored, abs=PAGES), pytest.approx(0, abs=PAGES))

@@ -63,10 +63,10 @@ def test_a_number_that_is_none_is_refused(text: str) -> None:
         parse_op(text)
 
 
-@pytest.mark.parametrize("verb", sorted(UNSUPPORTED))
-def test_an_op_without_a_law_is_kept_as_nothing_and_named(verb: str) -> None:
-    script = parse_script([f"{verb} x 1 2", "sleep 1"])
-    assert script.unsupported == [f"{verb} x 1 2"]
+def test_an_op_without_a_law_is_kept_as_nothing_and_named() -> None:
+    assert not UNSUPPORTED, "every op of the recordings runs; what a write to a file does may still have no law"
+    script = parse_script(["sysw /sys/kernel/mm/ksm/run 1", "sleep 1"])
+    assert script.unsupported == ["sysw /sys/kernel/mm/ksm/run 1"]
     assert [op.code for op in script.ops] == [vm.OP_NOTHING, vm.OP_SLEEP]
 
 
