@@ -11,7 +11,7 @@ Leaves out: writing (ext4_file.py, mkwrite.py), executable mappings, large folio
 from __future__ import annotations
 
 from fleetsim.hardware.cpu import ACCESS, FAULT_MINOR, READ_CACHED, READ_MISS
-from fleetsim.hardware.disk import READ, submit
+from fleetsim.hardware.disk import READ, submit_chain
 from fleetsim.law import Q, law
 from fleetsim.linux.alloc_slowpath import alloc_pages, handle_over_high, try_charge_memcg
 from fleetsim.linux.bags import accessed_q, bag_age, blend_base, expected, open_bag
@@ -57,11 +57,7 @@ def read_disk(row, th, pages, hot):
     window = init_window(min(pages, RA_PAGES), RA_PAGES)
     requests = (pages + window - 1) // window
     begin = row["now_ns"] + row["spent_ns"] + row["wait_ns"]
-    wait = 0
-    left = pages
-    for _ in range(requests):
-        wait = submit(disk, begin + wait, min(window, left), READ) - begin
-        left -= window
+    wait = submit_chain(disk, begin, pages, window, READ) - begin
     row["wait_ns"] += wait
     task["blkio_ns"] += wait
     row["stall_ns"][PSI_IO] += wait

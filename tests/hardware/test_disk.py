@@ -5,10 +5,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleetsim.hardware.disk import READ, REQUEST_PAGES, WRITE, busy_ms, submit
+from fleetsim.hardware.disk import READ, REQUEST_PAGES, WRITE, busy_ms, submit, submit_chain
+from fleetsim.linux.fs_types import DISK
 from tests.host.worlds import world
 
 
@@ -65,3 +67,25 @@ def test_busy_time_counts_overlapping_requests_once_and_the_queues_future_not_ye
     assert busy_ms(d, 100_000_000) == 20
     submit(d, 100_000_000, 10, READ)
     assert busy_ms(d, 200_000_000) == 30, "the pause between is not busy"
+
+
+@given(
+    pages=st.integers(1, 500),
+    window=st.integers(1, 320),
+    now=st.integers(0, 3_000_000),
+    queued=st.integers(0, 400),
+    slow=st.sampled_from([100, 100, 250]),
+    iops=st.sampled_from([0, 50_000]),
+)
+def test_a_chain_is_what_its_transfers_one_by_one_are(pages: int, window: int, now: int, queued: int, slow: int, iops: int) -> None:
+    """The closed form against the loop that it stands for: the same end and the same counters."""
+    disks = np.zeros(2, DISK)
+    for disk in disks:
+        disk["latency_ns"], disk["ns_per_page"], disk["ns_per_request"], disk["slow_percent"] = 80_000, 1_400, iops, slow
+        submit(disk, 0, queued, WRITE)
+    end, left = now, pages
+    while left > 0:
+        end = int(submit(disks[0], end, min(window, left), READ))
+        left -= window
+    assert int(submit_chain(disks[1], now, pages, window, READ)) == end
+    assert disks[0].tobytes() == disks[1].tobytes()
