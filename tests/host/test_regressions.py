@@ -63,3 +63,10 @@ def test_a_childs_exit_does_not_close_its_parents_pipes() -> None:
     held = int(w.row["other_kernel"])
     assert held - int(w.at(2.5).row["other_kernel"]) == 0, "the child is gone, the pipes are not"
     assert held - int(w.at(8).row["other_kernel"]) == 10
+
+
+def test_a_parents_exit_leaves_the_pipes_to_the_child_that_has_them_open_too() -> None:
+    w = world(tasks={"t": "pipes 10 0 | fork_hold 4 | sleep 1 | exit 0"}).at(0.5)
+    held = int(w.row["other_kernel"])
+    assert int(w.at(2).row["other_kernel"]) == held, "the parent is gone"
+    assert int(w.at(6).row["other_kernel"]) == held - 10

@@ -195,6 +195,16 @@ def boosted(w: World, times: int) -> int:
     return int(zone["boost"])
 
 
+@pytest.mark.parametrize("lru_gen", ["n", "y"])
+def test_a_boosted_run_swaps_nothing_however_old_the_memory_is(lru_gen: str) -> None:
+    ops = {"idle": "mmap_anon A 150 | touch A 150 0 | sleep 100", "reader": "sleep 1 | read_file /f 20 0 | sleep 100"}
+    w = world(512, swap_mib=256, lru_gen=lru_gen, sysctl={"vm.swappiness": 200}, files={"/f": 20}, tasks=ops).at(3)
+    boosted(w, 4)
+    w.at(6)
+    assert w.vm("pageoutrun") >= 1
+    assert w.vm("pswpout") == 0
+
+
 def test_boosted_marks_begin_a_run_that_reclaims_as_much_and_takes_them_off_again() -> None:
     """
     before  half a GiB, much cache, plenty free: kswapd sleeps and the node is balanced

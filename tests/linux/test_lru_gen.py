@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fleetsim.hardware.cpu import AGE_PTE
 from fleetsim.linux import mm_types as mm
 from fleetsim.linux.check import generation_violations
 from fleetsim.linux.lru_gen import LRU_GEN_FILE, LRU_REFS_MAX, MAX_NR_GENS, lru_gen_add_seq, lru_gen_seq, lru_tier_from_refs
@@ -164,6 +165,22 @@ def test_a_walk_passes_over_tables_in_which_nothing_was_accessed_at_the_last_one
     try_to_inc_max_seq(w.row, sc, 0, True)
     assert generations(w, 0) == {3: 30 * PAGES}, "it was accessed, but the filter did not have it"
     assert any(cohort["flags"] & mm.ACCESSED for cohort in w.row["cohorts"])
+
+
+def test_what_a_walk_promotes_is_met_once_and_looked_at_again_by_the_next_one() -> None:
+    """What joins the youngest generation stays in the Bloom filter, whichever list it came from."""
+    w = world(512, swap_mib=64, lru_gen="y", tasks={"a": "mmap_anon A 30 | touch A 30 200 | sleep 99"}).at(2)
+    sc = scan(w)
+    for _ in range(2):
+        try_to_inc_max_seq(w.row, sc, 0, True)
+    mine = [c for c in w.row["cohorts"] if c["nr"] > 0]
+    for cohort in mine:
+        assert int(cohort["list"]) == mm.LRU_INACTIVE_ANON
+        cohort["flags"] |= mm.IN_FILTER | mm.ACCESSED
+    sc["spent_ns"] = 0
+    try_to_inc_max_seq(w.row, sc, 0, True)
+    assert all(int(c["flags"]) & mm.IN_FILTER for c in mine)
+    assert int(sc["spent_ns"]) == 30 * PAGES * int(w.row["cost"][AGE_PTE]), "each entry is looked at once"
 
 
 def test_without_page_table_walks_nothing_is_promoted() -> None:
