@@ -9,6 +9,7 @@ import pytest
 
 from fleetsim.linux.free_area import boost_marks
 from fleetsim.linux.kswapd import NAP_NS, NEVER, end_run, run_kswapd, wakeup_boosted, wakeup_kswapd, wakeup_kswapd_order
+from fleetsim.linux.lru_gen_age import inc_max_seq
 from fleetsim.linux.mm_types import DEF_PRIORITY, KSWAPD_NAP, KSWAPD_RUN, KSWAPD_SLEEP, MAX_RECLAIM_RETRIES, WMARK_HIGH
 from tests.host.worlds import PAGES, World, world
 
@@ -199,6 +200,8 @@ def boosted(w: World, times: int) -> int:
 def test_a_boosted_run_swaps_nothing_however_old_the_memory_is(lru_gen: str) -> None:
     ops = {"idle": "mmap_anon A 150 | touch A 150 0 | sleep 100", "reader": "sleep 1 | read_file /f 20 0 | sleep 100"}
     w = world(512, swap_mib=256, lru_gen=lru_gen, sysctl={"vm.swappiness": 200}, files={"/f": 20}, tasks=ops).at(3)
+    for _ in range(2 if lru_gen == "y" else 0):
+        inc_max_seq(w.row, 0, True)
     boosted(w, 4)
     w.at(6)
     assert w.vm("pageoutrun") >= 1
