@@ -60,7 +60,7 @@ class LowerPart(NativeLowering):  # type: ignore[misc]
         state.flags.no_compile = True
         super().run_pass(state)
         key = f"law part {state.func_id.unique_name}"  # stands where Numba keeps the address of the compiled function
-        state.targetctx.insert_user_function(key, state["cr"].fndesc, [state.library])
+        state.targetctx.insert_user_function(key, state["cr"].fndesc, [state["library"]])
         state["cr"] = state["cr"]._replace(cfunc=key)
         return True
 
@@ -69,8 +69,8 @@ def _pipeline(state: Any, library: type[JITCodeLibrary], lowering: type[NativeLo
     manager = DefaultPassBuilder.define_nopython_pipeline(state)
     manager.passes = [(lowering if step is NativeLowering else step, name) for step, name in manager.passes]
     manager.finalize()
-    state.library = library(state.targetctx.codegen(), state.func_id.func_qualname)
-    state.library.enable_object_caching()
+    state["library"] = library(state.targetctx.codegen(), state.func_id.func_qualname)
+    state["library"].enable_object_caching()
     return [manager]
 
 

@@ -16,6 +16,7 @@ Leaves out: what the processes do in time (that is `fleetsim/workloads/`).
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict
@@ -32,14 +33,14 @@ class Process:
     start_ns: int = 0
 
 
-class PodWorkload(BaseModel):
+class PodWorkload(BaseModel, ABC):
     """Base of all workloads' arguments: unknown arguments are refused, numbers keep their type."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, populate_by_name=True)
 
+    @abstractmethod
     def processes(self, pod: str) -> tuple[Process, ...]:
         """The container's processes; the first one is its PID 1."""
-        raise NotImplementedError
 
     def files(self) -> tuple[str, ...]:
         """Paths that must be among the host's files."""

@@ -15,6 +15,7 @@ Adding one is one file in this folder; the smallest one, which does nothing, sho
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -46,7 +47,7 @@ class Target:
         return self.limit_bytes or self.memory_bytes + self.swap_bytes
 
 
-class Fault(BaseModel):
+class Fault(BaseModel, ABC):
     """Base of all faults: the fields are the parameters that a timeline entry gives."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -56,9 +57,9 @@ class Fault(BaseModel):
     returns_after_restart: ClassVar[bool] = False
     """True for what is a property of the program (a leak): a restarted target has it again."""
 
+    @abstractmethod
     def inject(self, target: Target, at_ns: int) -> list[Command]:
         """The commands that make it go wrong."""
-        raise NotImplementedError
 
     def clear(self, target: Target, at_ns: int) -> list[Command]:
         """The commands that end it; what it has done already stays done."""

@@ -6,6 +6,8 @@ Leaves out: settings outside vm.* and settings whose booted value the kernel com
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 from pydantic import Field, model_validator
 
 from fleetsim.errors import BadInput
@@ -15,8 +17,9 @@ from fleetsim.linux import sysctl
 
 
 class _Setting(Fault):
+    @abstractmethod
     def _knob(self) -> tuple[str, int]:
-        raise NotImplementedError
+        """The setting's name and what is written to it."""
 
     @model_validator(mode="after")
     def _in_range(self) -> _Setting:

@@ -16,7 +16,7 @@ from fleetsim.linux.fault import count_faults, map_anon
 from fleetsim.linux.memory import access_ordered, add_tables, get_pages
 from fleetsim.linux.mm_inline import add_pages, list_add
 from fleetsim.linux.mm_types import ACCESSED, AREA_ANON, AREA_FREE, LRU_INACTIVE_ANON, LRU_NONE, NR_AREAS, ORDERED
-from fleetsim.linux.vma import drop_group, enough_memory, free_tables, make_groups
+from fleetsim.linux.vma import drop_group, enough_memory, free_tables, make_groups, vma_link
 from fleetsim.linux.zap import zap_cohort
 
 
@@ -38,20 +38,7 @@ def new_area(row, t, most):
         record(row, TABLE_FULL, t, most, 0, 0, 0, 0, 0, 0, 0)
         return -1
     area = row["areas"][a]
-    area["kind"] = AREA_ANON
-    area["task"] = t
-    area["file"] = -1
-    area["group"] = g
-    area["groups"] = 1
-    area["accounted"] = 1
-    area["pages"] = 0
-    area["touched"] = 0
-    area["zero"] = 0
-    area["tables"] = 0
-    area["cut"] = 0
-    area["pte_upto"] = 0
-    area["thp_flag"] = 0
-    area["locked"] = 0
+    vma_link(area, AREA_ANON, t, -1, g, 1, 1, 0)
     return a
 
 

@@ -31,6 +31,7 @@ from fleetsim.linux.mm_types import (
     WMARK_LOW,
     WMARK_MIN,
 )
+from fleetsim.linux.vma import vma_link
 from fleetsim.linux.vmscan import do_try_to_free_pages
 from fleetsim.linux.zonelist import NUMA_HIT, pin_got, rmqueue, unpin
 
@@ -229,19 +230,7 @@ def map_hugetlb(row, th, pages):
             if not hugetlb_acct_memory(row, 0, huge):
                 record(row, REFUSED, t, pages, 0, 0, 0, 0, 0, 0, 0)
                 return -1
-            area["kind"] = AREA_HUGETLB
-            area["task"] = t
-            area["file"] = -1
-            area["group"] = -1
-            area["groups"] = 0
-            area["accounted"] = 0
-            area["pages"] = pages
-            area["touched"] = 0
-            area["zero"] = 0
-            area["tables"] = 0
-            area["cut"] = 0
-            area["thp_flag"] = 0
-            area["locked"] = 0
+            vma_link(area, AREA_HUGETLB, t, -1, -1, 0, 0, pages)
             row["tasks"][t]["total_vm"] += huge * HUGE
             return a
     record(row, TABLE_FULL, t, pages, 0, 0, 0, 0, 0, 0, 0)

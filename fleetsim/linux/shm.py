@@ -13,7 +13,7 @@ from fleetsim.linux.fs_types import NR_FILES
 from fleetsim.linux.mm_types import AREA_FREE, AREA_SHMEM, NR_AREAS
 from fleetsim.linux.rmap import add_mapping, drop_mapping, find_mapping
 from fleetsim.linux.shmem import LINKED, NOT_LINKED, SHM_MNT, shmem_evict_inode, shmem_truncate
-from fleetsim.linux.vma import enough_memory, free_tables, open_file
+from fleetsim.linux.vma import enough_memory, free_tables, open_file, vma_link
 from fleetsim.linux.zap import munlock_group
 
 
@@ -64,19 +64,7 @@ def shmem_mmap(row, t, f):
         area = row["areas"][a]
         if area["kind"] != AREA_FREE:
             continue
-        area["kind"] = AREA_SHMEM
-        area["task"] = t
-        area["file"] = f
-        area["group"] = file["group"]
-        area["groups"] = file["groups"]
-        area["accounted"] = 0
-        area["pages"] = file["size"]
-        area["touched"] = 0
-        area["zero"] = 0
-        area["tables"] = 0
-        area["cut"] = 0
-        area["thp_flag"] = 0
-        area["locked"] = 0
+        vma_link(area, AREA_SHMEM, t, f, file["group"], file["groups"], 0, file["size"])
         ok = True
         for k in range(file["groups"]):
             ok = ok and add_mapping(row, a, file["group"] + k) >= 0

@@ -32,7 +32,7 @@ from fleetsim.linux.syscalls_unmap import free_range, madvise, mlock, munmap, za
 from fleetsim.linux.sysctl_paths import Write as Write
 from fleetsim.linux.sysctl_paths import resolve as resolve
 from fleetsim.linux.vfs import creat, file_size, fsync, is_empty, read_file, unlink, write_file
-from fleetsim.linux.vma import enough_memory, map_untouched, mmap_anon, open_file
+from fleetsim.linux.vma import enough_memory, map_untouched, mmap_anon, open_file, vma_link
 
 __all__ = [
     "MADVICE",
@@ -123,19 +123,8 @@ def map_file(row, th, f, kind, hot_pages, private):
             file = row["files"][f]
             if private and not enough_memory(row, t, file["size"], 1):
                 break
-            area["kind"] = AREA_FILE
-            area["task"] = t
-            area["file"] = f
-            area["group"] = file["group"]
-            area["groups"] = file["groups"]
-            area["accounted"] = private
-            area["pages"] = file["size"]
+            vma_link(area, AREA_FILE, t, f, file["group"], file["groups"], private, file["size"])
             area["touched"] = file["size"]
-            area["zero"] = 0
-            area["tables"] = 0
-            area["cut"] = 0
-            area["thp_flag"] = 0
-            area["locked"] = 0
             row["tasks"][t]["total_vm"] += file["size"]
             if private:
                 row["committed"] += file["size"]

@@ -221,6 +221,33 @@ def map_untouched(row, th, chunk, most):
 
 
 @law
+def vma_link(area, kind, t, f, g, groups, accounted, pages):
+    """A free row becomes an area of `pages` pages of task `t`, none of which was touched yet.
+
+    kind     int64  AREA_…
+    f        int64  file or shared object, −1 for none
+    g        int64  first of its `groups` groups
+
+    Source: mm/mmap.c vm_area_alloc, vma_link.
+    """
+    area["kind"] = kind
+    area["task"] = t
+    area["file"] = f
+    area["group"] = g
+    area["groups"] = groups
+    area["accounted"] = accounted
+    area["pages"] = pages
+    area["touched"] = 0
+    area["zero"] = 0
+    area["tables"] = 0
+    area["cut"] = 0
+    area["pte_upto"] = 0
+    area["thp_flag"] = 0
+    area["locked"] = 0
+    area["ahead"] = 0
+
+
+@law
 def mmap_anon(row, t, pages, kind, hot_pages, accounted):
     """Private anonymous mapping of `pages` pages for task `t`.
 
@@ -246,21 +273,9 @@ def mmap_anon(row, t, pages, kind, hot_pages, accounted):
         record(row, TABLE_FULL, t, pages, 0, 0, 0, 0, 0, 0, 0)
         return -1
     area = row["areas"][a]
-    area["kind"] = AREA_ANON
-    area["task"] = t
-    area["file"] = -1
-    area["group"] = g
-    area["groups"] = 2 if kind == UNIFORM and 0 < hot_pages < pages else 1
-    area["accounted"] = 1 if accounted > 0 or mode == 2 else 0
-    area["pages"] = pages
-    area["touched"] = 0
-    area["zero"] = 0
-    area["tables"] = 0
-    area["cut"] = 0
-    area["pte_upto"] = 0
-    area["thp_flag"] = 0
-    area["locked"] = 0
-    area["ahead"] = 0
+    vma_link(
+        area, AREA_ANON, t, -1, g, 2 if kind == UNIFORM and 0 < hot_pages < pages else 1, 1 if accounted > 0 or mode == 2 else 0, pages
+    )
     if area["accounted"]:
         row["committed"] += pages
     task["total_vm"] += pages
