@@ -164,6 +164,8 @@ def group_violations(row: Any) -> list[str]:
         for name, field in (("nr", "resident"), ("swapped", "swapped"), ("evicted", "evicted")):
             if sums[name] != int(group[field]):
                 found.append(f"group {g}: its cohorts hold {sums[name]} pages {field}, it says {int(group[field])}")
+        if int(group["resident"]) > int(group["pages"]):
+            found.append(f"group {g}: {int(group['resident'])} of its {int(group['pages'])} pages are resident")
         for cohort in rows:
             if cohort["list"] == LRU_NONE and cohort["nr"] > 0:
                 found.append(f"group {g}: a cohort with {int(cohort['nr'])} pages stands on no list")

@@ -125,8 +125,7 @@ def write_ordered(row, th, f, at, pages):
         got = get_cache_pages(row, th, cg if cohort["list"] == LRU_NONE else cohort["cg"], missing)
         if got == 0:
             return 0
-        if got < missing:
-            n = got
+        n -= missing - got  # what is cached of it can be written all the same
         missing = got
         if cohort["list"] == LRU_NONE:
             cohort["cg"] = cg

@@ -70,3 +70,32 @@ def test_a_parents_exit_leaves_the_pipes_to_the_child_that_has_them_open_too() -
     held = int(w.row["other_kernel"])
     assert int(w.at(2).row["other_kernel"]) == held, "the parent is gone"
     assert int(w.at(6).row["other_kernel"]) == held - 10
+
+
+def test_a_write_that_gets_fewer_new_pages_than_it_wants_writes_to_the_cached_ones_all_the_same() -> None:
+    """It stopped after the new ones: the file then had more pages in the cache than it was long, and the next write cost less than nothing.
+    Found by a random program: a task in a cgroup whose parent leaves it 17 MiB writes over a file, with a second one in its way."""
+    w = world(
+        memory_mib=1751,
+        cpus=1,
+        tick_ms=20.0,
+        lru_gen="1",
+        sysctl={"overcommit_memory": 2},
+        files={"/f0": 1, "/f1": 1},
+        cgroups={
+            "g0": {"memory.low": 17, "memory.high": 350, "memory.max": 17},
+            "g0/g1": {"memory.low": 2276, "memory.high": 2276, "memory.max": 700},
+            "g0/g2": {"memory.oom.group": 1},
+            "g0/g2/g3": {"memory.low": 350, "memory.high": 700, "memory.max": 87},
+        },
+        tasks={
+            "g0/g2/t0": "shm A 1 | write_file /f0 17 35 over | write_file /dev/shm/t 1225 1751 over",
+            "t1": "mmap_anon B 350 | touch B 350 350 | unlink /f0",
+            "t2": "free B munmap | shm B 2276 | touch B 2276 35 | mmap_anon A 2276 thp | write_file /f0 1225 1751 over | exit 8",
+            "g0/g2/t3": "unlink /f0 | mtrim",
+            "t4": "free A dontneed all | write_file /dev/shm/t 1225 1751 over",
+        },
+    )
+    for tenth in range(1, 11):
+        w.at(tenth / 10)  # each look checks that no group has more pages resident than pages
+        assert int(w.row["cpu_ns"].min()) >= 0
