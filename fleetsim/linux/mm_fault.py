@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Access to mapped memory: which law an access belongs to, by the kind of its area (mm/memory.c handle_mm_fault).
 
-Leaves out: protection faults, SIGBUS beyond the end of a file.
+Leaves out: protection faults, SIGBUS beyond the end of a file on tmpfs.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from fleetsim.linux.hugetlb import hugetlb_fault
 from fleetsim.linux.memory import access_ordered, access_uniform, read_zero, touch_new
 from fleetsim.linux.mkwrite import write_mapped, write_mapped_ordered
 from fleetsim.linux.mm_types import AREA_FILE, AREA_HUGETLB, AREA_SHMEM, KSWAPD_SLEEP, ORDERED, UNIFORM
+from fleetsim.linux.page_io import do_sigbus
 from fleetsim.linux.rmap import find_mapping
 from fleetsim.linux.shmem import shmem_fault, touch_shared
 from fleetsim.linux.wp_page import access_forked_ordered, access_forked_uniform
@@ -95,14 +96,26 @@ def access_part(row, th, a, g, accesses, write):
 
 
 @law
+def pages_before_end(row, a, at, pages):
+    """How many of `pages` pages of a mapped file that are accessed next lie before its end: it may have been truncated since it was mapped.
+
+    Source: mm/filemap.c filemap_fault (max_idx). Of random accesses to a file that is shorter now, one soon lies beyond it.
+    """
+    size = row["files"][row["areas"][a]["file"]]["size"]
+    if row["groups"][row["areas"][a]["group"]]["kind"] == UNIFORM:
+        return pages if size >= row["areas"][a]["pages"] else 0
+    return min(pages, max(0, size - at))
+
+
+@law
 def access(row, th, a, at, pages, hot_q, write):
     """Access `pages` pages of an area: from position `at` on if it is swept, anywhere if it is used at random.
 
     hot_q    int64  share of random accesses that go to the hot part, 2^20ths
     write    int64  1: the pages are written to, 0: only read
-    returns  int64  pages done; −1: it was unmapped there, and the task dies of it
+    returns  int64  pages done; −1: it was unmapped there, or lies beyond the end of the file, and the task dies of it
 
-    Source: mm/memory.c handle_mm_fault, mm/filemap.c filemap_fault; arch/x86/mm/fault.c bad_area.
+    Source: mm/memory.c handle_mm_fault, mm/filemap.c filemap_fault; arch/x86/mm/fault.c bad_area, do_sigbus.
     """
     area = row["areas"][a]
     row["in_lru_fault"] = 1
@@ -114,6 +127,11 @@ def access(row, th, a, at, pages, hot_q, write):
     if area["cut"] > 0 and (group["kind"] == UNIFORM or at < area["cut"]):
         begin_exit(row, area["task"], SIGSEGV)
         return -1
+    if area["kind"] == AREA_FILE:
+        pages = pages_before_end(row, a, at, pages)
+        if pages == 0:
+            do_sigbus(row, area["task"])
+            return -1
     if group["kind"] == ORDERED:
         if area["kind"] == AREA_FILE:
             if write and area["accounted"] == 0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pytest
 
+from fleetsim.linux.mm_types import TASK_DEAD, TASK_RUNNING
 from tests.host.worlds import PAGES, DiskSpec, world
 
 
@@ -53,3 +54,15 @@ def test_drop_caches_takes_what_is_clean_and_unmapped() -> None:
     assert w.meminfo("Dirty") == 8
     assert w.meminfo("Inactive(file)") + w.meminfo("Active(file)") == 18, "mapped and dirty ones stay"
     assert w.vm("workingset_refault_file") == 0
+
+
+@pytest.mark.parametrize("pattern", ["seq", "random"])
+def test_who_maps_a_file_that_somebody_cuts_dies_of_sigbus_beyond_its_new_end(pattern: str) -> None:
+    tasks = {
+        "mapper": f"mmap_file M /f shared | read M 40 0 {pattern} | sleep 2 | read M 40 0 {pattern} | sleep 99",
+        "cutter": "sleep 1 | write_file /f 2 0 | sleep 99",
+    }
+    w = world(files={"/f": 40}, tasks=tasks).at(2)
+    assert int(w.task("mapper")["state"]) == TASK_RUNNING, "as long as it does not look"
+    w.at(4)
+    assert (int(w.task("mapper")["state"]), int(w.task("mapper")["exit_code"])) == (TASK_DEAD, 128 + 7)
