@@ -246,7 +246,7 @@ def touch_shared(row, th, a, g, pages):
     task = row["tasks"][area["task"]]
     mapping = row["mappings"][find_mapping(row, a, g)]
     held = group["resident"] + group["swapped"]
-    if mapping["mapped"] < held:  # somebody else filled them
+    if mapping["mapped"] < held or held == group["pages"]:  # somebody else filled them, or the task itself read them before
         return shmem_fault(row, th, a, g, 0, min(pages, held), held, 1)
     n = shmem_add(row, th, area["file"], g, -1, min(pages, group["pages"] - held))
     if n <= 0:

@@ -218,3 +218,10 @@ def test_a_full_tmpfs_write_at_random_and_a_dontneed_leave_sound_tables() -> Non
     assert (int(w.at(1.9).task("a")["rss_shmem"]), w.meminfo("Shmem")) == (0, 30)
     assert int(w.at(4).task("a")["rss_shmem"]) == 30 * PAGES
     assert int(w.task("a")["minflt"]) == 60 * PAGES
+
+
+def test_shared_memory_that_was_read_at_random_before_it_is_written_in_order_is_written_all_the_same() -> None:
+    """Nothing was missing any more, so that not one page was touched, and no time passed."""
+    w = world(tasks={"t": "shm B 20 | read B 200 0 hot:0.1:0.9 | touch B 20 0 | sleep 99"}).at(2)
+    assert w.progress_mib("t") == 220
+    assert int(w.task("t")["rss_shmem"]) == 20 * PAGES
