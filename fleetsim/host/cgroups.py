@@ -56,7 +56,7 @@ def add_cgroup(row: Any, names: Names, spec: CgroupSpec) -> None:
     lru_gen_init_lruvec(row, i)
     row["nr_cgroups"] = max(int(row["nr_cgroups"]), i + 1)
     for file, value in spec.limits.items():
-        set_limit(row["cgroups"][i], file, int(value))
+        set_limit(row, i, file, int(value))
 
 
 def forget_shadows(row: Any, i: int) -> None:
@@ -100,8 +100,9 @@ def empty_cgroup(group: Any, parent: int) -> None:
     group["zswap_max"] = -1
 
 
-def set_limit(group: Any, file: str, value: int) -> None:
+def set_limit(row: Any, cg: int, file: str, value: int) -> None:
     """Write one of a cgroup's interface files; bytes, −1 is `max`."""
+    group = row["cgroups"][cg]
     if file not in LIMITS:
         raise BadInput(f"unknown cgroup file {file!r}; known are: {', '.join(LIMITS)}")
     if file == "memory.oom.group":
@@ -110,3 +111,5 @@ def set_limit(group: Any, file: str, value: int) -> None:
         group["zswap_max"] = -1 if value < 0 else min(value // PAGE, (1 << 31) - 1)
     else:
         group[LIMITS[file]] = mm.NO_LIMIT if value < 0 else value // PAGE
+        if file in ("memory.min", "memory.low") and value != 0:
+            row["protected"] = 1

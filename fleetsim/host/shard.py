@@ -22,7 +22,7 @@ from fleetsim.host.oom_log import oom_report
 from fleetsim.host.programs import Names, add_task, add_thread
 from fleetsim.host.spec import CgroupSpec, Command, Event, HostSpec, TaskSpec
 from fleetsim.host.state import HOST
-from fleetsim.host.step import check_host, run_host
+from fleetsim.host.step import CALL_AGAIN, EVENTS, run_host
 from fleetsim.linux import events as ev
 from fleetsim.linux import mm_types as mm
 from fleetsim.linux.alloc_slowpath import enforce_limit
@@ -86,15 +86,12 @@ class Shard:
 
     def advance(self, host_index: int, until_ns: int) -> None:
         """Run one host to `until_ns`; ToolFailed if its tables stop adding up."""
-        row = self.records[host_index]
         pending = self._pending[host_index]
         while pending and pending[0].t_ns <= until_ns:
             command = pending.pop(0)
-            self._run(host_index, max(command.t_ns, int(row["now_ns"])))
+            self._run(host_index, max(command.t_ns, int(self.records[host_index]["now_ns"])))
             self._carry_out(host_index, command)
         self._run(host_index, until_ns)
-        if code := check_host(self.records, host_index):
-            raise ToolFailed(f"host {self.names[host_index]} at {int(row['now_ns']) / 1e9:.3f} s, seed {self.seed}: {RULES[code]}")
 
     def drain_events(self) -> list[Event]:
         """What happened since the last call, ordered by (t_ns, host, seq)."""
@@ -113,11 +110,13 @@ class Shard:
     # --- inside ------------------------------------------------------------------------------------------------------
 
     def _run(self, i: int, until_ns: int) -> None:
-        row = self.records[i]
-        while not run_host(self.records, i, until_ns):
+        while (told := run_host(self.records, i, until_ns)) == CALL_AGAIN:
             self._collect(i)
-        if row["nr_events"] or row["event_seq"]:
+        if told == EVENTS:
             self._collect(i)
+        elif told < 0:
+            at_s = int(self.records[i]["now_ns"]) / 1e9
+            raise ToolFailed(f"host {self.names[i]} at {at_s:.3f} s, seed {self.seed}: {RULES[-told]}")
 
     def _emit(self, i: int, t_ns: int, kind: str, subject: str, data: dict[str, Any]) -> None:
         self._events.append(Event(t_ns, self.names[i], self._seq[i], kind, subject, data))
@@ -237,7 +236,7 @@ class Shard:
     def _do_limit(self, row: Any, names: Names, args: Any) -> None:
         if not args["cgroup"]:
             raise BadInput(f"host {names.host}: the root cgroup has no limits")
-        set_limit(row["cgroups"][names.cgroups[str(args["cgroup"])]], str(args["file"]), int(args["bytes"]))
+        set_limit(row, names.cgroups[str(args["cgroup"])], str(args["file"]), int(args["bytes"]))
         self._do_settle_limit(row, names, args)
 
     def _do_settle_limit(self, row: Any, names: Names, args: Any) -> None:

@@ -98,6 +98,7 @@ def violations(row: Any) -> list[str]:
     found = []
     if code := validate_fast(row):
         found.append(RULES[code] + f" ({int(accounted_pages(row))} of {int(row['totalram'])} pages)")
+    found += mark_violations(row)
     found += list_violations(row)
     found += generation_violations(row)
     found += group_violations(row)
@@ -106,6 +107,18 @@ def violations(row: Any) -> list[str]:
     found += object_violations(row)
     found += dirty_violations(row)
     found += swap_violations(row)
+    return found
+
+
+def mark_violations(row: Any) -> list[str]:
+    """What lets laws skip work says the truth: rows of groups in use, and whether any cgroup is protected."""
+    found = []
+    used = row["groups"]["used"].nonzero()[0]
+    if len(used) and int(used[-1]) >= int(row["nr_groups"]):
+        found.append(f"group {int(used[-1])} is in use, nr_groups is {int(row['nr_groups'])}")
+    protected = sum(int(abs(row["cgroups"][name]).sum()) for name in ("min", "low", "emin", "elow"))
+    if protected and not row["protected"]:
+        found.append("a cgroup has a memory.min or memory.low, but none is said to be protected")
     return found
 
 

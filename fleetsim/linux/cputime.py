@@ -18,10 +18,11 @@ def idlest_cpu(row):
 
     Source: kernel/sched/fair.c select_idle_sibling, as far as it matters here: an idle CPU is taken before a busy one.
     """
-    cpu = 0
+    cpu, least = 0, row["cpu"][0]["free_ns"]
     for k in range(1, min(NR_CPUS, row["cpus"])):
-        if row["cpu"][k]["free_ns"] < row["cpu"][cpu]["free_ns"]:
-            cpu = k
+        free = row["cpu"][k]["free_ns"]
+        if free < least:
+            cpu, least = k, free
     return cpu
 
 

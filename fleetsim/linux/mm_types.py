@@ -353,6 +353,7 @@ KERNEL_FIELDS = [
     ("next_pid", "i8"),
     # what the syscall in progress cost its caller, see linux/syscalls.py
     ("spent_ns", "i8"),  # CPU time
+    ("protected", "i8"),  # 1: some cgroup had a memory.min or memory.low, so effective protections must be computed
     ("oom_heuristic", "i8"),  # OOM_PROPORTIONAL, or OOM_2_6_11: the badness of kernels before 2.6.36
     ("current", "i8"),  # thread that runs just now
     ("reclaim_ns", "i8"),  # … of it in reclaim
@@ -379,6 +380,7 @@ KERNEL_FIELDS = [
     ("reschedule", "i8"),  # 1: a task's state changed, so both must be made anew
     ("areas", AREA, (NR_AREAS,)),
     ("groups", GROUP, (NR_GROUPS,)),
+    ("nr_groups", "i8"),  # rows in use so far
     ("cohorts", COHORT, (NR_COHORTS,)),
     *FS_FIELDS,
     ("events", EVENT, (NR_EVENTS,)),

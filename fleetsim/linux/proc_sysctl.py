@@ -217,8 +217,10 @@ def write_limit(row, knob, cg, value):
     group = row["cgroups"][cg]
     if knob == CG_MIN:
         group["min"] = value
+        row["protected"] = 1
     elif knob == CG_LOW:
         group["low"] = value
+        row["protected"] = 1
     elif knob == CG_SWAP_MAX:
         group["swap_max"] = value
     elif knob == CG_SWAP_HIGH:

@@ -68,29 +68,61 @@ def weigh(row, cg, kind, dt_ns):
     Source: kernel/sched/psi.c collect_percpu_times, get_recent_times; kernel-laws §9, T-9.1.
     """
     at = max(cg, 0)
-    kernel = 1 if cg < 0 else 0
     while True:
-        delayed, working, nonidle = kernel, 0, kernel
-        for th in range(row["nr_threads"]):
-            thread = row["threads"][th]
-            if thread["used"] == 0 or (thread["busy_until_ns"] < row["now_ns"] and th != row["current"]):
-                continue
-            if at > 0 and not in_subtree(row, row["tasks"][thread["task"]]["cg"], at):
-                continue
-            nonidle += 1
-            if (cg >= 0 and th == row["current"]) or (thread["stalled"] & (1 << kind) and thread["work_until_ns"] <= row["now_ns"]):
-                delayed += 1
-            elif thread["stalled"] == 0 or thread["work_until_ns"] > row["now_ns"] or thread["stalled"] & (1 << PSI_CPU):
-                working += 1
-        some, full = psi_stalled(dt_ns, max(1, delayed), working, max(1, nonidle), row["cpus"])
-        some, full = some // max(1, delayed), full // max(1, delayed)
+        host, inside = count_threads(row, cg, kind, at)
+        if at > 0:
+            some, full = share_of_stall(dt_ns, inside, row["cpus"])
+            row["cgroups"][at]["psi_total_ns"][kind][PSI_SOME] += some
+            row["cgroups"][at]["psi_total_ns"][kind][PSI_FULL] += full
+            at = max(0, row["cgroups"][at]["parent"])
         if at == 0:
+            some, full = share_of_stall(dt_ns, host, row["cpus"])
             row["psi_total_ns"][kind][PSI_SOME] += some
             row["psi_total_ns"][kind][PSI_FULL] += 0 if kind == PSI_CPU else full
             return
-        row["cgroups"][at]["psi_total_ns"][kind][PSI_SOME] += some
-        row["cgroups"][at]["psi_total_ns"][kind][PSI_FULL] += full
-        at = max(0, row["cgroups"][at]["parent"])
+
+
+@law
+def count_threads(row, cg, kind, at):
+    """Who is not idle just now, on the host and of these in the subtree of `at`.
+
+    returns  twice (int64 delayed by a stall of the kind, int64 working, int64 not idle)
+
+    Source: kernel/sched/psi.c psi_group_change (tasks[NR_…]).
+    """
+    kernel = 1 if cg < 0 else 0
+    now, current = row["now_ns"], row["current"]
+    delayed, working, nonidle = kernel, 0, kernel
+    delayed_at, working_at, nonidle_at = 0, 0, 0
+    for th in range(row["nr_threads"]):
+        thread = row["threads"][th]
+        if thread["used"] == 0 or (thread["busy_until_ns"] < now and th != current):
+            continue
+        works_yet = thread["work_until_ns"] > now
+        waits = 1 if (cg >= 0 and th == current) or (thread["stalled"] & (1 << kind) and not works_yet) else 0
+        works = 1 if waits == 0 and (thread["stalled"] == 0 or works_yet or thread["stalled"] & (1 << PSI_CPU)) else 0
+        nonidle += 1
+        delayed += waits
+        working += works
+        if at > 0 and in_subtree(row, row["tasks"][thread["task"]]["cg"], at):
+            nonidle_at += 1
+            delayed_at += waits
+            working_at += works
+    return (delayed, working, nonidle), (delayed_at, working_at, nonidle_at)
+
+
+@law
+def share_of_stall(dt_ns, threads, cpus):
+    """One stalled thread's part of a group's `some` and `full`.
+
+    threads  (int64, int64, int64)  see `count_threads`
+    returns  (int64, int64)  ns
+
+    Source: kernel/sched/psi.c collect_percpu_times; kernel-laws §9, T-9.1.
+    """
+    delayed = max(1, threads[0])
+    some, full = psi_stalled(dt_ns, delayed, threads[1], max(1, threads[2]), cpus)
+    return some // delayed, full // delayed
 
 
 @law
@@ -151,6 +183,8 @@ def averages(group):
             group["psi_seen_us"][kind][level] += sample  # what exceeds the period counts in the next one, as in the kernel
             percent = 100 * sample // period_us
             avg = group["psi_avg"][kind][level]
+            if percent + avg[0] + avg[1] + avg[2] == 0:
+                continue
             avg[0] = calc_avg(avg[0], AVG_EXP_10, percent)
             avg[1] = calc_avg(avg[1], AVG_EXP_60, percent)
             avg[2] = calc_avg(avg[2], AVG_EXP_300, percent)

@@ -15,7 +15,7 @@ from __future__ import annotations
 from fleetsim.hardware.cpu import SLAB_SCAN
 from fleetsim.law import law
 from fleetsim.linux.dcache import prune_dcache_sb, prune_icache_sb
-from fleetsim.linux.mm_types import NR_COHORTS, VM
+from fleetsim.linux.mm_types import VM
 from fleetsim.linux.slab_caches import XA_NODE
 from fleetsim.linux.slub import charge_objects, kmem_cache_free
 from fleetsim.linux.xarray import SLOTS, sync_page_cache_slabs
@@ -113,6 +113,28 @@ def shadow_nodes_to_spare(row, cg):
 
 
 @law
+def oldest_shadows(row, cg):
+    """The cohort of a cgroup's files that left its shadows first, of those with a whole node of them; of equals the first row.
+
+    returns  int64  cohort row, −1: there is none
+
+    Source: mm/list_lru.c (the order of the shadow nodes' list).
+    """
+    oldest, age = -1, 0
+    for g in range(row["nr_groups"]):
+        group = row["groups"][g]
+        if group["evicted"] < SLOTS or group["used"] == 0:
+            continue
+        for i in range(group["first"], group["first"] + group["cohorts"]):
+            cohort = row["cohorts"][i]
+            if cohort["evicted"] >= SLOTS and cohort["cg"] == cg:
+                shadow = cohort["shadow"]
+                if oldest < 0 or shadow < age or (shadow == age and i < oldest):
+                    oldest, age = i, shadow
+    return oldest
+
+
+@law
 def scan_shadow_nodes(row, cg, wanted):
     """Forget the oldest shadows, `wanted` nodes of them: those pages will come back as if never seen.
 
@@ -123,12 +145,7 @@ def scan_shadow_nodes(row, cg, wanted):
     left = min(wanted, int(row["cgroups"][cg]["shadow_nodes"]))
     freed = 0
     while left > 0:
-        oldest = -1
-        for i in range(NR_COHORTS):
-            cohort = row["cohorts"][i]
-            if cohort["evicted"] >= SLOTS and cohort["cg"] == cg and cohort["group"] >= 0:
-                if oldest < 0 or cohort["shadow"] < row["cohorts"][oldest]["shadow"]:
-                    oldest = i
+        oldest = oldest_shadows(row, cg)
         if oldest < 0:
             break
         cohort = row["cohorts"][oldest]

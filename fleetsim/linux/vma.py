@@ -84,6 +84,7 @@ def make_group(row, g, kind, is_file, task, pages):
     if first < 0:
         return False
     group = row["groups"][g]
+    row["nr_groups"] = max(row["nr_groups"], g + 1)
     group["used"] = 1
     group["kind"] = kind
     group["is_file"] = is_file

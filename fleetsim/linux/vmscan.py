@@ -83,15 +83,13 @@ def get_scan_count(row, sc, cg):
     lruvec = row["cgroups"][cg]
     target = row["cgroups"][sc["target"]]
     swappiness = row["sysctl"]["swappiness"]
-    balance = scan_balance(
-        sc["may_swap"] > 0 and swap_room(row, cg) > 0,
-        sc["kind"] == BY_MEMCG,
-        swappiness,
-        sc["priority"],
-        sc["file_is_tiny"] > 0,
-        sc["cache_trim_mode"] > 0,
-    )
-    ap, fp = fract_anon_file(swappiness, target["anon_cost"], target["file_cost"])
+    tiny, trim = sc["file_is_tiny"] > 0, sc["cache_trim_mode"] > 0
+    balance = scan_balance(True, sc["kind"] == BY_MEMCG, swappiness, sc["priority"], tiny, trim)
+    if balance != ScanBalance.FILE and (sc["may_swap"] == 0 or swap_room(row, cg) <= 0):
+        balance = scan_balance(False, sc["kind"] == BY_MEMCG, swappiness, sc["priority"], tiny, trim)
+    ap, fp = 1, 1
+    if balance == ScanBalance.FRACT:
+        ap, fp = fract_anon_file(swappiness, target["anon_cost"], target["file_cost"])
     protection = 0
     if cg != sc["target"]:
         protection = lruvec["emin"]
@@ -108,7 +106,7 @@ def get_scan_count(row, sc, cg):
             scan = scan if is_file else 0
         elif balance == ScanBalance.ANON:
             scan = 0 if is_file else scan
-        elif balance != ScanBalance.EQUAL:
+        elif balance != ScanBalance.EQUAL and scan > 0:
             scan = scan * (fp if is_file else ap) // (ap + fp)
         sc["nr"][lru] = scan
         sc["goal"][lru] = scan
@@ -214,6 +212,9 @@ def shrink_slice(row, sc, cg, budget):
         return lru_gen_shrink_lruvec(row, sc, cg, budget)
     nr = sc["nr"]
     total = nr[0] + nr[1] + nr[2] + nr[3]
+    if total == 0:
+        age_anon(row, sc, cg)
+        return True
     done = sc["lruvec_reclaimed"]
     for lru in range(4):
         pages = nr[lru] if total <= budget else min(nr[lru], nr[lru] * budget // total + 1)
@@ -240,23 +241,35 @@ def age_anon(row, sc, cg):
 
 
 @law
+def is_protected(row, sc, cg):
+    """True if a lruvec is left alone for the sake of memory.min or memory.low.
+
+    Source: mm/vmscan.c shrink_node_memcgs (mem_cgroup_below_min, mem_cgroup_below_low); kernel-laws §3.11.
+    """
+    group = row["cgroups"][cg]
+    calculate_protection(row, sc["target"], cg)
+    if group["emin"] > 0 and group["usage"] <= group["emin"]:
+        return True
+    if group["elow"] > 0 and group["usage"] <= group["elow"]:
+        if sc["low_reclaim"] == 0:
+            sc["low_skipped"] = 1
+            return True
+        event(row, cg, EV_LOW)
+    return False
+
+
+@law
 def may_shrink(row, sc, cg):
     """True if a lruvec has its turn in a pass: it is in the subtree, has pages or slab objects, and is not protected.
 
     Source: mm/vmscan.c shrink_node_memcgs; kernel-laws §3.4, §3.11.
     """
     group = row["cgroups"][cg]
-    if group["used"] == 0 or not in_subtree(row, cg, sc["target"]):
+    if group["used"] == 0 or (sc["target"] > 0 and not in_subtree(row, cg, sc["target"])):
         return False
     sc["spent_ns"] += row["cost"][VISIT]
-    calculate_protection(row, sc["target"], cg)
-    if group["emin"] > 0 and group["usage"] <= group["emin"]:
+    if row["protected"] > 0 and is_protected(row, sc, cg):
         return False
-    if group["elow"] > 0 and group["usage"] <= group["elow"]:
-        if sc["low_reclaim"] == 0:
-            sc["low_skipped"] = 1
-            return False
-        event(row, cg, EV_LOW)
     return group["size"][0] + group["size"][1] + group["size"][2] + group["size"][3] > 0 or has_objects(row, cg)
 
 

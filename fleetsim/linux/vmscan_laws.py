@@ -47,6 +47,8 @@ def inactive_is_low(inactive: int, active: int) -> bool:
 
     Source: mm/vmscan.c inactive_is_low; kernel-laws 3.2, T-3.1. Leaves out: nothing.
     """
+    if inactive >= active:  # the ratio is 1 at least
+        return False
     gib = (inactive + active) >> PAGES_PER_GIB_SHIFT
     ratio = int_sqrt(10 * gib) if gib > 0 else 1
     return inactive * ratio < active

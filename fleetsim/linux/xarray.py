@@ -16,7 +16,7 @@ Source: lib/xarray.c, mm/workingset.c workingset_update_node, fs/buffer.c alloc_
 from __future__ import annotations
 
 from fleetsim.law import law
-from fleetsim.linux.mm_types import METADATA, NR_GROUPS, UNIFORM, VM
+from fleetsim.linux.mm_types import METADATA, UNIFORM, VM
 from fleetsim.linux.slab_caches import BUFFER_HEAD, XA_NODE
 from fleetsim.linux.slub import charge_objects, grow_at_once, kmem_cache_alloc, kmem_cache_free
 
@@ -77,7 +77,7 @@ def sync_page_cache_slabs(row):
         row["cgroups"][cg]["xa_wanted"] = 0
         row["cgroups"][cg]["shadow_nodes"] = 0
     heads, all_shadows = 0, 0
-    for g in range(NR_GROUPS):
+    for g in range(row["nr_groups"]):
         group = row["groups"][g]
         if group["used"] == 0 or (group["is_file"] == 0 and group["shmem"] == 0):
             continue
@@ -94,6 +94,7 @@ def sync_page_cache_slabs(row):
     for cg in range(row["nr_cgroups"]):
         group = row["cgroups"][cg]
         have = int(group["xa_nodes"])
-        now = have if int(group["xa_wanted"]) == have else follow(row, XA_NODE, have, int(group["xa_wanted"]))
-        charge_objects(row, cg, XA_NODE, now - have)
-        group["xa_nodes"] = now
+        if int(group["xa_wanted"]) != have:
+            now = follow(row, XA_NODE, have, int(group["xa_wanted"]))
+            charge_objects(row, cg, XA_NODE, now - have)
+            group["xa_nodes"] = now
