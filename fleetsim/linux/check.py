@@ -12,6 +12,7 @@ from typing import Any
 
 from fleetsim.law import law
 from fleetsim.linux.fs_types import NR_FILES, NR_MAPPINGS, NR_MOUNTS, NR_PAGEVECS
+from fleetsim.linux.holes import hole_pageblocks_of
 from fleetsim.linux.hugetlb import pages_of
 from fleetsim.linux.lru_gen import LRU_GEN_ANON, LRU_GEN_FILE, MAX_NR_GENS, MIN_NR_GENS, lru_gen_enabled, lru_gen_seq
 from fleetsim.linux.mm_types import (
@@ -337,6 +338,9 @@ def zone_violations(row: Any) -> list[str]:
         loose = sum(int(r["pages"] - r["used"]) for r in row["regions"] if r["pages"] and r["zone"] == z)
         if loose != int(zone["loose"]):
             found.append(f"zone {z} says that {int(zone['loose'])} pages are free in its regions, they say {loose}")
+        whole = sum(int(hole_pageblocks_of(r)) for r in row["regions"] if r["pages"] and r["zone"] == z)
+        if whole != int(zone["hole_pageblocks"]):
+            found.append(f"zone {z} says that {int(zone['hole_pageblocks'])} pageblocks lie in its regions' holes, they say {whole}")
         held = sum(int(r["held"]) for r in row["regions"] if r["pages"] and r["zone"] == z)
         if held != int(zone["held"]) or row["regions"]["held"].min() < 0:
             found.append(f"zone {z} holds {int(zone['held'])} pages of its regions on the per-cpu lists, they say {held}")

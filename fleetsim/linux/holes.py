@@ -41,6 +41,24 @@ def hole_blocks(free, holes, order):
 
 
 @law
+def hole_pageblocks(free, holes):
+    """Free pageblocks inside `holes` stretches of together `free` free pages that lie in no larger free block.
+
+    Source: `hole_blocks`.
+    """
+    return hole_blocks(free, holes, PAGEBLOCK_ORDER) - 2 * hole_blocks(free, holes, PAGEBLOCK_ORDER + 1)
+
+
+@law
+def hole_pageblocks_of(region):
+    """The same of a region.
+
+    Source: `hole_blocks`.
+    """
+    return hole_pageblocks(region["pages"] - region["used"], region["holes_q"] // HOLE)
+
+
+@law
 def join_regions(row, z):
     """Make room in a full table: of the regions of a zone, the two of which least is in use become one.
 
@@ -60,11 +78,13 @@ def join_regions(row, z):
     if drop < 0:
         return -1
     a, b = regions[keep], regions[drop]
+    row["zones"][z]["hole_pageblocks"] -= hole_pageblocks_of(a) + hole_pageblocks_of(b)
     a["pages"] += b["pages"]
     a["used"] += b["used"]
     a["runs"] += b["runs"]
     a["holes_q"] += b["holes_q"]
     a["freer"] = -1
+    row["zones"][z]["hole_pageblocks"] += hole_pageblocks_of(a)
     a["held"] += b["held"]
     b["held"] = 0
     b["pages"] = 0
@@ -116,14 +136,19 @@ def refill_regions(row, z, pages):
     Source: fleetsim's own representation.
     """
     best, most = -1, 0
+    zone = row["zones"][z]
     for r in range(NR_REGIONS):
+        if pages == 0:
+            break
         region = row["regions"][r]
         free = region["pages"] - region["used"]
-        if pages > 0 and region["zone"] == z and region["pages"] > 0 and free > 0:
+        if region["zone"] == z and region["pages"] > 0 and free > 0:
             k = min(free, pages)
+            zone["hole_pageblocks"] -= hole_pageblocks_of(region)
             region["used"] += k
             region["holes_q"] = region["holes_q"] * (free - k) // free
-            row["zones"][z]["loose"] -= k
+            zone["hole_pageblocks"] += hole_pageblocks_of(region)
+            zone["loose"] -= k
             pages -= k
             if k > most:
                 best, most = r, k
@@ -184,13 +209,15 @@ def change_holes(zone, free_before, holes_before, free_after, holes_after):
     """
     area = zone["free_area"][MIGRATE_MOVABLE]
     surplus = 0
+    before, after = hole_blocks(free_before, holes_before, 0), hole_blocks(free_after, holes_after, 0)
     for o in range(NR_ORDERS):
-        before = hole_blocks(free_before, holes_before, o)
-        after = hole_blocks(free_after, holes_after, o)
+        change = after - before
         if o < NR_ORDERS - 1:
-            before -= 2 * hole_blocks(free_before, holes_before, o + 1)
-            after -= 2 * hole_blocks(free_after, holes_after, o + 1)
-        area[o] += after - before
+            before, after = hole_blocks(free_before, holes_before, o + 1), hole_blocks(free_after, holes_after, o + 1)
+            change -= 2 * (after - before)
+        if o == PAGEBLOCK_ORDER:
+            zone["hole_pageblocks"] += change
+        area[o] += change
         if area[o] < 0:  # its small blocks were taken before
             surplus -= area[o] << o
             area[o] = 0
@@ -208,13 +235,7 @@ def merge_halves(row, z):
     area = row["zones"][z]["free_area"][MIGRATE_MOVABLE]
     if area[PAGEBLOCK_ORDER] < 4:
         return
-    spare = area[PAGEBLOCK_ORDER] - 1
-    for r in range(NR_REGIONS):
-        region = row["regions"][r]
-        free = region["pages"] - region["used"]
-        if region["pages"] > 0 and region["zone"] == z and free >= 1 << PAGEBLOCK_ORDER:
-            holes = region["holes_q"] // HOLE
-            spare -= hole_blocks(free, holes, PAGEBLOCK_ORDER) - 2 * hole_blocks(free, holes, PAGEBLOCK_ORDER + 1)
+    spare = area[PAGEBLOCK_ORDER] - 1 - row["zones"][z]["hole_pageblocks"]
     if spare > 1:
         area[PAGEBLOCK_ORDER] -= spare // 2 * 2
         area[PAGEBLOCK_ORDER + 1] += spare // 2
@@ -273,6 +294,7 @@ def give_to_region(row, r, group, own, pages, run):
         region["freed"] = 0
     if pages == region["used"]:  # whole again
         change_holes(zone, free, holes, region["pages"], 0)
+        zone["hole_pageblocks"] -= hole_pageblocks(region["pages"], 0)
         zone["loose"] -= free
         region["pages"] = 0
         region["used"] = 0
@@ -301,8 +323,10 @@ def give_anywhere(row, z, pages):
     zone = row["zones"][z]
     if z != ZONE_DMA:
         for r in range(NR_REGIONS):
+            if pages == 0:
+                break
             region = row["regions"][r]
-            if pages > 0 and region["pages"] > 0 and region["zone"] == z and region["used"] > 0:
+            if region["pages"] > 0 and region["zone"] == z and region["used"] > 0:
                 k = min(pages, region["used"])
                 give_to_region(row, r, -1, 0, k, row["free_run"])
                 pages -= k

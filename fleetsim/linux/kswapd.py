@@ -16,7 +16,7 @@ Leaves out: requests for lower zones than the highest (highest_zoneidx).
 
 from __future__ import annotations
 
-from fleetsim.hardware.cpu import SYSCALL
+from fleetsim.hardware.cpu import SYSCALL, VISIT
 from fleetsim.law import law
 from fleetsim.linux.compaction import reset_isolation_suitable, wakeup_kcompactd
 from fleetsim.linux.cputime import account_time, idlest_cpu
@@ -30,7 +30,9 @@ from fleetsim.linux.mm_types import (
     KSWAPD_RUN,
     KSWAPD_SLEEP,
     LRU_ACTIVE_ANON,
+    LRU_ACTIVE_FILE,
     LRU_INACTIVE_ANON,
+    LRU_INACTIVE_FILE,
     MAX_RECLAIM_RETRIES,
     NEVER,
     NR_ZONES,
@@ -43,9 +45,9 @@ from fleetsim.linux.oom_kill import out_of_memory
 from fleetsim.linux.per_cpu_pages import trim
 from fleetsim.linux.psi import stall
 from fleetsim.linux.shrink_list import shrink_active_list
-from fleetsim.linux.shrinker import shrink_slab
-from fleetsim.linux.vmscan import begin_lruvec, may_shrink, prepare_scan_count, shrink_slice, snapshot_refaults
-from fleetsim.linux.vmscan_laws import inactive_is_low
+from fleetsim.linux.shrinker import has_objects, shrink_slab
+from fleetsim.linux.vmscan import age_anon, begin_lruvec, may_shrink, prepare_scan_count, shrink_slice, snapshot_refaults
+from fleetsim.linux.vmscan_laws import ScanBalance, inactive_is_low, scan_balance
 from fleetsim.linux.zonelist import balanced, nr_high, watermark_boosted
 
 PGSCAN_KSWAPD = VM["pgscan_kswapd"]
@@ -252,6 +254,37 @@ def pass_is_idle(row):
 
 
 @law
+def only_file_is_scanned(row, sc):
+    """True if no lruvec has anonymous pages scanned in this pass, nor is protected.
+
+    Source: mm/vmscan.c get_scan_count (`scan_balance` says so for whoever may swap, and so for all).
+    """
+    if row["protected"] > 0 or lru_gen_enabled(row):
+        return False
+    swappiness, trim = row["sysctl"]["swappiness"], sc["cache_trim_mode"] > 0
+    return scan_balance(sc["may_swap"] > 0, False, swappiness, sc["priority"], sc["file_is_tiny"] > 0, trim) == ScanBalance.FILE
+
+
+@law
+def has_no_file(row, sc, cg):
+    """The turn of a lruvec of which only file pages may be scanned, if it has none, and no objects: a short way to the same end.
+
+    returns  bool  False: it has some, and must have its turn
+
+    Source: mm/vmscan.c shrink_node_memcgs, as `may_shrink`, `begin_lruvec` and `shrink_slice` do it.
+    """
+    group = row["cgroups"][cg]
+    if group["used"] > 0:
+        size = group["size"]
+        if size[LRU_INACTIVE_FILE] + size[LRU_ACTIVE_FILE] > 0 or has_objects(row, cg):
+            return False
+        sc["spent_ns"] += row["cost"][VISIT]
+        if size[LRU_INACTIVE_ANON] + size[LRU_ACTIVE_ANON] > 0:
+            age_anon(row, sc, cg)
+    return True
+
+
+@law
 def take_turns(row, sc):
     """Go through the lruvecs of the pass until a slice of work is done: small ones cost no event of their own.
 
@@ -260,9 +293,13 @@ def take_turns(row, sc):
     kswapd = row["kswapd"]
     budget = max(SLICE_MIN, sc["wanted"] // SLICE_SHARE)
     looked = row["vm"][PGSCAN_KSWAPD]
+    only_file = only_file_is_scanned(row, sc)
     while kswapd["cursor"] < row["nr_cgroups"] and row["vm"][PGSCAN_KSWAPD] - looked < budget:
         cg = kswapd["cursor"]
         if kswapd["midway"] == 0:
+            if only_file and has_no_file(row, sc, cg):
+                kswapd["cursor"] += 1
+                continue
             if not may_shrink(row, sc, cg):
                 kswapd["cursor"] += 1
                 continue

@@ -93,8 +93,17 @@ EV = {name: i for i, name in enumerate(CGROUP_EVENTS)}
 CGROUP = np.dtype(
     [
         ("used", "i1"),  # 1 if the row is a cgroup
-        ("parent", "i2"),  # row of the parent, −1 for the root
+        ("parent", "i2"),  # row of the parent, −1 for the root; reclaim looks at it and the next nine for every cgroup of every pass
+        ("dentries", "i4"),  # unused names and inodes on its LRU lists
+        ("inodes", "i4"),
+        ("shadow_nodes", "i4"),  # nodes of page-cache trees that hold nothing but shadows
         ("usage", "i8"),  # memory.current, pages, with children
+        ("tree", "i8", (NR_LRU_LISTS,)),  # pages on each list, with all descendants
+        ("size", "i8", (NR_LRU_LISTS,)),  # … of this lruvec alone
+        ("head", "i2", (NR_LRU_LISTS,)),  # this lruvec's lists: newest cohort
+        ("tail", "i2", (NR_LRU_LISTS,)),  # … and oldest, where reclaim looks
+        ("file", "i8"),  # memory.stat file
+        ("nonresident_age", "i8"),  # the eviction clock (mm/workingset.c)
         ("peak", "i8"),
         ("swap", "i8"),  # memory.swap.current, pages
         ("max", "i8"),
@@ -109,18 +118,12 @@ CGROUP = np.dtype(
         ("emin", "i8"),  # effective protection, recomputed when reclaim visits
         ("elow", "i8"),
         ("anon", "i8"),  # memory.stat anon, pages, with children
-        ("file", "i8"),  # memory.stat file
         ("shmem", "i8"),  # memory.stat shmem, part of file
         ("kernel", "i8"),  # page tables, stacks, slab
         ("pagetables", "i8"),
         ("file_dirty", "i8"),  # memory.stat file_dirty
         ("file_writeback", "i8"),
         ("anon_thp", "i8"),  # memory.stat anon_thp, pages
-        ("head", "i2", (NR_LRU_LISTS,)),  # this lruvec's lists: newest cohort
-        ("tail", "i2", (NR_LRU_LISTS,)),  # … and oldest, where reclaim looks
-        ("size", "i8", (NR_LRU_LISTS,)),  # pages on each list of this lruvec alone
-        ("tree", "i8", (NR_LRU_LISTS,)),  # … with all descendants
-        ("nonresident_age", "i8"),  # the eviction clock (mm/workingset.c)
         ("anon_cost", "i8"),
         ("file_cost", "i8"),
         *LRU_GEN,  # MGLRU's generations, see lru_gen.py
@@ -134,12 +137,9 @@ CGROUP = np.dtype(
         ("psi_avg", "i4", (3, 2, 3)),
         ("slab_r", "i8"),  # bytes of slab objects charged to it alone, reclaimable …
         ("slab_u", "i8"),  # … and not
-        ("dentries", "i4"),  # unused names and inodes on its LRU lists
-        ("inodes", "i4"),
-        ("jinodes", "i4"),  # … of them once opened for writing
+        ("jinodes", "i4"),  # … of its inodes, those once opened for writing
         ("xa_nodes", "i4"),  # nodes of page-cache trees
         ("xa_wanted", "i4"),  # … as many as its cached pages need
-        ("shadow_nodes", "i4"),  # … of them holding nothing but shadows
         ("deferred", "i4", (2,)),  # nr_deferred of the superblock's shrinker and of the shadow nodes'
     ]
 )

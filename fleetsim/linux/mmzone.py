@@ -23,6 +23,7 @@ ZONE = np.dtype(
         ("pageblocks", "i4", (NR_MIGRATETYPES,)),
         ("region", "i8"),  # row of the region that is being filled, −1
         ("loose", "i8"),  # free pages inside the zone's regions
+        ("hole_pageblocks", "i4"),  # … free pageblocks among them that lie in no larger free block
         ("held", "i8"),  # pages on the per-cpu lists of which it is known in which region they lie
         ("pcp", "i8", (2,)),  # pages on the per-cpu lists: movable order 0, and all others
         ("pcp_batch", "i8"),

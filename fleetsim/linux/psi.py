@@ -96,7 +96,7 @@ def count_threads(row, cg, kind, at):
     delayed_at, working_at, nonidle_at = 0, 0, 0
     for th in range(row["nr_threads"]):
         thread = row["threads"][th]
-        if thread["used"] == 0 or (thread["busy_until_ns"] < now and th != current):
+        if (thread["busy_until_ns"] < now and th != current) or thread["used"] == 0:
             continue
         works_yet = thread["work_until_ns"] > now
         waits = 1 if (cg >= 0 and th == current) or (thread["stalled"] & (1 << kind) and not works_yet) else 0

@@ -182,6 +182,8 @@ def do_shrink_slab(row, sc, cg, which, priority):
     batch = SUPER_BATCH if which == SUPER else SHRINK_BATCH
     before = int(group["deferred"][which])
     delta = shrink_delta(freeable, priority, DEFAULT_SEEKS if which == SUPER else 0)
+    if before + delta == 0:
+        return 0
     left = total_scan(freeable, before, delta, priority)
     scanned = 0
     pages = 0
