@@ -21,7 +21,18 @@ from fleetsim.linux.jbd2 import kjournald2
 from fleetsim.linux.kcompactd import run_kcompactd
 from fleetsim.linux.khugepaged import run_khugepaged
 from fleetsim.linux.kswapd import run_kswapd, wakeup_boosted
-from fleetsim.linux.mm_types import HELD_BY_THREAD, NEVER, NS_PER_S, PSI_CPU, PSI_IO, PSI_MEM, TASK_EXITING, TASK_RUNNING, TASK_WAITING
+from fleetsim.linux.mm_types import (
+    HELD_BY_THREAD,
+    NEVER,
+    NR_THREADS,
+    NS_PER_S,
+    PSI_CPU,
+    PSI_IO,
+    PSI_MEM,
+    TASK_EXITING,
+    TASK_RUNNING,
+    TASK_WAITING,
+)
 from fleetsim.linux.psi import productive, stall, update
 from fleetsim.linux.psi_laws import LOAD_EXP_1, LOAD_EXP_5, LOAD_EXP_15, calc_load
 from fleetsim.linux.xarray import slabs_are_stale, sync_page_cache_slabs
@@ -84,14 +95,13 @@ def next_thread(row):
     earliest = NEVER
     for th in range(row["nr_threads"]):
         earliest = min(earliest, due[th])
-    equals, which = 0, 0
+    which, last = NR_THREADS, -1
     for th in range(row["nr_threads"]):
-        equals += 1 if due[th] == earliest else 0
-        which += th if due[th] == earliest else 0
-    if equals > 1:
-        which = -1
-        for th in range(row["nr_threads"]):
-            if due[th] == earliest and (which < 0 or row["threads"][th]["since_ns"] < row["threads"][which]["since_ns"]):
+        which = min(which, th if due[th] == earliest else NR_THREADS)
+        last = max(last, th if due[th] == earliest else -1)
+    if last > which:
+        for th in range(which + 1, last + 1):
+            if due[th] == earliest and row["threads"][th]["since_ns"] < row["threads"][which]["since_ns"]:
                 which = th
     return which, earliest
 
@@ -138,7 +148,7 @@ def run_clock(row):
         row["load_next_ns"] += LOAD_PERIOD_NS
         active = 0
         for th in range(row["nr_threads"]):
-            if row["threads"][th]["used"] and row["threads"][th]["busy_until_ns"] > row["now_ns"]:
+            if row["threads"][th]["used"] and row["busy_until_ns"][th] > row["now_ns"]:
                 active += 2048
         load = row["loadavg"]
         load[0] = calc_load(load[0], LOAD_EXP_1, active)
@@ -170,22 +180,22 @@ def run_task(row, t):
     thread["task"] = t
     thread["ready_ns"] = row["cpu"][cpu]["free_ns"]
     thread["since_ns"] = thread["ready_ns"]
-    thread["busy_until_ns"] = 0
+    row["busy_until_ns"][th] = 0
     thread["charge_retries"] = 0
     thread["no_progress"] = 0
     begin_program(row, th)
 
 
 @law
-def waits_for_cpu(row, thread, cg, until_ns):
+def waits_for_cpu(row, th, cg, until_ns):
     """All CPUs are busy until `until_ns`: CPU pressure; and whoever could work, had it a CPU, keeps other stalls from being full.
 
     Source: kernel/sched/psi.c psi_group_change (TSK_RUNNING without TSK_ONCPU); kernel-laws §9.
     """
-    begin = row["now_ns"]
+    begin, thread = row["now_ns"], row["threads"][th]
     thread["ready_ns"] = until_ns
     thread["work_until_ns"] = begin
-    thread["busy_until_ns"] = until_ns
+    row["busy_until_ns"][th] = until_ns
     thread["stalled"] = 1 << PSI_CPU
     stall(row, cg, PSI_CPU, begin, until_ns)
     if row["cpus"] == 1:
@@ -204,9 +214,9 @@ def run_thread(row, th):
     row["current"] = th
     cpu = idlest_cpu(row)
     free = row["cpu"][cpu]["free_ns"]
-    preempts = free > begin and can_preempt(row, cpu, thread)
+    preempts = free > begin and can_preempt(row, cpu, th)
     if free > begin and not preempts:
-        waits_for_cpu(row, thread, cg, free)
+        waits_for_cpu(row, th, cg, free)
         return
     row["spent_ns"] = 0
     row["reclaim_ns"] = 0
@@ -222,7 +232,7 @@ def run_thread(row, th):
         stall(row, -1, PSI_MEM, free, free + spent)
     useful = spent - row["reclaim_ns"]
     thread["work_until_ns"] = begin + useful
-    thread["busy_until_ns"] = begin + spent + row["wait_ns"]
+    row["busy_until_ns"][th] = begin + spent + row["wait_ns"]
     thread["stalled"] = 0
     if row["cpus"] == 1:
         productive(row, cg, begin, begin + useful)
@@ -231,7 +241,7 @@ def run_thread(row, th):
             thread["stalled"] |= 1 << kind
             stall(row, cg, kind, begin + useful, begin + useful + row["stall_ns"][kind])
     if row["stall_ns"][PSI_IO] > 0:
-        account_iowait(row, cpu, thread["busy_until_ns"])
+        account_iowait(row, cpu, row["busy_until_ns"][th])
     thread["since_ns"] = thread["ready_ns"]
     if row["spent_ns"] + row["wait_ns"] == 0 and thread["used"] and thread["ready_ns"] <= begin:
         thread["ready_ns"] = begin + 1  # nothing is free of charge: an op without cost still lets time pass

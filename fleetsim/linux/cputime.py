@@ -50,12 +50,12 @@ def account_time(row, cpu, holder, user_ns, system_ns):
 
 
 @law
-def can_preempt(row, cpu, thread):
+def can_preempt(row, cpu, th):
     """A thread that slept takes the CPU at once from kswapd or an exit, which have run meanwhile; not from another thread's chunk.
 
     Source: kernel/sched/fair.c check_preempt_wakeup, by its usual outcome; between threads the chunk is our time slice.
     """
-    return row["cpu"][cpu]["holder"] != HELD_BY_THREAD and thread["busy_until_ns"] < row["now_ns"]
+    return row["cpu"][cpu]["holder"] != HELD_BY_THREAD and row["busy_until_ns"][th] < row["now_ns"]
 
 
 @law

@@ -197,7 +197,7 @@ def start_thread(row, th, t, ready_ns):
     thread["task"] = t
     thread["ready_ns"] = ready_ns
     thread["since_ns"] = ready_ns
-    thread["busy_until_ns"] = 0
+    row["busy_until_ns"][th] = 0
     thread["work_until_ns"] = 0
     thread["stalled"] = 0
     thread["charge_retries"] = 0

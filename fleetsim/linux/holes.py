@@ -211,6 +211,8 @@ def change_holes(zone, free_before, holes_before, free_after, holes_after):
     surplus = 0
     before, after = hole_blocks(free_before, holes_before, 0), hole_blocks(free_after, holes_after, 0)
     for o in range(NR_ORDERS):
+        if before + after == 0:
+            break  # no larger ones either
         change = after - before
         if o < NR_ORDERS - 1:
             before, after = hole_blocks(free_before, holes_before, o + 1), hole_blocks(free_after, holes_after, o + 1)

@@ -58,6 +58,19 @@ def count(row, cg, stat, number):
 
 
 @law
+def count_both(row, cg, stat, number, other, other_number):
+    """Add to two of memory.stat's event counters, with all ancestors.
+
+    Source: mm/memcontrol.c __count_memcg_events, rstat flush.
+    """
+    while cg >= 0:
+        group = row["cgroups"][cg]
+        group["stat"][stat] += number
+        group["stat"][other] += other_number
+        cg = group["parent"]
+
+
+@law
 def event(row, cg, kind):
     """One more of a memory.events entry (`EV[...]`), hierarchical as memory.events is.
 
@@ -101,6 +114,21 @@ def add_file(row, cg, pages):
     while cg >= 0:
         row["cgroups"][cg]["file"] += pages
         cg = row["cgroups"][cg]["parent"]
+
+
+@law
+def charge_cache(row, cg, pages):
+    """Pages of the page cache are charged to `cg` and its ancestors, or uncharged: `charge` and `add_file` in one walk.
+
+    Source: mm/page_counter.c page_counter_charge, mm/filemap.c NR_FILE_PAGES.
+    """
+    row["nr_file_lru"] += pages
+    while cg >= 0:
+        group = row["cgroups"][cg]
+        group["usage"] += pages
+        group["peak"] = max(group["peak"], group["usage"])
+        group["file"] += pages
+        cg = group["parent"]
 
 
 @law

@@ -93,13 +93,15 @@ EV = {name: i for i, name in enumerate(CGROUP_EVENTS)}
 CGROUP = np.dtype(
     [
         ("used", "i1"),  # 1 if the row is a cgroup
-        ("parent", "i2"),  # row of the parent, −1 for the root; reclaim looks at it and the next nine for every cgroup of every pass
+        ("parent", "i2"),  # row of the parent, −1 for the root; reclaim looks at it and the next ten for every cgroup of every pass
         ("dentries", "i4"),  # unused names and inodes on its LRU lists
         ("inodes", "i4"),
         ("shadow_nodes", "i4"),  # nodes of page-cache trees that hold nothing but shadows
         ("usage", "i8"),  # memory.current, pages, with children
         ("tree", "i8", (NR_LRU_LISTS,)),  # pages on each list, with all descendants
         ("size", "i8", (NR_LRU_LISTS,)),  # … of this lruvec alone
+        ("slab_r", "i8"),  # bytes of slab objects charged to it alone, reclaimable …
+        ("slab_u", "i8"),  # … and not
         ("head", "i2", (NR_LRU_LISTS,)),  # this lruvec's lists: newest cohort
         ("tail", "i2", (NR_LRU_LISTS,)),  # … and oldest, where reclaim looks
         ("file", "i8"),  # memory.stat file
@@ -135,8 +137,6 @@ CGROUP = np.dtype(
         ("psi_full_to_ns", "i8", (3,)),
         ("psi_seen_us", "i8", (3, 2)),
         ("psi_avg", "i4", (3, 2, 3)),
-        ("slab_r", "i8"),  # bytes of slab objects charged to it alone, reclaimable …
-        ("slab_u", "i8"),  # … and not
         ("jinodes", "i4"),  # … of its inodes, those once opened for writing
         ("xa_nodes", "i4"),  # nodes of page-cache trees
         ("xa_wanted", "i4"),  # … as many as its cached pages need
@@ -193,8 +193,7 @@ THREAD = np.dtype(
         ("since_ns", "i8"),  # since when it could, had it had a CPU: of two that are ready the longer waiting goes first
         ("charge_retries", "i2"),  # fruitless rounds of the memcg charge in progress
         ("no_progress", "i2"),  # fruitless rounds of the page allocation in progress
-        ("busy_until_ns", "i8"),  # until then it is running or waiting for something (load average)
-        ("work_until_ns", "i8"),  # … of that, running and not stalled until then
+        ("work_until_ns", "i8"),  # it is running and not stalled until then (see busy_until_ns)
         ("stalled", "i1"),  # … and then stalled: bits 1 << PSI_CPU, PSI_IO, PSI_MEM
         ("nr_dirtied", "i8"),  # pages dirtied since its last pause (current->nr_dirtied)
         ("nr_dirtied_pause", "i8"),  # … and at how many it pauses next
@@ -375,6 +374,7 @@ KERNEL_FIELDS = [
     ("nr_tasks", "i8"),  # rows in use so far
     ("nr_threads", "i8"),
     ("threads", THREAD, (NR_THREADS,)),
+    ("busy_until_ns", "i8", (NR_THREADS,)),  # until then each thread is running or waiting for something (load average, PSI)
     ("due_ns", "i8", (NR_THREADS,)),  # when each thread can go on, NEVER if it cannot: what the main loop looks through
     ("task_due_ns", "i8"),  # when the next start or slice of an exit is due
     ("reschedule", "i8"),  # 1: a task's state changed, so both must be made anew

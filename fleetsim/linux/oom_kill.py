@@ -109,7 +109,7 @@ def uninterruptible_until(row, t):
     for th in range(row["nr_threads"]):
         thread = row["threads"][th]
         if thread["used"] > 0 and thread["task"] == t and thread["stalled"] & (1 << PSI_IO):
-            until = max(until, thread["busy_until_ns"])
+            until = max(until, row["busy_until_ns"][th])
     return until
 
 

@@ -94,9 +94,12 @@ def count_threads(row, cg, kind, at):
     now, current = row["now_ns"], row["current"]
     delayed, working, nonidle = kernel, 0, kernel
     delayed_at, working_at, nonidle_at = 0, 0, 0
+    busy_until = row["busy_until_ns"]
     for th in range(row["nr_threads"]):
+        if busy_until[th] < now and th != current:
+            continue
         thread = row["threads"][th]
-        if (thread["busy_until_ns"] < now and th != current) or thread["used"] == 0:
+        if thread["used"] == 0:
             continue
         works_yet = thread["work_until_ns"] > now
         waits = 1 if (cg >= 0 and th == current) or (thread["stalled"] & (1 << kind) and not works_yet) else 0

@@ -14,7 +14,7 @@ from fleetsim.law import law
 from fleetsim.linux.bags import CLASS, accessed_q, expected, rebag
 from fleetsim.linux.buffer import free_buffers
 from fleetsim.linux.fs_writeback import pageout, wakeup_flusher_threads
-from fleetsim.linux.memcontrol import add_file, charge, count
+from fleetsim.linux.memcontrol import charge_cache, count, count_both
 from fleetsim.linux.mm_inline import account, count_mlocked, is_file_lru, list_del, list_move
 from fleetsim.linux.mm_types import (
     ACCESSED,
@@ -78,10 +78,9 @@ def evict_file(row, sc, i, pages):
     group["resident"] -= pages
     group["evicted"] += pages
     account(row, cohort["cg"], cohort["list"], -pages)
-    add_file(row, cohort["cg"], -pages)
+    charge_cache(row, cohort["cg"], -pages)
     if group["is_file"] == METADATA:
         row["buffers"] -= pages
-    charge(row, cohort["cg"], -pages)
     workingset_eviction(row, cohort, sc["target"], pages)
     sc["spent_ns"] += pages * row["cost"][RECLAIM]
     if cohort["nr"] == 0:
@@ -331,8 +330,8 @@ def count_scan(row, sc, cg, lru, scanned, reclaimed):
         row["vm"][PGSTEAL_KSWAPD if by_kswapd else PGSTEAL_DIRECT] += reclaimed
     row["vm"][PGSCAN_ANON + is_file] += scanned
     row["vm"][PGSTEAL_ANON + is_file] += reclaimed
-    count(row, cg, CG_SCAN_KSWAPD if by_kswapd else CG_SCAN_DIRECT, scanned)
-    count(row, cg, CG_STEAL_KSWAPD if by_kswapd else CG_STEAL_DIRECT, reclaimed)
+    scan, steal = CG_SCAN_KSWAPD if by_kswapd else CG_SCAN_DIRECT, CG_STEAL_KSWAPD if by_kswapd else CG_STEAL_DIRECT
+    count_both(row, cg, scan, scanned, steal, reclaimed)
     sc["scanned"] += scanned
     sc["spent_ns"] += scanned * row["cost"][SCAN]
 

@@ -158,7 +158,7 @@ def write_tree(files: Mapping[str, str], folder: Path) -> None:
 def _count_threads(row: np.void) -> tuple[int, int, int]:
     """(on a CPU, waiting for something, all) threads: one busy thread per busy CPU runs, the other busy ones wait."""
     used = row["threads"]["used"] > 0
-    busy = int((used & (row["threads"]["busy_until_ns"] > row["now_ns"])).sum())
+    busy = int((used & (row["busy_until_ns"] > row["now_ns"])).sum())
     running = min(busy, int((row["cpu"]["free_ns"] > row["now_ns"]).sum()))
     return running, busy - running, int(used.sum())
 

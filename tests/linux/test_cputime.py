@@ -77,14 +77,13 @@ def test_an_idle_cpu_is_taken_before_a_busy_one() -> None:
 
 def test_who_slept_preempts_kswapd_and_exits_but_no_other_thread() -> None:
     w = world()
-    thread = w.row["threads"][0]
     w.row["now_ns"] = 5 * MS
     for holder, taken in ((HELD_BY_THREAD, False), (HELD_BY_KSWAPD, True), (HELD_BY_EXIT + 3, True)):
         w.row["cpu"][0]["holder"] = holder
-        thread["busy_until_ns"] = 4 * MS
-        assert bool(can_preempt(w.row, 0, thread)) == taken
-        thread["busy_until_ns"] = 5 * MS
-        assert not can_preempt(w.row, 0, thread), "it had the CPU a moment ago"
+        w.row["busy_until_ns"][0] = 4 * MS
+        assert bool(can_preempt(w.row, 0, 0)) == taken
+        w.row["busy_until_ns"][0] = 5 * MS
+        assert not can_preempt(w.row, 0, 0), "it had the CPU a moment ago"
     assert not put_off(w.row, 0, 7 * MS)
     assert int(w.row["tasks"][3]["exit_ready_ns"]) == 7 * MS + 1
 
