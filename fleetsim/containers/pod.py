@@ -41,6 +41,7 @@ class Pod:
     arguments: PodWorkload
     requests: int | None = None
     limits: int | None = None
+    numa_node: int | None = None  # the only one it may have memory of
 
     @property
     def request_bytes(self) -> int | None:
@@ -97,7 +98,10 @@ def cgroups_of(host: str, pods: tuple[Pod, ...]) -> tuple[CgroupSpec, ...]:
         parent = KUBEPODS if pod.qos == "guaranteed" else f"kubepods-{pod.qos}.slice"
         limit = {} if not pod.limits else {"memory.max": pod.limits}
         tree.append(CgroupSpec(slice_name, parent, limit))
-        tree.append(CgroupSpec(container_cgroup(host, pod.name), slice_name, {**limit, "memory.swap.max": 0, "memory.oom.group": 1}))
+        inside = {**limit, "memory.swap.max": 0, "memory.oom.group": 1}
+        if pod.numa_node is not None:
+            inside["cpuset.mems"] = 1 << pod.numa_node
+        tree.append(CgroupSpec(container_cgroup(host, pod.name), slice_name, inside))
     return tuple(tree)
 
 

@@ -18,9 +18,9 @@ from fleetsim.linux.fs_types import NR_FILES
 from fleetsim.linux.mm_types import NR_AREAS, NR_CGROUPS, NR_COHORTS, NR_GROUPS, NR_TASKS, NR_THREADS, ORDERED, UNIFORM
 from fleetsim.linux.sysctl import SYSCTL_NAMES
 from fleetsim.linux.vma import cohorts_for
-from fleetsim.workloads.script import NR_OPS, OP_MALLOC, OP_MMAP_ANON, OP_MMAP_FILE, OP_READ_FILE, OP_SHM, OP_WRITE_FILE
 from fleetsim.workloads.script_malloc import POINTER_BYTES
 from fleetsim.workloads.script_ops import ParsedOp, parse_script
+from fleetsim.workloads.script_types import NR_OPS, OP_MALLOC, OP_MMAP_ANON, OP_MMAP_FILE, OP_READ_FILE, OP_SHM, OP_WRITE_FILE
 
 PAGE = 4096
 

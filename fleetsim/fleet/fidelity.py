@@ -8,7 +8,7 @@ Nothing of the recording but `experiment.json` and the start values is read befo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from fleetsim.hardware.disk import REQUEST_PAGES, busy_ms
 from fleetsim.host.shard import Shard
 from fleetsim.linux import mm_types as mm
 from fleetsim.linux.mlock import vm_locked
+from fleetsim.linux.node_stat import node_counts, node_numastat
 from fleetsim.linux.oom_badness import OOM_INELIGIBLE, proc_oom_score
 from fleetsim.linux.oom_kill import task_points
 from fleetsim.linux.page_writeback import swap_writeback
@@ -36,6 +37,17 @@ TICK_NS = 10_000_000  # ns per USER_HZ tick of /proc/PID/stat
 T0 = "<9>[    0.000000] wl: t0"
 PSI_NAMES = ("cpu", "io", "memory")
 LEVELS = ("some", "full")
+NODE_MEMINFO = {
+    "MemFree": "free",
+    "Active(anon)": "active_anon",
+    "Inactive(anon)": "inactive_anon",
+    "Active(file)": "active_file",
+    "Inactive(file)": "inactive_file",
+    "AnonPages": "anon",
+    "FilePages": "file_pages",
+    "Shmem": "shmem",
+    "Mapped": "mapped",
+}
 STAT_LISTS = ("inactive_anon", "active_anon", "inactive_file", "active_file", "unevictable")
 
 
@@ -71,10 +83,11 @@ def host_columns(row: Any) -> dict[str, object]:
     for name, value in zip(VMSTAT_FIELDS, counters, strict=True):
         columns[f"vmstat.{name}"] = int(value)
     columns |= psi_columns("", row, (mm.PSI_MEM, mm.PSI_IO, mm.PSI_CPU))
-    for z, name in enumerate(mm.ZONE_NAMES):
-        zone = row["zones"][z]
+    columns |= node_columns(row, dict(zip(VMSTAT_FIELDS, counters.tolist(), strict=True)))
+    for zone in row["zones"]:
         if not zone["managed"]:
             continue
+        name = ("N1." if zone["node"] else "") + mm.ZONE_NAMES[int(zone["kind"])]
         for order, blocks in enumerate(zone["free_area"].sum(axis=0).tolist()):
             columns[f"buddy.{name}.{order}"] = blocks
         columns |= {f"zone.{name}.{field}": int(zone[field]) for field in ("free", "managed", "boost")}
@@ -86,6 +99,17 @@ def host_columns(row: Any) -> dict[str, object]:
     columns["loadavg.1"] = f"{int(row['loadavg'][0]) / 2048:.2f}"
     for i, name in ((mm.CPU_USER, "user"), (mm.CPU_SYSTEM, "system"), (mm.CPU_IDLE, "idle"), (mm.CPU_IOWAIT, "iowait")):
         columns[f"cpu.{name}_ticks"] = int(row["cpu_ns"][i]) // TICK_NS
+    return columns
+
+
+def node_columns(row: Any, vm: Mapping[str, int]) -> dict[str, object]:
+    """What /sys/devices/system/node says of each of several nodes."""
+    columns: dict[str, object] = {}
+    for node in range(int(row["nr_nodes"])) if int(row["nr_nodes"]) > 1 else ():
+        counts = node_counts(row, node)
+        columns |= {f"node{node}.meminfo.{name}_kB": counts[key] * 4 for name, key in NODE_MEMINFO.items()}
+        names = ("numa_hit", "numa_miss", "numa_foreign", "interleave_hit", "local_node", "other_node")
+        columns |= {f"node{node}.numastat.{n}": v for n, v in zip(names, node_numastat(row, vm, node).values(), strict=True)}
     return columns
 
 

@@ -37,6 +37,7 @@ def host_spec(group: Group, name: str, further_files: Mapping[str, int]) -> Host
         name=name,
         memory_bytes=keys.memory,
         cpus=keys.cpus,
+        numa_nodes=keys.numa_nodes,
         swap_bytes=keys.swap,
         swaps=tuple(swap_spec(area) for area in keys.swaps),
         zswap=None if keys.zswap is None else ZswapSpec(**keys.zswap.model_dump()),

@@ -56,6 +56,9 @@ class PodKeys(Keys):
     workload: str = Field(description="what it runs, see fleetsim list workloads")
     requests: Size | None = Field(None, description="memory the scheduler sets aside (default: the limits)")
     limits: PositiveSize | None = Field(None, description="memory.max of the container (default: none)")
+    numa_node: Literal[0, 1] | None = Field(
+        None, description="the only NUMA node of its CPUs and memory, as the kubelet's topology manager sees to (default: any)"
+    )
 
     _dns = field_validator("name")(dns_name)
 
@@ -98,6 +101,7 @@ class HostKeys(Keys):
     swaps: list[SwapKeys] = Field(default_factory=list, description="swap areas of each, instead of 'swap'", max_length=NR_SWAPFILES)
     zswap: ZswapKeys | None = Field(None, description="zswap in front of the swap areas (default: none)")
     cpus: int = Field(4, description="CPUs of each", ge=1, le=1024)
+    numa_nodes: Literal[1, 2] = Field(1, description="NUMA nodes of each, with equal shares of its memory and CPUs")
     disk: str | None = Field(None, description=f"kind of disk: {', '.join(DISKS)} (default nvme; to be said where there is swap)")
     sysctl: dict[str, int] = Field(default_factory=dict, description="kernel settings, such as {vm.swappiness: 10}")
     thp: Literal["always", "madvise", "never"] = Field("madvise", description="transparent huge pages")

@@ -40,6 +40,7 @@ def _group(group: Group) -> dict[str, Any]:
         **({"swaps": [_swap(area) for area in keys.swaps]} if keys.swaps else {}),
         **({} if keys.zswap is None else {"zswap": keys.zswap.model_dump()}),
         "cpus": keys.cpus,
+        "numa_nodes": keys.numa_nodes,
         "disk": keys.disk or DEFAULT_DISK,
         "sysctl": dict(keys.sysctl),
         "thp": keys.thp,
@@ -65,6 +66,7 @@ def _pod(pod: Pod) -> dict[str, Any]:
         "requests": show_bytes(pod.request_bytes) if pod.request_bytes else None,
         "limits": show_bytes(pod.limits) if pod.limits else None,
         "qos": pod.qos,
+        **({} if pod.numa_node is None else {"numa_node": pod.numa_node}),
         "arguments": arguments,
     }
 

@@ -22,6 +22,7 @@ from typing import Any
 from fleetsim.errors import BadInput
 from fleetsim.fleet.recorded_swap import DRIVER_NOISE, swaps_of, zswap_of
 from fleetsim.host.spec import CgroupSpec, DiskSpec, HostSpec, TaskSpec
+from fleetsim.workloads.script_ops import nodes_of
 
 KNOWN_AT_START = (
     "MemTotal_kB SwapTotal_kB kernel cmdline cpus zones buddyinfo_start pagetypeinfo_start slabinfo_start swaps_start "
@@ -64,6 +65,11 @@ def bytes_of(text: str) -> int:
     return int(match[1]) * SUFFIX.get(match[2], 1)
 
 
+def limit_of(file: str, text: str) -> int:
+    """What a cgroup's file was given: bytes, or for cpuset.mems a bit for each node."""
+    return (nodes_of(str(text)) or 0) if file == "cpuset.mems" else bytes_of(text)
+
+
 def meminfo_kb(text: str) -> dict[str, int]:
     pairs = (line.split(":") for line in text.splitlines() if ":" in line)
     return {key: int(value.split()[0]) for key, value in pairs}
@@ -96,7 +102,7 @@ def read_experiment(folder: Path) -> Experiment:
         tasks = tuple(
             TaskSpec(p["name"], tuple(p["ops"]), p["start_s"], p.get("cgroup") or "", p.get("oom_score_adj", 0)) for p in given["processes"]
         )
-        cgroups = tuple(CgroupSpec(c["name"], "", {k: bytes_of(v) for k, v in c.get("limits", {}).items()}) for c in given["cgroups"])
+        cgroups = tuple(CgroupSpec(c["name"], "", {k: limit_of(k, v) for k, v in c.get("limits", {}).items()}) for c in given["cgroups"])
         sysctl = {k: int(v) for k, v in start["sysctl_vm"].items() if re.fullmatch(r"-?\d+", v)}
         sysctl |= {k.removeprefix("vm."): int(v) for k, v in machine.get("sysctl", {}).items() if re.fullmatch(r"-?\d+", str(v))}
         measured = {"MemTotal_kB": start["MemTotal_kB"], "zones": start["zones"], "meminfo": meminfo_kb(start["meminfo_before_t0"])}
@@ -107,6 +113,7 @@ def read_experiment(folder: Path) -> Experiment:
             name=given["name"],
             memory_bytes=machine["ram_MiB"] * MIB,
             cpus=start["cpus"],
+            numa_nodes=machine.get("numa_nodes", 1),
             swap_bytes=0 if swaps else start["SwapTotal_kB"] * 1024,
             sysctl=sysctl,
             thp=machine.get("thp", "madvise"),

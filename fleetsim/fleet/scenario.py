@@ -134,6 +134,8 @@ def _group(entry: Mapping[str, Any], source: Source, place: Place) -> Group:
             (*place, "swap"), f"'swap' is {show_bytes(keys.swap)} but the host has no disk for it; add a disk, such as disk: nvme"
         )
     _check_swaps(keys, source, place)
+    if keys.numa_nodes > keys.cpus:
+        raise source.refuse((*place, "numa_nodes"), f"'numa_nodes' is {keys.numa_nodes}, but the host has {keys.cpus} CPU; each needs one")
     for name, value in keys.sysctl.items():
         try:
             sysctl.validate(name, value)
@@ -147,7 +149,7 @@ def _group(entry: Mapping[str, Any], source: Source, place: Place) -> Group:
 
 
 def _pod(entry: Mapping[str, Any], source: Source, place: Place) -> Pod:
-    own = {"name", "workload", "requests", "limits"}
+    own = {"name", "workload", "requests", "limits", "numa_node"}
     keys = build(PodKeys, {key: value for key, value in entry.items() if key in own}, source, place, "a pod")
     if keys.workload not in WORKLOADS:
         raise source.refuse((*place, "workload"), unknown_name("workload", keys.workload, WORKLOADS))
@@ -155,7 +157,7 @@ def _pod(entry: Mapping[str, Any], source: Source, place: Place) -> Pod:
     rest = {key: value for key, value in entry.items() if key not in own}
     _refuse_unknown(rest, model, [*own, *_field_names(model)], source, place, f"a pod with workload {keys.workload}")
     arguments = build(model, rest, source, place, f"a pod with workload {keys.workload}")
-    return Pod(keys.name, keys.workload, arguments, keys.requests, keys.limits)
+    return Pod(keys.name, keys.workload, arguments, keys.requests, keys.limits, keys.numa_node)
 
 
 def _field_names(model: Any) -> list[str]:
@@ -170,6 +172,8 @@ def _refuse_unknown(rest: Mapping[str, Any], model: Any, known: list[str], sourc
 
 
 def _check_pod(pod: Pod, host: HostKeys, source: Source, place: Place) -> None:
+    if pod.numa_node is not None and pod.numa_node >= host.numa_nodes:
+        raise source.refuse((*place, "numa_node"), f"'numa_node' is {pod.numa_node}, but its host has one NUMA node; add numa_nodes: 2")
     for name, value in (("limits", pod.limits), ("requests", pod.requests)):
         if value is not None and value > host.memory:
             raise source.refuse(

@@ -37,6 +37,7 @@ DMA_PAGES = 3840  # 16 MiB less what the firmware keeps (kernel-laws §1.1)
 DMA32_END = 3 * (1 << 30) // PAGE  # 4 GiB less the PCI hole
 MEMMAP_PER_MILLE = 16  # 64 B of struct page per 4 KiB page
 BOOT_PCP_PAGES = 1_750  # a CPU's lists after boot: 1,450 to 2,070 pages in six recordings (what came back when kswapd first ran)
+FAR_SHARE = 4  # of what the kernel keeps at boot the second node has a quarter (a recorded host of two nodes)
 KERNEL_IMAGE_PAGES = 6_000  # text, data and early allocations of a distribution kernel
 NEVER = 1 << 62
 THP_ENABLED = ("never", "madvise", "always")
@@ -52,6 +53,8 @@ def boot(spec: HostSpec, row: Any, host_key: int, tick_ns: int) -> Names:
     names = Names(spec.name)
     row["host_key"], row["boot_unix_s"], row["tick_ns"] = host_key, spec.boot_unix_s, tick_ns
     row["cpus"] = spec.cpus
+    if spec.numa_nodes not in (1, 2) or spec.numa_nodes > spec.cpus:
+        raise BadInput(f"host {spec.name}: it can have 1 or 2 NUMA nodes with at least one CPU each, not {spec.numa_nodes}")
     if spec.oom_heuristic not in OOM_HEURISTICS:
         raise BadInput(f"host {spec.name}: unknown OOM heuristic {spec.oom_heuristic!r}; known are {', '.join(OOM_HEURISTICS)}")
     row["oom_heuristic"] = OOM_HEURISTICS.index(spec.oom_heuristic)
@@ -60,6 +63,7 @@ def boot(spec: HostSpec, row: Any, host_key: int, tick_ns: int) -> Names:
     except KeyError:
         raise BadInput(f"host {spec.name}: unknown CPU profile {spec.cpu_profile!r}; known are lab, lab-tcg, server") from None
     clear_tables(row)
+    row["nr_nodes"] = spec.numa_nodes
     if spec.measured:
         measured_pools(row, spec.measured)
     else:
@@ -96,6 +100,9 @@ def clear_tables(row: Any) -> None:
     row["ext4_journal"]["commit_ns"] = row["ext4_journal"]["write_ns"] = row["ext4_journal"]["next_ns"] = NEVER
     row["user_min_free_kbytes"] = -1
     row["kswapd"]["next_ns"] = NEVER
+    row["mems_allowed"] = row["reclaim_nodes"] = mm.ALL_NODES
+    row["zones"]["kind"] = (mm.ZONE_DMA, mm.ZONE_DMA32, mm.ZONE_NORMAL, mm.ZONE_NORMAL)
+    row["zones"]["node"][mm.ZONE_NODE1] = 1
     row["bdi"]["next_ns"] = row["bdi"]["wake_ns"] = NEVER
     for estimate in ("write_bandwidth", "avg_write_bandwidth", "dirty_ratelimit", "balanced_dirty_ratelimit"):
         row["bdi"][estimate] = INIT_BW
@@ -128,9 +135,13 @@ def default_pools(row: Any, spec: HostSpec) -> None:
     if total < 4 * DMA_PAGES:
         raise BadInput(f"host {spec.name}: {spec.memory_bytes} bytes of memory are too few to boot; give it at least 128MiB")
     row["totalram"] = total
-    dma32 = min(total - DMA_PAGES, DMA32_END)
-    for z, managed in enumerate((DMA_PAGES, dma32, total - DMA_PAGES - dma32)):
+    far = total // 2 if spec.numa_nodes > 1 else 0
+    near = total - far
+    dma32 = min(near - DMA_PAGES, DMA32_END)
+    for z, managed in enumerate((DMA_PAGES, dma32, near - DMA_PAGES - dma32, far)):
         row["zones"][z]["managed"] = managed
+    if total <= DMA32_END:  # all of it below 4 GiB
+        row["zones"][mm.ZONE_NODE1]["kind"] = mm.ZONE_DMA32
     row["slab_reclaimable"] = 4_000 + total // 512
     row["slab_unreclaimable"] = 3_000 + total // 512
     row["kernel_stack"] = 300 + 16 * spec.cpus
@@ -159,11 +170,13 @@ KERNEL_POOLS = (
 
 
 def pin_at_boot(row: Any, used: int) -> None:
-    """Take `used` pages from the highest zone down, leaving each lower zone as full as can be."""
+    """Take `used` pages from the highest zone down, leaving each lower zone as full as can be; some of them from the second node."""
     rest = used
-    for z in (2, 1, 0):
+    for z in (3, 2, 1, 0):
         zone = row["zones"][z]
         taken = min(rest, int(zone["managed"]) * 9 // 10 if z else int(zone["managed"]))
+        if z == mm.ZONE_NODE1:
+            taken = min(taken, used // FAR_SHARE)
         zone["pinned"] = zone["boot_pinned"] = taken
         zone["free"] = zone["managed"] - taken
         rest -= taken
@@ -175,7 +188,11 @@ def measured_pools(row: Any, start: Any) -> None:
     info, zones = start["meminfo"], start["zones"]
     row["totalram"] = start["MemTotal_kB"] // 4
     free = 0
-    for z, name in enumerate(mm.ZONE_NAMES):
+    names = dict(enumerate(mm.ZONE_NAMES))
+    for kind, name in enumerate(mm.ZONE_NAMES):  # the second node's only zone with pages
+        if zones.get(f"N1.{name}", {}).get("managed_pages", 0) > 0:
+            names[mm.ZONE_NODE1], row["zones"][mm.ZONE_NODE1]["kind"] = f"N1.{name}", kind
+    for z, name in names.items():
         if name not in zones:
             continue
         zone = row["zones"][z]
@@ -212,6 +229,7 @@ def set_sysctls(row: Any, spec: HostSpec) -> None:
     sysctl = row["sysctl"]
     sysctl["swappiness"], sysctl["overcommit_ratio"], sysctl["page_cluster"] = 60, 50, 3
     sysctl["vfs_cache_pressure"] = 100
+    sysctl["min_unmapped_ratio"] = 1
     sysctl["compaction_proactiveness"], sysctl["compact_unevictable_allowed"], sysctl["extfrag_threshold"] = 20, 1, 500
     sysctl["watermark_boost_factor"] = 15_000
     row["thp_enabled"] = THP_ENABLED.index(spec.thp) if spec.memory_bytes >= THP_MEMORY_MIN else 0
@@ -253,11 +271,10 @@ def set_sysctl(row: Any, name: str, value: int) -> bool:
 def fill_free_lists(row: Any, measured: Any) -> None:
     """Free blocks at boot: as recorded, else whole but for the remainder; and what boot left on the per-cpu lists."""
     recorded = pagetypeinfo(measured.get("pagetypeinfo", "")) if measured else {}
-    for z, name in enumerate(mm.ZONE_NAMES):
-        zone = row["zones"][z]
+    for zone in row["zones"]:
         if not zone["managed"]:
             continue
-        lists, blocks = recorded.get(name, ([], []))
+        lists, blocks = recorded.get((int(zone["node"]), mm.ZONE_NAMES[int(zone["kind"])]), ([], []))
         zone["pageblocks"] = blocks or (0, (int(zone["managed"]) + 511) >> mmzone.PAGEBLOCK_ORDER, 0)
         for mt, counts in enumerate(lists):
             zone["free_area"][mt] = counts
@@ -267,7 +284,7 @@ def fill_free_lists(row: Any, measured: Any) -> None:
             put_merged(zone, mmzone.MIGRATE_MOVABLE, missing)
         elif missing < 0:
             take_blocks(zone, mmzone.MIGRATE_MOVABLE, -missing)
-    top = max(z for z in range(mm.NR_ZONES) if row["zones"][z]["managed"])
+    top = max(z for z in range(mm.ZONE_NODE1) if row["zones"][z]["managed"])
     zone = row["zones"][top]
     left = min(BOOT_PCP_PAGES, int(zone["pcp_high"]) // 2, int(row["other_kernel"]) // 2, int(zone["pinned"]) // 2)
     zone["pcp"][OTHERS] = left
@@ -276,16 +293,17 @@ def fill_free_lists(row: Any, measured: Any) -> None:
     row["other_kernel"] -= left
 
 
-def pagetypeinfo(text: str) -> dict[str, tuple[list[list[int]], list[int]]]:
-    """/proc/pagetypeinfo → zone → (free blocks of the three types by order, pageblocks of the three types)."""
-    lists: dict[str, list[list[int]]] = {}
-    blocks: dict[str, list[int]] = {}
+def pagetypeinfo(text: str) -> dict[tuple[int, str], tuple[list[list[int]], list[int]]]:
+    """/proc/pagetypeinfo → (node, zone) → (free blocks of the three types by order, pageblocks of the three types)."""
+    lists: dict[tuple[int, str], list[list[int]]] = {}
+    blocks: dict[tuple[int, str], list[int]] = {}
     for line in text.splitlines():
         words = line.replace(",", " ").replace(">", " ").split()
         if words[:1] != ["Node"]:
             continue
+        zone = int(words[1]), words[3]
         if "type" in words:
-            lists.setdefault(words[3], []).append([int(n) for n in words[6 : 6 + mmzone.NR_ORDERS]])
+            lists.setdefault(zone, []).append([int(n) for n in words[6 : 6 + mmzone.NR_ORDERS]])
         else:
-            blocks[words[3]] = [int(n) for n in words[4 : 4 + mmzone.NR_MIGRATETYPES]]
-    return {name: (rows[: mmzone.NR_MIGRATETYPES], blocks.get(name, [])) for name, rows in lists.items()}
+            blocks[zone] = [int(n) for n in words[4 : 4 + mmzone.NR_MIGRATETYPES]]
+    return {zone: (rows[: mmzone.NR_MIGRATETYPES], blocks.get(zone, [])) for zone, rows in lists.items()}

@@ -12,7 +12,7 @@ from fleetsim.linux import mm_types as mm
 from fleetsim.linux.lru_gen import lru_gen_init_lruvec
 from fleetsim.linux.memcontrol import DYING, css_offline, nr_dying_descendants
 from fleetsim.linux.proc_sysctl import CGROUP_KNOBS
-from fleetsim.workloads.script import OP_SYSW
+from fleetsim.workloads.script_types import OP_SYSW
 
 PAGE = 4096
 LIMITS = {
@@ -24,6 +24,7 @@ LIMITS = {
     "memory.swap.high": "swap_high",
     "memory.zswap.max": "zswap_max",
     "memory.oom.group": "oom_group",
+    "cpuset.mems": "cpuset_mems",
 }
 
 
@@ -105,8 +106,8 @@ def set_limit(row: Any, cg: int, file: str, value: int) -> None:
     group = row["cgroups"][cg]
     if file not in LIMITS:
         raise BadInput(f"unknown cgroup file {file!r}; known are: {', '.join(LIMITS)}")
-    if file == "memory.oom.group":
-        group["oom_group"] = value
+    if file in ("memory.oom.group", "cpuset.mems"):
+        group[LIMITS[file]] = value
     elif file == "memory.zswap.max":
         group["zswap_max"] = -1 if value < 0 else min(value // PAGE, (1 << 31) - 1)
     else:

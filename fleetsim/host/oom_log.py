@@ -6,17 +6,41 @@ The lines themselves are in `linux/oom_report.py`. Leaves out: the stack dump be
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from fleetsim.host.programs import Names
 from fleetsim.linux import mm_types as mm
+from fleetsim.linux import mmzone
 from fleetsim.linux.memcontrol import in_subtree
-from fleetsim.linux.oom_report import NodeInfo, OomTask, ZoneInfo, mem_info, memcg_info, oom_invoked, oom_kill, oom_killed, task_dump
+from fleetsim.linux.mempolicy import (
+    CONSTRAINT_MEMORY_POLICY,
+    constrained_alloc,
+    cpuset_mems,
+    cpuset_of,
+    oom_cpuset_eligible,
+    policy_nodemask,
+)
+from fleetsim.linux.node_stat import node_counts, pages_of_zone
+from fleetsim.linux.nodes import nr_free
+from fleetsim.linux.oom_report import (
+    NodeInfo,
+    OomScope,
+    OomTask,
+    ZoneInfo,
+    mem_info,
+    memcg_info,
+    oom_invoked,
+    oom_kill,
+    oom_killed,
+    task_dump,
+)
 from fleetsim.linux.per_cpu_pages import nr_pcp
-from fleetsim.linux.zonelist import nr_free
 
 GFP_GLOBAL, GFP_MEMCG = 0x140CCA, 0xCC0  # GFP_HIGHUSER_MOVABLE|__GFP_COMP; GFP_KERNEL, what a charge passes
 PAGE = 4096
+CONSTRAINTS = ("CONSTRAINT_NONE", "CONSTRAINT_CPUSET", "CONSTRAINT_MEMORY_POLICY")
 STAT_FIELDS = ("workingset_refault_anon", "workingset_refault_file", "pgfault", "pgmajfault")
 
 
@@ -62,7 +86,7 @@ def node_info(row: Any) -> NodeInfo:
         free=int(nr_free(row)),
         free_pcp=int(nr_pcp(row)),
         anon_thp=int(row["anon_thp"]) * 512,
-        all_unreclaimable=bool(row["kswapd"]["failures"] >= mm.MAX_RECLAIM_RETRIES),
+        all_unreclaimable=bool(row["kswapd"]["failures"].min() >= mm.MAX_RECLAIM_RETRIES),
         file_pages=int(row["nr_file_lru"] + row["shmem"] + row["unlisted_file"] + row["swap_cache"]),
         swapcache=int(row["swap_cache"]),
         free_swap=int(row["swap_free"]),
@@ -72,19 +96,40 @@ def node_info(row: Any) -> NodeInfo:
     )
 
 
-def zone_infos(row: Any) -> list[ZoneInfo]:
+def one_node(row: Any, node: int) -> NodeInfo:
+    """The same for one of several nodes."""
+    if int(row["nr_nodes"]) == 1:
+        return node_info(row)
+    n = node_counts(row, node)
+    return replace(
+        node_info(row),
+        active_anon=n["active_anon"],
+        inactive_anon=n["inactive_anon"],
+        active_file=n["active_file"],
+        inactive_file=n["inactive_file"],
+        unevictable=n["unevictable"] + (int(row["mlocked"]) if node == 0 else 0),
+        mapped=n["mapped"],
+        shmem=n["shmem"],
+        pagetables=n["page_tables"],
+        kernel_stack_kb=n["kernel_stack"] * 4,
+        all_unreclaimable=bool(row["kswapd"][node]["failures"] >= mm.MAX_RECLAIM_RETRIES),
+    )
+
+
+def zone_infos(row: Any, nodes: Sequence[int]) -> list[ZoneInfo]:
     rows = row["cohorts"]
     infos = []
-    for z, name in enumerate(mm.ZONE_NAMES):
-        zone = row["zones"][z]
-        if zone["managed"] == 0:
+    for z in range(mm.NR_ZONES):
+        zone, name = row["zones"][z], mm.ZONE_NAMES[int(row["zones"][z]["kind"])]
+        if zone["managed"] == 0 or int(zone["node"]) not in nodes:
             continue
-        pages = rows["low_zone"][:, z] if z < 2 else rows["nr"] - rows["low_zone"].sum(axis=1)
+        pages = pages_of_zone(rows, z)
         lists = [int(pages[rows["list"] == lru].sum(dtype="i8")) for lru in range(mm.NR_LRU_LISTS)]
         low_min, low_low, low_high = (int(w) for w in zone["wmark"])
         managed = int(zone["managed"])
         infos.append(
             ZoneInfo(
+                node=int(zone["node"]),
                 name=name,
                 free=int(zone["free"]),
                 boost=int(zone["boost"]),
@@ -131,23 +176,50 @@ def memcg_lines(row: Any, names: Names, cg: int) -> list[str]:
     )
 
 
+def node_list(nodes: int) -> str:
+    """A set of nodes as the kernel prints it: 0, 1 or 0-1."""
+    return {1: "0", 2: "1"}.get(nodes, "0-1")
+
+
+def scope_of(row: Any, names: Names, invoker: int) -> tuple[list[int], OomScope]:
+    """The nodes that the allocation could have used, and what the report says of them."""
+    if int(row["nr_nodes"]) == 1 or invoker < 0:
+        return [0], OomScope()
+    task = row["tasks"][invoker]
+    constraint, mems = int(constrained_alloc(row, invoker)), int(cpuset_mems(row, int(task["cg"])))
+    nodes = int(policy_nodemask(row, invoker))
+    bound = constraint == CONSTRAINT_MEMORY_POLICY
+    cpuset = "/" if mems == mm.ALL_NODES else names.cgroup_name(int(cpuset_of(row, int(task["cg"]))))
+    where = OomScope(CONSTRAINTS[constraint], node_list(nodes) if bound else "(null)", cpuset, node_list(mems))
+    return [node for node in range(mmzone.NR_NODES) if nodes >> node & 1], where
+
+
 def oom_report(row: Any, names: Names, victims: list[Any]) -> list[str]:
     """The whole report of one OOM: `victims` are the `oom_kill` events of this instant, the chosen one first."""
     first = victims[0]
     victim, invoker, cg = int(first["subject"]), int(first["arg"][0]), int(first["arg"][1])
+    nodes, where = scope_of(row, names, invoker)
     inside = invoker >= 0  # else somebody outside wrote a limit: a shell
     comm, adj = (names.task_name(invoker), int(row["tasks"][invoker]["oom_score_adj"])) if inside else ("sh", 0)
     lines = oom_invoked(comm, GFP_MEMCG if cg else GFP_GLOBAL, 0, adj)
-    lines += memcg_lines(row, names, cg) if cg else mem_info(node_info(row), zone_infos(row))
+    lines += (
+        memcg_lines(row, names, cg)
+        if cg
+        else mem_info(node_info(row), {node: one_node(row, node) for node in nodes}, zone_infos(row, nodes))
+    )
     alive = (mm.TASK_RUNNING, mm.TASK_EXITING)
     tasks = [
-        t for t in range(int(row["nr_tasks"])) if int(row["tasks"][t]["state"]) in alive and in_subtree(row, int(row["tasks"][t]["cg"]), cg)
+        t
+        for t in range(int(row["nr_tasks"]))
+        if int(row["tasks"][t]["state"]) in alive
+        and in_subtree(row, int(row["tasks"][t]["cg"]), cg)
+        and (cg or oom_cpuset_eligible(row, invoker, t))
     ]
     lines += task_dump([oom_task(row, names, t) for t in tasks])
     group = cgroup_path(row, names, int(row["tasks"][victim]["cg"])) if len(victims) > 1 else ""
     task_memcg = cgroup_path(row, names, int(row["tasks"][victim]["cg"]))
     oom_memcg = cgroup_path(row, names, cg) if cg else None
-    lines += oom_kill(oom_task(row, names, victim), rss_of(first), task_memcg, oom_memcg, group=group)
+    lines += oom_kill(oom_task(row, names, victim), rss_of(first), task_memcg, oom_memcg, group=group, where=where)
     for other in victims[1:]:
         lines += oom_killed(oom_task(row, names, int(other["subject"])), rss_of(other), memcg=cg > 0)
     return lines

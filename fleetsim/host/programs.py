@@ -14,7 +14,9 @@ from fleetsim.linux.dcache import NEGATIVE, OPENED, PLAIN
 from fleetsim.linux.fs_types import NR_FILES
 from fleetsim.linux.namei import FILES_PER_DIR, TREE_BLOCKS, blocks_of_files
 from fleetsim.linux.slab_types import NR_NAME_TREES
-from fleetsim.workloads.script import (
+from fleetsim.workloads.script_malloc import SIZE_MAX
+from fleetsim.workloads.script_ops import ParsedOp, Script, hot_q, parse_script, quantum_ns
+from fleetsim.workloads.script_types import (
     NR_HANDLES,
     NR_OPS,
     OP_MKFILES,
@@ -24,8 +26,6 @@ from fleetsim.workloads.script import (
     OP_UNLINK,
     OP_WRITE_FILE,
 )
-from fleetsim.workloads.script_malloc import SIZE_MAX
-from fleetsim.workloads.script_ops import ParsedOp, Script, hot_q, parse_script, quantum_ns
 
 
 @dataclass

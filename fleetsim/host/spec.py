@@ -13,7 +13,8 @@ from typing import Any
 
 @dataclass(frozen=True)
 class CgroupSpec:
-    """One cgroup v2 directory. `limits` has the interface files' own names and values in bytes (-1 = `max`)."""
+    """One cgroup v2 directory. `limits` has the interface files' own names and values in bytes (-1 = `max`), cpuset.mems a bit for
+    each node."""
 
     name: str
     parent: str = ""  # "" is the root
@@ -74,6 +75,7 @@ class HostSpec:
     name: str
     memory_bytes: int  # installed RAM; MemTotal is what boot leaves of it
     cpus: int = 4
+    numa_nodes: int = 1  # 1 or 2, each with half of the memory and of the CPUs
     swap_bytes: int = 0
     sysctl: Mapping[str, int] = field(default_factory=dict)  # "vm.swappiness": 10
     thp: str = "madvise"  # transparent_hugepage/enabled: always | madvise | never

@@ -10,7 +10,7 @@ import numpy as np
 
 from fleetsim.allocators.tables import ALLOCATOR_FIELDS
 from fleetsim.linux.mm_types import KERNEL_FIELDS, NR_THREADS
-from fleetsim.workloads.script import PROGRAM, SCRIPT_FIELDS
+from fleetsim.workloads.script_types import PROGRAM, SCRIPT_FIELDS
 
 HOST = np.dtype(
     [

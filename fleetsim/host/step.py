@@ -13,7 +13,7 @@ from fleetsim.hardware.cpu import START
 from fleetsim.host.impact import WINDOW_NS, measure_pace
 from fleetsim.law import law
 from fleetsim.linux.check import validate_fast
-from fleetsim.linux.cputime import account_cpus, account_iowait, account_time, can_preempt, idlest_cpu, put_off
+from fleetsim.linux.cputime import account_cpus, account_iowait, account_time, can_preempt, cpu_to_node, put_off, select_task_rq
 from fleetsim.linux.exit import exit_mmap, start_task
 from fleetsim.linux.ext4_jbd2 import run_ext4_journal
 from fleetsim.linux.fs_writeback import run_flusher
@@ -21,6 +21,7 @@ from fleetsim.linux.jbd2 import kjournald2
 from fleetsim.linux.kcompactd import run_kcompactd
 from fleetsim.linux.khugepaged import run_khugepaged
 from fleetsim.linux.kswapd import run_kswapd, wakeup_boosted
+from fleetsim.linux.mempolicy import enter_task, home_node, leave_task
 from fleetsim.linux.mm_types import (
     HELD_BY_THREAD,
     NEVER,
@@ -119,8 +120,9 @@ def next_due(row, until_ns, thread, thread_ns):
     clock = min(row["psi_next_ns"], row["load_next_ns"], row["slow_next_ns"], row["ext4_journal"]["next_ns"])
     if clock < when:
         what, when = DUE_CLOCK, clock
-    if row["kswapd"]["next_ns"] < when:
-        what, when = DUE_KSWAPD, row["kswapd"]["next_ns"]
+    for node in range(row["nr_nodes"]):
+        if row["kswapd"][node]["next_ns"] < when:
+            what, which, when = DUE_KSWAPD, node, row["kswapd"][node]["next_ns"]
     if row["bdi"]["next_ns"] < when:
         what, when = DUE_WRITEBACK, row["bdi"]["next_ns"]
     if row["journal"]["next_ns"] < when:
@@ -171,8 +173,10 @@ def run_task(row, t):
     if task["state"] == TASK_EXITING:
         exit_mmap(row, t)
         return
+    task["node"] = home_node(row, t)
+    cpu = select_task_rq(row, task)
+    enter_task(row, t, cpu_to_node(row, cpu))
     start_task(row, t)
-    cpu = idlest_cpu(row)
     account_time(row, cpu, HELD_BY_THREAD, 0, row["cost"][START])
     th = task["main_thread"]
     thread = row["threads"][th]
@@ -184,6 +188,7 @@ def run_task(row, t):
     thread["charge_retries"] = 0
     thread["no_progress"] = 0
     begin_program(row, th)
+    leave_task(row, t)
 
 
 @law
@@ -212,7 +217,7 @@ def run_thread(row, th):
     cg = row["tasks"][thread["task"]]["cg"]
     begin = row["now_ns"]
     row["current"] = th
-    cpu = idlest_cpu(row)
+    cpu = select_task_rq(row, row["tasks"][thread["task"]])
     free = row["cpu"][cpu]["free_ns"]
     preempts = free > begin and can_preempt(row, cpu, th)
     if free > begin and not preempts:
@@ -224,7 +229,11 @@ def run_thread(row, th):
     row["stall_ns"][:] = 0
     task = row["tasks"][thread["task"]]
     user_before, system_before = task["utime_ns"], task["stime_ns"]
+    if row["nr_nodes"] > 1:
+        enter_task(row, thread["task"], cpu_to_node(row, cpu))
     script_step(row, th)
+    if row["nr_nodes"] > 1:
+        leave_task(row, thread["task"])
     spent, user = row["spent_ns"], min(row["spent_ns"], task["utime_ns"] - user_before)
     task["stime_ns"] = system_before + spent - user
     account_time(row, cpu, HELD_BY_THREAD, user, spent - user)
@@ -273,7 +282,7 @@ def run_until(row, until_ns):
         if what == DUE_CLOCK:
             run_clock(row)
         elif what == DUE_KSWAPD:
-            run_kswapd(row)
+            run_kswapd(row, which)
         elif what == DUE_WRITEBACK:
             run_flusher(row)
         elif what == DUE_JOURNAL:

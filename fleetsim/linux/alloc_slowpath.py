@@ -14,7 +14,9 @@ from fleetsim.law import law
 from fleetsim.linux.kswapd import wakeup_kswapd
 from fleetsim.linux.memcontrol import event, event_times, margin, swap_room
 from fleetsim.linux.memcontrol_laws import high_delay_ns
+from fleetsim.linux.mempolicy import first_node
 from fleetsim.linux.mm_types import (
+    ALL_NODES,
     BY_DIRECT,
     BY_MEMCG,
     EV,
@@ -29,10 +31,12 @@ from fleetsim.linux.mm_types import (
     WMARK_LOW,
     WMARK_MIN,
 )
+from fleetsim.linux.node_reclaim import node_reclaim
+from fleetsim.linux.nodes import count_node_lists, nr_free_in, zone_allowed, zonelist
 from fleetsim.linux.oom_kill import out_of_memory
 from fleetsim.linux.per_cpu_pages import drain_all_pages
 from fleetsim.linux.vmscan import do_try_to_free_pages
-from fleetsim.linux.zonelist import nr_free, rmqueue
+from fleetsim.linux.zonelist import rmqueue, take_from_zone
 
 EV_HIGH, EV_MAX, EV_SWAP_HIGH = EV["high"], EV["max"], EV["swap_high"]
 HZ = 250
@@ -69,22 +73,55 @@ def until_written(row):
 
 @law
 def should_reclaim_retry(row):
-    """True if some zone would pass its min watermark once everything reclaimable were free.
+    """True if some zone that may be used would pass its min watermark once everything reclaimable were free.
 
     Source: mm/page_alloc.c should_reclaim_retry, mm/vmscan.c zone_reclaimable_pages; kernel-laws §2.2 f.
     Leaves out: the lists by zone (the host's lists stand for each zone's).
     """
-    root = row["cgroups"][0]["tree"]
-    reclaimable = root[2] + root[3]
+    nodes = row["mems_allowed"]
+    lists = row["scan"][1]["lists"]
+    row["reclaim_nodes"] = nodes
+    count_node_lists(row, lists)
+    row["reclaim_nodes"] = ALL_NODES
+    reclaimable = lists[2] + lists[3]
     if row["swap_free"] > 0:
-        reclaimable += root[0] + root[1]
+        reclaimable += lists[0] + lists[1]
     if reclaimable == 0:
-        reclaimable = nr_free(row)
+        reclaimable = nr_free_in(row, nodes)
     for z in range(NR_ZONES):
         zone = row["zones"][z]
-        if zone["managed"] > 0 and zone["free"] + reclaimable > zone["wmark"][WMARK_MIN] + zone["reserve"]:
+        if zone_allowed(row, z, nodes) and zone["free"] + reclaimable > zone["wmark"][WMARK_MIN] + zone["reserve"]:
             return True
     return False
+
+
+@law
+def rmqueue_local(row, pages):
+    """vm.zone_reclaim_mode: zone by zone, rather reclaim the preferred node's unmapped page cache than go on to the next.
+
+    returns  (int64 pages taken of that node above its low marks, int64 pages that may be taken elsewhere instead: what was reclaimed may
+             still be on the per-cpu lists, so that the next page tries again)
+
+    Source: mm/page_alloc.c get_page_from_freelist (node_reclaim), zone_allows_reclaim.
+    """
+    for z in range(NR_ZONES):
+        row["got"][z] = 0
+    node = first_node(row["mems_allowed"], row["preferred_node"])
+    elsewhere = pages
+    for place in range(NR_ZONES):
+        z = zonelist(node, place)
+        if not zone_allowed(row, z, 1 << node):
+            continue
+        got = take_from_zone(row, z, pages, WMARK_LOW, node)
+        if got == 0 and node_reclaim(row, node) > 0:
+            elsewhere = 1
+            row["spent_ns"] += row["scan"][1]["spent_ns"]
+            row["reclaim_ns"] += row["scan"][1]["spent_ns"]
+            row["stall_ns"][PSI_MEM] += row["scan"][1]["spent_ns"]
+            got = take_from_zone(row, z, pages, WMARK_LOW, node)
+        if got > 0:
+            return got, 0
+    return 0, elsewhere
 
 
 @law
@@ -98,7 +135,11 @@ def alloc_pages(row, th, pages):
     Source: mm/page_alloc.c __alloc_pages_slowpath, __alloc_pages_may_oom; kernel-laws §2.2, §2.3.
     """
     thread = row["threads"][th]
-    got = rmqueue(row, pages, WMARK_LOW)
+    got, elsewhere = 0, pages
+    if row["nr_nodes"] > 1 and row["sysctl"]["zone_reclaim_mode"] > 0:
+        got, elsewhere = rmqueue_local(row, pages)
+    if got == 0:
+        got = rmqueue(row, elsewhere, WMARK_LOW)
     if got > 0:
         thread["no_progress"] = 0
         return got

@@ -143,6 +143,7 @@ def list_replace(row, i, j):
     for z in range(2):
         new["low_zone"][z] = old["low_zone"][z]
         old["low_zone"][z] = 0
+    new["node1"], old["node1"] = old["node1"], 0
     old["nr"] = 0
     old["list"] = LRU_NONE
 

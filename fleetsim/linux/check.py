@@ -16,6 +16,7 @@ from fleetsim.linux.holes import hole_pageblocks_of
 from fleetsim.linux.hugetlb import pages_of
 from fleetsim.linux.lru_gen import LRU_GEN_ANON, LRU_GEN_FILE, MAX_NR_GENS, MIN_NR_GENS, lru_gen_enabled, lru_gen_seq
 from fleetsim.linux.mm_types import (
+    ALL_NODES,
     LRU_ACTIVE_FILE,
     LRU_INACTIVE_FILE,
     LRU_NONE,
@@ -325,8 +326,13 @@ def zone_violations(row: Any) -> list[str]:
     """Every zone's managed pages are free, pinned, or on a list."""
     found = []
     rows = row["cohorts"]
-    low = [int(rows["low_zone"][:, z].sum(dtype="i8")) for z in range(NR_ZONES - 1)]
-    listed = [*low, int(rows["nr"].sum(dtype="i8")) - sum(low)]
+    low = [int(rows["low_zone"][:, z].sum(dtype="i8")) for z in range(2)]
+    far = int(rows["node1"].sum(dtype="i8"))
+    listed = [*low, int(rows["nr"].sum(dtype="i8")) - sum(low) - far, far]
+    if (rows["nr"] - rows["low_zone"].sum(axis=1) - rows["node1"]).min() < 0 or min(rows["low_zone"].min(), rows["node1"].min()) < 0:
+        found.append("a cohort has more pages of one zone than pages")
+    if (row["mems_allowed"], row["reclaim_nodes"], row["preferred_node"], row["interleave"]) != (ALL_NODES, ALL_NODES, 0, 0):
+        found.append("somebody's restriction to a NUMA node has outlived what it was for")
     for z in range(NR_ZONES):
         zone = row["zones"][z]
         have = int(zone["free"]) + int(zone["pcp"].sum()) + int(zone["pinned"]) + listed[z]

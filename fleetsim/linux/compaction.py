@@ -20,6 +20,7 @@ from fleetsim.linux.free_area import blocks_at_least, put_blocks
 from fleetsim.linux.holes import CHECK_NS, HOLE, change_holes, hole_blocks
 from fleetsim.linux.mm_types import LRU_UNEVICTABLE, NR_COHORTS, NR_ZONES, PSI_MEM, VM, WMARK_LOW, WMARK_MIN
 from fleetsim.linux.mmzone import MIGRATE_MOVABLE, NR_MIGRATETYPES, NR_ORDERS, NR_REGIONS, PAGEBLOCK_ORDER
+from fleetsim.linux.nodes import zone_allowed, zonelist
 from fleetsim.linux.page_alloc import fragmentation_index
 from fleetsim.linux.per_cpu_pages import drain_all_pages
 from fleetsim.linux.zonelist import watermark_ok
@@ -233,9 +234,10 @@ def try_to_compact_pages(row, order):
     """
     tried, spent = False, 0
     success = False
-    for back in range(NR_ZONES):
-        zone = row["zones"][NR_ZONES - 1 - back]
-        if success or compaction_suitable(row, zone, order, WMARK_MIN) == COMPACT_SKIPPED:
+    for place in range(NR_ZONES):
+        z = zonelist(row["preferred_node"], place)
+        zone = row["zones"][z]
+        if success or not zone_allowed(row, z, row["mems_allowed"]) or compaction_suitable(row, zone, order, WMARK_MIN) == COMPACT_SKIPPED:
             continue
         tried = True
         if compaction_deferred(zone, order):
@@ -243,7 +245,7 @@ def try_to_compact_pages(row, order):
         if compaction_restarting(zone, order):
             zone["compact_skip"] = 0
         drain_all_pages(row)
-        made, ns = compact_zone(row, NR_ZONES - 1 - back, 1, False)
+        made, ns = compact_zone(row, z, 1, False)
         spent += ns
         if made > 0 or blocks_at_least(zone, order) > 0:
             success = True

@@ -27,6 +27,53 @@ def idlest_cpu(row):
 
 
 @law
+def cpu_to_node(row, cpu):
+    """The NUMA node of a CPU: each node has as many, the first ones are the first node's.
+
+    Source: include/linux/topology.h cpu_to_node; how many each has is fleetsim's own choice.
+    """
+    return cpu * row["nr_nodes"] // max(1, row["cpus"])
+
+
+@law
+def idlest_cpu_of(row, node):
+    """The CPU of a node that is free first; of equals the lowest. A node without CPUs uses the other's.
+
+    Source: mm/vmscan.c kswapd (it runs on its node's CPUs); kernel/sched/fair.c select_idle_sibling.
+    """
+    if row["nr_nodes"] == 1:
+        return idlest_cpu(row)
+    cpu = -1
+    for k in range(min(NR_CPUS, row["cpus"])):
+        if cpu_to_node(row, k) == node and (cpu < 0 or row["cpu"][k]["free_ns"] < row["cpu"][cpu]["free_ns"]):
+            cpu = k
+    return cpu if cpu >= 0 else idlest_cpu(row)
+
+
+@law
+def select_task_rq(row, task):
+    """The CPU that a task's thread gets: an idle one of its node, else, if it is not pinned there, whichever is free first.
+
+    Source: kernel/sched/fair.c select_task_rq_fair, by its usual outcome.
+    """
+    cpu = idlest_cpu_of(row, task["node"])
+    if row["nr_nodes"] > 1 and task["pinned"] == 0 and row["cpu"][cpu]["free_ns"] > row["now_ns"]:
+        return idlest_cpu(row)
+    return cpu
+
+
+@law
+def sched_setaffinity(row, t, cpu):
+    """A task is to run on the CPU's node only, from its next turn on.
+
+    Source: kernel/sched/core.c sched_setaffinity. Leaves out: that it is to run on that one CPU (it gets any of the node).
+    """
+    task = row["tasks"][t]
+    task["node"] = cpu_to_node(row, min(cpu, row["cpus"] - 1))
+    task["pinned"] = 1
+
+
+@law
 def account_time(row, cpu, holder, user_ns, system_ns):
     """The CPU works for `user_ns` + `system_ns` from the host's clock on, for one that preempts another on top of what it has to do.
 
@@ -67,8 +114,9 @@ def put_off(row, cpu, until_ns):
     Source: kernel/sched/core.c preempt_schedule, by its effect.
     """
     holder = row["cpu"][cpu]["holder"]
-    if holder == HELD_BY_KSWAPD:
-        row["kswapd"]["next_ns"] = max(row["kswapd"]["next_ns"], until_ns + 1)
+    if holder < HELD_BY_EXIT:
+        kswapd = row["kswapd"][holder - HELD_BY_KSWAPD]
+        kswapd["next_ns"] = max(kswapd["next_ns"], until_ns + 1)
         return True
     task = row["tasks"][holder - HELD_BY_EXIT]
     task["exit_ready_ns"] = max(task["exit_ready_ns"], until_ns + 1)

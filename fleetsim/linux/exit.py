@@ -85,6 +85,10 @@ def start_task(row, t):
     task["rss_file"] = IMAGE_FILE
     task["base_file"] = IMAGE_FILE
     task["parent"] = -1
+    task["pinned"] = 0
+    task["policy"] = 0
+    task["policy_nodes"] = 0
+    task["il_prev"] = 1
     task["base_shared"] = 0
     task["rss_shmem"] = 0
     task["swapents"] = 0

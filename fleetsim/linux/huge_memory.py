@@ -17,6 +17,7 @@ from fleetsim.linux.holes import join_region
 from fleetsim.linux.huge_mm import HPAGE_PMD_NR, HPAGE_PMD_ORDER, SCAN_SLEEP_NS, add_thp
 from fleetsim.linux.kswapd import wakeup_kswapd_order
 from fleetsim.linux.memcontrol import count, margin
+from fleetsim.linux.mempolicy import first_node
 from fleetsim.linux.mm_inline import add_pages, list_add
 from fleetsim.linux.mm_types import (
     ACCESSED,
@@ -30,8 +31,9 @@ from fleetsim.linux.mm_types import (
     WMARK_LOW,
     WMARK_MIN,
 )
+from fleetsim.linux.nodes import numa_statistics, zone_allowed, zonelist
 from fleetsim.linux.vmscan import do_try_to_free_pages
-from fleetsim.linux.zonelist import NUMA_HIT, PGALLOC
+from fleetsim.linux.zonelist import PGALLOC
 
 FRESH = 4  # as in memory.py
 NEVER, MADVISE, ALWAYS = 0, 1, 2  # transparent_hugepage/enabled
@@ -62,19 +64,23 @@ def at_pmd_none(area):
 
 @law
 def rmqueue_huge(row, mark):
-    """Take a block of 2 MiB from the highest zone that stays above its watermark and has one.
+    """Take a block of 2 MiB from the first zone of the zonelist that stays above its watermark and has one.
 
     returns  int64  the zone, −1: none has
 
     Source: mm/page_alloc.c get_page_from_freelist, __zone_watermark_ok (order 9); kernel-laws §1.5.
     Leaves out: the huge page that the per-cpu lists keep.
     """
-    for back in range(NR_ZONES):
-        z = NR_ZONES - 1 - back
+    for place in range(NR_ZONES):
+        z = zonelist(row["preferred_node"], place)
         zone = row["zones"][z]
-        if zone["managed"] > 0 and zone["free"] - (HPAGE_PMD_NR - 1) > zone["wmark"][mark] + zone["reserve"] and take_pageblock(zone):
-            row["vm"][PGALLOC + z] += HPAGE_PMD_NR
-            row["vm"][NUMA_HIT] += 1
+        if (
+            zone_allowed(row, z, row["mems_allowed"])
+            and zone["free"] - (HPAGE_PMD_NR - 1) > zone["wmark"][mark] + zone["reserve"]
+            and take_pageblock(zone)
+        ):
+            row["vm"][PGALLOC + zone["kind"]] += HPAGE_PMD_NR
+            numa_statistics(row, z, 1, first_node(row["mems_allowed"], row["preferred_node"]))
             return z
     return -1
 

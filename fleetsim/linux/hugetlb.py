@@ -31,9 +31,10 @@ from fleetsim.linux.mm_types import (
     WMARK_LOW,
     WMARK_MIN,
 )
+from fleetsim.linux.nodes import numa_statistics, zone_allowed, zonelist
 from fleetsim.linux.vma import vma_link
 from fleetsim.linux.vmscan import do_try_to_free_pages
-from fleetsim.linux.zonelist import NUMA_HIT, pin_got, rmqueue, unpin
+from fleetsim.linux.zonelist import pin_got, rmqueue, unpin
 
 BUDDY_SUCCESS, BUDDY_FAIL = VM["htlb_buddy_alloc_success"], VM["htlb_buddy_alloc_fail"]
 HUGE = 512  # pages of 4 KiB in a huge page of 2 MiB
@@ -60,12 +61,12 @@ def take_block(row, h, mark):
     Source: mm/page_alloc.c get_page_from_freelist (order 9), alloc_contig_pages for 1 GiB; kernel-laws §1.5.
     """
     pages = pages_of(h)
-    for back in range(NR_ZONES):
-        z = NR_ZONES - 1 - back
+    for place in range(NR_ZONES):
+        z = zonelist(row["preferred_node"], place)
         zone = row["zones"][z]
-        if zone["managed"] > 0 and zone["free"] - pages >= zone["wmark"][mark] + zone["reserve"]:
+        if zone_allowed(row, z, row["mems_allowed"]) and zone["free"] - pages >= zone["wmark"][mark] + zone["reserve"]:
             rmqueue(row, pages, mark)
-            row["vm"][NUMA_HIT] -= pages - 1  # one block
+            numa_statistics(row, z, 1 - pages, zone["node"])  # one block
             pin_got(row)
             return True
     return False

@@ -137,7 +137,11 @@ def run_kcompactd(row):
     row["kcompactd_next_ns"] += CHECK_NS
     low = fragmentation_score_wmark(row["sysctl"]["compaction_proactiveness"], True)
     before = fragmentation_score_node(row)
-    if row["kswapd"]["state"] == KSWAPD_RUN or before <= fragmentation_score_wmark(row["sysctl"]["compaction_proactiveness"], False):
+    if (
+        row["kswapd"][0]["state"] == KSWAPD_RUN
+        or row["kswapd"][1]["state"] == KSWAPD_RUN
+        or before <= fragmentation_score_wmark(row["sysctl"]["compaction_proactiveness"], False)
+    ):
         return
     begin = row["now_ns"]
     total = 0

@@ -14,7 +14,19 @@ from fleetsim.linux.holes import join_region
 from fleetsim.linux.huge_memory import hugepage_vma_check, rmqueue_huge
 from fleetsim.linux.huge_mm import HPAGE_PMD_NR, HPAGE_PMD_ORDER, SCAN_SLEEP_NS, add_thp
 from fleetsim.linux.memcontrol import count
-from fleetsim.linux.mm_types import AREA_ANON, CG, HELD_BY_KSWAPD, NEVER, NR_AREAS, NS_PER_S, ORDERED, TASK_RUNNING, VM, WMARK_LOW
+from fleetsim.linux.mm_types import (
+    AREA_ANON,
+    CG,
+    HELD_BY_KSWAPD,
+    NEVER,
+    NR_AREAS,
+    NS_PER_S,
+    ORDERED,
+    TASK_RUNNING,
+    VM,
+    WMARK_LOW,
+    ZONE_NODE1,
+)
 from fleetsim.linux.zonelist import give_back
 
 RANGES_TO_SCAN = 8  # khugepaged/pages_to_scan 4096
@@ -46,6 +58,8 @@ def collapse_huge_page(row, a, at):
         give_back(row, cohort, n)
         if z < 2:
             cohort["low_zone"][z] += n
+        elif z == ZONE_NODE1:
+            cohort["node1"] += n
         join_region(row, z, cohort, n)
         at += n
         left -= n

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""kswapd: the background reclaimer of the host (mm/vmscan.c kswapd, balance_pgdat).
+"""kswapd: the background reclaimer of a NUMA node (mm/vmscan.c kswapd, balance_pgdat).
 
     SLEEP  woken                                    → RUN
     RUN    balanced, or hopeless (16 failures)      → NAP (100 ms)
@@ -19,10 +19,11 @@ from __future__ import annotations
 from fleetsim.hardware.cpu import SYSCALL, VISIT
 from fleetsim.law import law
 from fleetsim.linux.compaction import reset_isolation_suitable, wakeup_kcompactd
-from fleetsim.linux.cputime import account_time, idlest_cpu
+from fleetsim.linux.cputime import account_time, idlest_cpu_of
 from fleetsim.linux.lru_gen import lru_gen_enabled
 from fleetsim.linux.lru_gen_age import lru_gen_age_node
 from fleetsim.linux.mm_types import (
+    ALL_NODES,
     BY_KSWAPD,
     DEF_PRIORITY,
     HELD_BY_KSWAPD,
@@ -41,6 +42,7 @@ from fleetsim.linux.mm_types import (
     VM,
 )
 from fleetsim.linux.mmzone import PAGEBLOCK_ORDER
+from fleetsim.linux.nodes import bit_of, nr_high_in
 from fleetsim.linux.oom_kill import out_of_memory
 from fleetsim.linux.per_cpu_pages import trim
 from fleetsim.linux.psi import stall
@@ -48,7 +50,7 @@ from fleetsim.linux.shrink_list import shrink_active_list
 from fleetsim.linux.shrinker import has_objects, shrink_slab
 from fleetsim.linux.vmscan import age_anon, begin_lruvec, may_shrink, prepare_scan_count, shrink_slice, snapshot_refaults
 from fleetsim.linux.vmscan_laws import ScanBalance, inactive_is_low, scan_balance
-from fleetsim.linux.zonelist import balanced, nr_high, watermark_boosted
+from fleetsim.linux.zonelist import balanced, watermark_boosted
 
 PGSCAN_KSWAPD = VM["pgscan_kswapd"]
 PAGEOUTRUN, LOW_QUICKLY, HIGH_QUICKLY = VM["pageoutrun"], VM["kswapd_low_wmark_hit_quickly"], VM["kswapd_high_wmark_hit_quickly"]
@@ -59,7 +61,7 @@ SLICE_SHARE = 16  # … and at most this part of what the run wants to reclaim
 
 @law
 def wakeup_kswapd(row):
-    """An allocation of a single page missed the low watermark.
+    """An allocation of a single page missed the low watermark on all nodes it may use.
 
     Source: mm/vmscan.c wakeup_kswapd; kernel-laws §3.9.
     """
@@ -68,50 +70,69 @@ def wakeup_kswapd(row):
 
 @law
 def wakeup_kswapd_order(row, order, direct_reclaim):
-    """An allocation of an order missed the low watermark, or marks were boosted.
+    """An allocation of an order missed the low watermark on all nodes it may use, or marks were boosted.
 
     direct_reclaim  bool  the caller may reclaim itself; whoever may not has kcompactd woken where kswapd is of no use
 
+    Source: mm/page_alloc.c wake_all_kswapds.
+    """
+    for node in range(row["nr_nodes"]):
+        if (row["mems_allowed"] >> node) & 1 > 0:
+            wakeup_kswapd_of(row, node, order, direct_reclaim)
+
+
+@law
+def wakeup_kswapd_of(row, node, order, direct_reclaim):
+    """Wake the kswapd of one node.
+
     Source: mm/vmscan.c wakeup_kswapd; kernel-laws §3.9.
     """
-    kswapd = row["kswapd"]
+    kswapd = row["kswapd"][node]
     kswapd["order"] = max(kswapd["order"], order)
     if kswapd["state"] == KSWAPD_RUN:
         return
-    if kswapd["failures"] >= MAX_RECLAIM_RETRIES or (balanced(row, order) and not watermark_boosted(row)):
+    if kswapd["failures"] >= MAX_RECLAIM_RETRIES or (
+        balanced(row, order, bit_of(row, node)) and not watermark_boosted(row, bit_of(row, node))
+    ):
         if not direct_reclaim:
             wakeup_kcompactd(row, order)
         return
     if kswapd["state"] == KSWAPD_NAP:
         row["vm"][LOW_QUICKLY] += 1
-    begin_run(row)
+    begin_run(row, node)
 
 
 @law
 def wakeup_boosted(row):
-    """Whoever had to take pages from another type wakes kswapd afterwards.
+    """Whoever had to take pages from another type wakes that node's kswapd afterwards.
 
     Source: mm/page_alloc.c rmqueue (ZONE_BOOSTED_WATERMARK).
     """
     row["boosted"] = 0
+    nodes = 0
     for z in range(NR_ZONES):
+        if row["zones"][z]["boosted"] > 0:
+            nodes = nodes | 1 << row["zones"][z]["node"]
         row["zones"][z]["boosted"] = 0
-    wakeup_kswapd_order(row, 0, False)
+    for node in range(row["nr_nodes"]):
+        if (nodes >> node) & 1 > 0:
+            wakeup_kswapd_of(row, node, 0, False)
 
 
 @law
-def begin_run(row):
-    """Start a balance run at the lowest pressure.
+def begin_run(row, node):
+    """Start a balance run of a node at the lowest pressure.
 
     Source: mm/vmscan.c balance_pgdat (its beginning).
     """
-    kswapd, sc = row["kswapd"], row["scan"][0]
+    kswapd, sc = row["kswapd"][node], row["scan"][2 * node]
     kswapd["state"] = KSWAPD_RUN
     kswapd["next_ns"] = row["now_ns"]
     kswapd["cursor"] = -1
     kswapd["midway"] = 0
     row["vm"][PAGEOUTRUN] += 1
     sc["kind"] = BY_KSWAPD
+    sc["node"] = node
     sc["target"] = 0
     sc["priority"] = DEF_PRIORITY
     sc["order"] = kswapd["order"]
@@ -119,9 +140,9 @@ def begin_run(row):
     kswapd["order"] = 0
     kswapd["boost_left"] = 0
     for z in range(NR_ZONES):
-        kswapd["boost"][z] = row["zones"][z]["boost"]
-        kswapd["boost_left"] += row["zones"][z]["boost"]
-    sc["wanted"] = max(nr_high(row), SWAP_CLUSTER_MAX)
+        kswapd["boost"][z] = row["zones"][z]["boost"] if row["zones"][z]["node"] == node else 0
+        kswapd["boost_left"] += kswapd["boost"][z]
+    sc["wanted"] = max(nr_high_in(row, bit_of(row, node)), SWAP_CLUSTER_MAX)
     sc["reclaimed"] = 0
     sc["force_deactivate"] = 0
     sc["low_reclaim"] = 0
@@ -131,12 +152,11 @@ def begin_run(row):
 
 
 @law
-def unboost(row):
+def unboost(row, kswapd):
     """The run that boosted marks had begun is over: what they were boosted by then comes off, and there may be room to compact.
 
     Source: mm/vmscan.c balance_pgdat (its end).
     """
-    kswapd = row["kswapd"]
     boosted = False
     for z in range(NR_ZONES):
         zone = row["zones"][z]
@@ -151,7 +171,7 @@ def unboost(row):
 
 
 @law
-def end_run(row, gave_up):
+def end_run(row, sc, gave_up):
     """A run is over. A fruitless one is a failure, and sixteen of them make kswapd hopeless. It naps if the node is balanced
     or hopeless; if not it runs again at once, which counts as high_wmark_hit_quickly too.
 
@@ -159,18 +179,18 @@ def end_run(row, gave_up):
 
     Source: mm/vmscan.c balance_pgdat (its end), kswapd_try_to_sleep, prepare_kswapd_sleep.
     """
-    kswapd, sc = row["kswapd"], row["scan"][0]
+    kswapd = row["kswapd"][sc["node"]]
     if sc["reclaimed"] > 0:
         kswapd["failures"] = 0
     elif gave_up:
         kswapd["failures"] += 1
     snapshot_refaults(row, 0)
-    unboost(row)
+    unboost(row, kswapd)
     wake, order = kswapd["alloc_order"], sc["order"]  # fell back to single pages: the order asked for is left to kcompactd
     if order == wake:
         wake = kswapd["order"]
         order = wake
-    if balanced(row, order) or kswapd["failures"] >= MAX_RECLAIM_RETRIES:
+    if balanced(row, order, bit_of(row, sc["node"])) or kswapd["failures"] >= MAX_RECLAIM_RETRIES:
         reset_isolation_suitable(row)
         wakeup_kcompactd(row, wake)
         kswapd["state"] = KSWAPD_NAP
@@ -178,18 +198,18 @@ def end_run(row, gave_up):
         return
     row["vm"][HIGH_QUICKLY] += 1
     sc["spent_ns"] += row["cost"][SYSCALL]
-    begin_run(row)
+    begin_run(row, sc["node"])
 
 
 @law
-def end_pass(row):
+def end_pass(row, sc):
     """After a pass: press harder if it scanned less than the target or reclaimed nothing.
 
     What memory.low protects is left to direct reclaim: kswapd never breaks it, and so runs fruitless when nothing else is left.
 
     Source: mm/vmscan.c balance_pgdat (raise_priority; no memcg_low_skipped there before 6.10); kernel-laws §3.9.
     """
-    kswapd, sc = row["kswapd"], row["scan"][0]
+    kswapd = row["kswapd"][sc["node"]]
     got = sc["reclaimed"] - kswapd["pass_reclaimed"]
     if sc["order"] > 0 and sc["reclaimed"] >= 2 << sc["order"]:
         sc["order"] = 0
@@ -197,12 +217,12 @@ def end_pass(row):
     kswapd["boost_left"] -= min(kswapd["boost_left"], got)
     kswapd["cursor"] = -1
     if kswapd["boost_left"] > 0 and got == 0:
-        end_run(row, True)
+        end_run(row, sc, True)
         return
     if raise_priority or got == 0:
         sc["priority"] -= 1
     if sc["priority"] < 1:
-        end_run(row, True)
+        end_run(row, sc, True)
 
 
 @law
@@ -224,12 +244,12 @@ def age_node(row, sc):
 
 
 @law
-def begin_pass(row):
+def begin_pass(row, sc):
     """A pass over all lruvecs begins: age the anonymous ones, decide what may be done.
 
     Source: mm/vmscan.c balance_pgdat, shrink_node.
     """
-    kswapd, sc = row["kswapd"], row["scan"][0]
+    kswapd = row["kswapd"][sc["node"]]
     sc["scanned"] = 0
     kswapd["pass_reclaimed"] = sc["reclaimed"]
     trim(row)
@@ -239,13 +259,13 @@ def begin_pass(row):
 
 
 @law
-def pass_is_idle(row):
+def pass_is_idle(row, sc):
     """True if there is nothing to do for another pass. A node that is not balanced is reclaimed as if there were no boost.
 
     Source: mm/vmscan.c balance_pgdat (the beginning of its loop).
     """
-    kswapd, sc = row["kswapd"], row["scan"][0]
-    enough = balanced(row, sc["order"])
+    kswapd = row["kswapd"][sc["node"]]
+    enough = balanced(row, sc["order"], bit_of(row, sc["node"]))
     if not enough and kswapd["boost_left"] > 0:
         kswapd["boost_left"] = 0
         sc["priority"] = DEF_PRIORITY
@@ -290,7 +310,7 @@ def take_turns(row, sc):
 
     Source: mm/vmscan.c shrink_node_memcgs.
     """
-    kswapd = row["kswapd"]
+    kswapd = row["kswapd"][sc["node"]]
     budget = max(SLICE_MIN, sc["wanted"] // SLICE_SHARE)
     looked = row["vm"][PGSCAN_KSWAPD]
     only_file = only_file_is_scanned(row, sc)
@@ -312,40 +332,42 @@ def take_turns(row, sc):
 
 
 @law
-def run_kswapd(row):
-    """One slice of kswapd at the host's clock: the end of a nap, or work: passes in which nothing can be scanned go by in one slice.
+def run_kswapd(row, node):
+    """One slice of a node's kswapd at the host's clock: the end of a nap, or work; passes in which nothing can be scanned go by at once.
 
     Source: mm/vmscan.c kswapd, balance_pgdat, kswapd_try_to_sleep; kernel-laws §3.9. Its whole run is memory stall (§9).
     """
-    kswapd, sc = row["kswapd"], row["scan"][0]
+    kswapd, sc = row["kswapd"][node], row["scan"][2 * node]
     if kswapd["state"] == KSWAPD_NAP:
-        if balanced(row, kswapd["order"]) or kswapd["failures"] >= MAX_RECLAIM_RETRIES:
+        if balanced(row, kswapd["order"], bit_of(row, node)) or kswapd["failures"] >= MAX_RECLAIM_RETRIES:
             kswapd["state"] = KSWAPD_SLEEP
             kswapd["next_ns"] = NEVER
             return
         row["vm"][HIGH_QUICKLY] += 1
-        begin_run(row)
+        begin_run(row, node)
     begin = row["now_ns"]
-    cpu = idlest_cpu(row)
+    cpu = idlest_cpu_of(row, node)
     if row["cpu"][cpu]["free_ns"] > begin:
         kswapd["next_ns"] = row["cpu"][cpu]["free_ns"]
         stall(row, -1, PSI_MEM, begin, kswapd["next_ns"])
         return
     sc["spent_ns"] = 0
     kswapd["next_ns"] = begin
+    row["reclaim_nodes"] = bit_of(row, node)
     while True:
         if kswapd["cursor"] < 0:
-            if pass_is_idle(row):
-                end_run(row, False)
+            if pass_is_idle(row, sc):
+                end_run(row, sc, False)
                 break
-            begin_pass(row)
+            begin_pass(row, sc)
         take_turns(row, sc)
         if kswapd["cursor"] < row["nr_cgroups"]:
             break
-        end_pass(row)
+        end_pass(row, sc)
         if sc["scanned"] > 0 or sc["priority"] == DEF_PRIORITY or kswapd["state"] != KSWAPD_RUN:
             break
+    row["reclaim_nodes"] = ALL_NODES
     if sc["spent_ns"] > 0:
-        account_time(row, cpu, HELD_BY_KSWAPD, 0, sc["spent_ns"])
+        account_time(row, cpu, HELD_BY_KSWAPD + node, 0, sc["spent_ns"])
         stall(row, -1, PSI_MEM, begin, begin + sc["spent_ns"])
     kswapd["next_ns"] = max(kswapd["next_ns"], begin + sc["spent_ns"] + 1)  # who waited meanwhile goes first

@@ -47,7 +47,9 @@ from fleetsim.linux.mm_types import (
     VM,
     WMARK_HIGH,
     WMARK_LOW,
+    ZONE_NORMAL,
 )
+from fleetsim.linux.nodes import pages_on_nodes, zone_allowed
 from fleetsim.linux.shrink_list import count_scan, evict_file, spend_on_references
 from fleetsim.linux.swap import free_written, send_out, write_again
 from fleetsim.linux.swap_state import drop_clean, drop_settled
@@ -183,6 +185,7 @@ def scan_folios(row, sc, cg, kind, tier_idx, budget):
             usable = cohort["nr"] - cohort["wb"]
             if not cohort["flags"] & ACCESSED:
                 usable -= below_zone(cohort, sc["lruvec_zone"][kind])
+            usable = min(usable, pages_on_nodes(row, cohort))
             looked, freed = evict_cohort(row, sc, i, usable, budget - isolated)
             isolated += looked
             reclaimed += freed
@@ -262,7 +265,7 @@ def above_watermarks(row, mark):
     """
     for z in range(NR_ZONES):
         zone = row["zones"][z]
-        if zone["managed"] > 0 and zone["wmark"][mark] > zone["free"]:
+        if zone_allowed(row, z, row["reclaim_nodes"]) and zone["wmark"][mark] > zone["free"]:
             return False
     return True
 
@@ -277,7 +280,7 @@ def should_abort_scan(row, sc, cg, swapped):
     """
     got = sc["reclaimed"] + sc["sent"]
     if sc["kind"] == BY_KSWAPD:
-        if sc["reclaimed"] - row["kswapd"]["pass_reclaimed"] < sc["wanted"]:
+        if sc["reclaimed"] - row["kswapd"][sc["node"]]["pass_reclaimed"] < sc["wanted"]:
             return False
     else:
         if row["cgroups"][cg]["max_seq"] - sc["lruvec_max_seq"] > 1:
@@ -300,7 +303,7 @@ def start_at_highest_zone(sc):
     Source: mm/vmscan.c scan_folios (reclaim_idx).
     """
     for kind in range(2):
-        sc["lruvec_zone"][kind] = NR_ZONES - 1
+        sc["lruvec_zone"][kind] = ZONE_NORMAL
 
 
 @law

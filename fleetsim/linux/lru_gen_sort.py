@@ -22,6 +22,7 @@ from fleetsim.linux.memcontrol import count
 from fleetsim.linux.mm_inline import list_del, lru_gen_insert
 from fleetsim.linux.mm_types import CG, ORDERED, SETTLED, VM
 from fleetsim.linux.mm_types import RECLAIM as PG_RECLAIM
+from fleetsim.linux.nodes import pages_on_nodes
 from fleetsim.linux.shrink_list import cull
 
 WORKINGSET_ACTIVATE, CG_WORKINGSET_ACTIVATE = VM["workingset_activate_anon"], CG["workingset_activate_anon"]
@@ -111,6 +112,9 @@ def next_to_scan(row, sc, cg, kind, seq):
             if lru_gen_seq(lruvec, cohort) != seq:
                 break
             low = below_zone(cohort, z)
+            if pages_on_nodes(row, cohort) == 0:
+                i = cohort["prev"]
+                continue
             if low == 0 or cohort["nr"] - cohort["wb"] > low:
                 sc["lruvec_zone"][kind] = z
                 return i

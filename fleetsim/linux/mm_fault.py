@@ -161,7 +161,7 @@ def at_rest(row, g, groups):
 
     Source: fleetsim's own representation (design §3.2: quiet groups are not visited).
     """
-    if row["kswapd"]["state"] != KSWAPD_SLEEP or row["swap_cache"] + row["lazy"] > 0:
+    if row["kswapd"][0]["state"] != KSWAPD_SLEEP or row["kswapd"][1]["state"] != KSWAPD_SLEEP or row["swap_cache"] + row["lazy"] > 0:
         return False
     missing = 0
     for k in range(groups):

@@ -18,7 +18,8 @@ from fleetsim.linux.lru_gen import (
     rejected_by_reclaim,
     younger_neighbour,
 )
-from fleetsim.linux.mm_types import LRU_ACTIVE_FILE, LRU_INACTIVE_FILE, LRU_NONE, LRU_UNEVICTABLE, VM
+from fleetsim.linux.mm_types import LRU_ACTIVE_FILE, LRU_INACTIVE_FILE, LRU_NONE, LRU_UNEVICTABLE, VM, ZONE_NODE1
+from fleetsim.linux.nodes import of_second_node
 
 PGMLOCKED, PGCULLED = VM["unevictable_pgs_mlocked"], VM["unevictable_pgs_culled"]
 
@@ -165,6 +166,7 @@ def add_pages(row, i, pages):
     cohort["nr"] += pages
     cohort["low_zone"][0] += row["got"][0]
     cohort["low_zone"][1] += row["got"][1]
+    cohort["node1"] += row["got"][ZONE_NODE1]
     row["groups"][cohort["group"]]["resident"] += pages
     take_for_cohort(row, cohort)
     if cohort["list"] != LRU_NONE:
@@ -187,7 +189,10 @@ def move_pages(row, source, target, pages):
     Source: fleetsim's own representation (design §3.2).
     """
     a, b = row["cohorts"][source], row["cohorts"][target]
-    rest = pages
+    far = of_second_node(row, a, pages)
+    a["node1"] -= far
+    b["node1"] += far
+    rest = pages - far
     for z in range(2):
         k = min(rest, a["low_zone"][z] * pages // max(1, a["nr"]))
         a["low_zone"][z] -= k
@@ -195,7 +200,7 @@ def move_pages(row, source, target, pages):
         rest -= k
     # what the rounding left must not make the source hold more low-zone pages than pages
     for z in range(2):
-        over = a["low_zone"][0] + a["low_zone"][1] - (a["nr"] - pages)
+        over = a["low_zone"][0] + a["low_zone"][1] + a["node1"] - (a["nr"] - pages)
         if over > 0:
             k = min(over, a["low_zone"][z])
             a["low_zone"][z] -= k

@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 
 from fleetsim.linux.fs_types import DISK, FS_FIELDS
-from fleetsim.linux.mmzone import NR_REGIONS, REGION, ZONE
+from fleetsim.linux.mmzone import NODE_FIELDS, NR_NODES, NR_REGIONS, REGION, ZONE
 from fleetsim.linux.slab_types import KERNEL_OWN_FIELDS
 from fleetsim.linux.swap_types import NR_DISKS, NR_SWAPFILES, SWAP_FIELDS
 from fleetsim.linux.sysctl import SYSCTL
@@ -23,21 +23,22 @@ from fleetsim.linux.vmstat_names import CGROUP_EVENTS, CGROUP_STAT, VMSTAT_FIELD
 from fleetsim.linux.workers import CPU, KSWAPD, LRU_GEN, SCAN_CONTROL
 
 # --- capacities (one size class; a full table answers as the kernel would: ENOMEM, EAGAIN, and an event) -------------
-NR_ZONES = 3
+NR_ZONES = 4
 NR_CGROUPS = 74
 NR_TASKS = 64
 NR_THREADS = 80
 NR_AREAS = 128
 NR_GROUPS = 160
-NR_COHORTS = 1348
+NR_COHORTS = 1256
 NR_WRITEBACK = 128
 NR_EVENTS = 80
 NR_CPUS = 32
 assert NR_COHORTS < 1 << 15 and NR_GROUPS < 1 << 15 and NR_CGROUPS < 1 << 7  # int16 links, int8 cgroups
 
-# --- zones, in the order of physical addresses (include/linux/mmzone.h) ----------------------------------------------
-ZONE_DMA, ZONE_DMA32, ZONE_NORMAL = 0, 1, 2
-ZONE_NAMES = ("DMA", "DMA32", "Normal")
+# --- zones, in the order of physical addresses (include/linux/mmzone.h); the second NUMA node has one -----------------
+ZONE_DMA, ZONE_DMA32, ZONE_NORMAL, ZONE_NODE1 = 0, 1, 2, 3
+ZONE_NAMES = ("DMA", "DMA32", "Normal")  # of zone["kind"]
+ALL_NODES = (1 << NR_NODES) - 1
 
 # --- LRU lists (include/linux/mmzone.h, enum lru_list) ---------------------------------------------------------------
 LRU_INACTIVE_ANON, LRU_ACTIVE_ANON, LRU_INACTIVE_FILE, LRU_ACTIVE_FILE, LRU_UNEVICTABLE = 0, 1, 2, 3, 4
@@ -81,7 +82,7 @@ PSI_CPU, PSI_IO, PSI_MEM = 0, 1, 2
 PSI_SOME, PSI_FULL = 0, 1
 
 # --- what a CPU's time went into, in the order of /proc/stat ---------------------------------------------------------
-HELD_BY_THREAD, HELD_BY_KSWAPD, HELD_BY_EXIT = 0, 1, 2
+HELD_BY_THREAD, HELD_BY_KSWAPD, HELD_BY_EXIT = 0, 1, 1 + NR_NODES
 CPU_USER, CPU_NICE, CPU_SYSTEM, CPU_IDLE, CPU_IOWAIT = 0, 1, 2, 3, 4
 
 VM = {name: i for i, name in enumerate(VMSTAT_FIELDS)}  # /proc/vmstat's names → position in row["vm"]
@@ -117,6 +118,7 @@ CGROUP = np.dtype(
         ("zswap_max", "i4"),  # memory.zswap.max, pages, −1: max
         ("swapcached", "i4"),  # memory.stat swapcached: pages in the swap cache, with children
         ("oom_group", "i1"),
+        ("cpuset_mems", "i1"),  # cpuset.mems: nodes, a bit each; 0: as the parent's
         ("emin", "i8"),  # effective protection, recomputed when reclaim visits
         ("elow", "i8"),
         ("anon", "i8"),  # memory.stat anon, pages, with children
@@ -182,6 +184,11 @@ TASK = np.dtype(
         ("restart_ns", "i8"),  # pause after which a dead task starts again; −1: never
         ("exits", "i4"),  # deaths so far
         ("main_thread", "i2"),
+        ("node", "i1"),  # whose CPUs it runs on
+        ("pinned", "i1"),  # 1: on no others (sched_setaffinity), 0: where there is room
+        ("policy", "i1"),  # mempolicy.py MPOL_…
+        ("policy_nodes", "i1"),  # … and its nodes, a bit each
+        ("il_prev", "i1"),  # the node that interleaving used last
     ]
 )
 
@@ -268,6 +275,7 @@ COHORT = np.dtype(
         ("flags", "i1"),
         ("nr", "i4"),  # pages on the list
         ("low_zone", "i4", (2,)),  # … of them in DMA and DMA32
+        ("node1", "i4"),  # … of them on the second NUMA node
         ("wb", "i4"),  # anon: … in the swap cache, unmapped: being written out, or written and waiting to be freed; file: under writeback
         ("dirty", "i4"),  # … of them dirty (a page under writeback that was written to again is both)
         ("clean", "i4"),  # anonymous, mapped, dropped without IO: on an anon list they have a copy in swap, on a file list MADV_FREE
@@ -295,6 +303,7 @@ KERNEL_FIELDS = [
     ("totalram", "i8"),
     ("zones", ZONE, (NR_ZONES,)),
     ("got", "i8", (NR_ZONES,)),  # result of the last allocation, by zone
+    *NODE_FIELDS,
     ("regions", REGION, (NR_REGIONS,)),
     ("free_run", "i8"),  # how the pages given back now lie: 0 as they were taken, n in runs of n, −1 anywhere
     ("totalreserve", "i8"),
@@ -344,8 +353,8 @@ KERNEL_FIELDS = [
     ("disk", DISK, (NR_DISKS,)),  # 0 data, then those of swap areas
     ("swap_disk", "i8"),  # the disk of area 0
     *SWAP_FIELDS,
-    ("kswapd", KSWAPD),
-    ("scan", SCAN_CONTROL, (2,)),  # 0 kswapd's, 1 of whoever reclaims directly just now
+    ("kswapd", KSWAPD, (NR_NODES,)),
+    ("scan", SCAN_CONTROL, (3,)),  # 0 kswapd's, 1 of whoever reclaims directly just now, 2 of the second node's kswapd
     ("writeback", WRITEBACK, (NR_WRITEBACK,)),
     ("wb_head", "i8"),
     ("wb_count", "i8"),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The page allocator's tables (include/linux/mmzone.h): zones with their free lists, and regions of memory. Pages unless said otherwise."""
+"""The page allocator's tables (include/linux/mmzone.h): nodes, zones with their free lists, regions of memory. Pages unless said."""
 
 from __future__ import annotations
 
@@ -11,8 +11,25 @@ MIGRATE_UNMOVABLE, MIGRATE_MOVABLE, MIGRATE_RECLAIMABLE = 0, 1, 2
 NR_MIGRATETYPES = 3
 NR_REGIONS = 48  # stretches of physical memory whose fragmentation is told apart, see holes.py
 
+# numastat's counters (include/linux/mmzone.h enum numa_stat_item)
+NUMA_HIT, NUMA_MISS, NUMA_FOREIGN, NUMA_INTERLEAVE_HIT, NUMA_LOCAL, NUMA_OTHER = range(6)
+NR_NUMA_STATS = 6
+NR_NODES = 2
+
+NODE_FIELDS = [
+    ("nr_nodes", "i8"),  # NUMA nodes: 1 or 2
+    ("numa_node", "i8"),  # node of the CPU that allocates just now …
+    ("preferred_node", "i8"),  # … where its pages should come from first …
+    ("mems_allowed", "i8"),  # … and the nodes they may come from, a bit each
+    ("interleave", "i8"),  # 1: every other page from the next node
+    ("reclaim_nodes", "i8"),  # nodes whose pages the reclaim under way takes, a bit each
+    ("numa", "i8", (NR_NODES, NR_NUMA_STATS)),  # numastat's counters of each node
+]
+
 ZONE = np.dtype(
     [
+        ("node", "i1"),  # NUMA node
+        ("kind", "i1"),  # its name, see ZONE_NAMES
         ("managed", "i8"),  # pages handed to the buddy allocator
         ("free", "i8"),  # NR_FREE_PAGES
         ("wmark", "i8", (3,)),  # min, low, high

@@ -3,7 +3,7 @@
 
 A victim that waits for a disk cannot die before the wait is over. After two seconds the OOM reaper takes its memory instead,
 and from then on somebody else may be chosen.
-Leaves out: notifiers, cpusets and mempolicies; the reaper's ten tries for a contended mmap lock.
+Leaves out: notifiers; the reaper's ten tries for a contended mmap lock.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 from fleetsim.law import law
 from fleetsim.linux.events import OOM_KILL, OOM_PANIC, record
 from fleetsim.linux.memcontrol import event, in_subtree
+from fleetsim.linux.mempolicy import CONSTRAINT_NONE, constrained_alloc, nr_present, oom_cpuset_eligible
 from fleetsim.linux.mm_types import (
     EV,
     NR_TASKS,
@@ -57,13 +58,13 @@ def historical_points(row, t):
 
 
 @law
-def total_pages(row, cg):
-    """Memory that badness is measured against: RAM + swap, or memory.max + the swap the cgroup may use.
+def total_pages(row, cg, invoker):
+    """Memory that badness is measured against: the RAM of the nodes that may be used + swap, or memory.max + the swap the cgroup may use.
 
     Source: mm/oom_kill.c constrained_alloc; kernel-laws §7.1.
     """
     if cg == 0:
-        return row["totalram"] + row["swap_total"]
+        return nr_present(row, invoker) + row["swap_total"]
     group = row["cgroups"][cg]
     total = min(group["max"], row["totalram"])
     if row["sysctl"]["swappiness"] > 0:
@@ -72,18 +73,18 @@ def total_pages(row, cg):
 
 
 @law
-def select_bad_process(row, cg):
+def select_bad_process(row, cg, invoker):
     """The task with the most points in the subtree of `cg`; among equals the later one (with the heuristic of 2.6.11 the earlier).
 
     returns  int64  task row; −1 nobody; −2 a victim is still giving its memory back, so nobody new is chosen
 
     Source: mm/oom_kill.c oom_evaluate_task, select_bad_process; kernel-laws §7.1.
     """
-    total = total_pages(row, cg)
+    total = total_pages(row, cg, invoker)
     chosen, best = -1, OOM_INELIGIBLE
     for t in range(NR_TASKS):
         task = row["tasks"][t]
-        if not in_subtree(row, task["cg"], cg):
+        if not in_subtree(row, task["cg"], cg) or (cg == 0 and not oom_cpuset_eligible(row, invoker, t)):
             continue
         if task["state"] == TASK_EXITING and task["killed"] == OOM_KILLED:
             return -2
@@ -207,13 +208,13 @@ def out_of_memory(row, cg, invoker):
     sysctl = row["sysctl"]
     if cg > 0:
         event(row, cg, EV_OOM)
-    if sysctl["panic_on_oom"] == 2 or (sysctl["panic_on_oom"] == 1 and cg == 0):
+    if sysctl["panic_on_oom"] == 2 or (sysctl["panic_on_oom"] == 1 and cg == 0 and constrained_alloc(row, invoker) == CONSTRAINT_NONE):
         panic(row, invoker, cg)
         return True
     if sysctl["oom_kill_allocating_task"] > 0 and cg == 0 and invoker >= 0 and row["tasks"][invoker]["oom_score_adj"] > -1000:
         victim = invoker
     else:
-        victim = select_bad_process(row, cg)
+        victim = select_bad_process(row, cg, invoker)
     if victim == -2:
         return True
     if victim < 0:

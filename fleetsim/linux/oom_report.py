@@ -6,7 +6,7 @@
 Rules: a line is `<level>text` as in the kernel's ring buffer, `stamp` adds the time as `dmesg` shows it; every number stands in the
 unit the line has in the kernel, converted here and nowhere else (arguments are pages unless they say `_kb` or `_bytes`). A record
 longer than printk can hand out loses its last lines, as the real one does (memory.stat in a cgroup's report).
-Leaves out: the CPU, hardware and stack dump, several NUMA nodes, more than one huge page size.
+Leaves out: the CPU, hardware and stack dump, more than one huge page size.
 Source: mm/oom_kill.c, lib/show_mem.c, mm/memcontrol.c, kernel/printk/printk.c (Linux 6.1); kernel-laws §7.4; checked line by
 line against real logs.
 """
@@ -51,6 +51,7 @@ class OomTask:
 class ZoneInfo:
     """One zone, in pages; `blocks` is (count, migratetype letters such as "UME") for every order."""
 
+    node: int
     name: str
     free: int
     boost: int
@@ -75,7 +76,7 @@ class ZoneInfo:
 
 @dataclass(frozen=True)
 class NodeInfo:
-    """The host's memory, in pages unless a name says otherwise."""
+    """The memory of the host or of one of its nodes, in pages unless a name says otherwise."""
 
     active_anon: int
     inactive_anon: int
@@ -122,22 +123,23 @@ def oom_invoked(comm: str, gfp_mask: int, order: int, oom_score_adj: int) -> lis
     return _lines(WARNING, [f"{comm} invoked oom-killer: gfp_mask={gfp_mask:#x}({names}), order={order}, oom_score_adj={oom_score_adj}"])
 
 
-def mem_info(node: NodeInfo, zones: Sequence[ZoneInfo]) -> list[str]:
-    """The state of the host at a global OOM (lib/show_mem.c show_free_areas, show_mem)."""
-    texts = ["Mem-Info:", *_mem_info_totals(node), _node_line(node)]
+def mem_info(host: NodeInfo, nodes: Mapping[int, NodeInfo], zones: Sequence[ZoneInfo]) -> list[str]:
+    """The state of the host at a global OOM, and of the nodes that the allocation could have used (lib/show_mem.c show_free_areas)."""
+    texts = ["Mem-Info:", *_mem_info_totals(host), *(_node_line(number, node) for number, node in nodes.items())]
     for zone in zones:
         texts += [_zone_line(zone), "lowmem_reserve[]:" + "".join(f" {pages}" for pages in zone.lowmem_reserve)]
     texts += [_blocks_line(zone) for zone in zones]
-    total, free, surplus = node.hugepages
+    for number, node in nodes.items():
+        total, free, surplus = node.hugepages
+        texts.append(f"Node {number} hugepages_total={total} hugepages_free={free} hugepages_surp={surplus} hugepages_size=2048kB")
     texts += [
-        f"Node 0 hugepages_total={total} hugepages_free={free} hugepages_surp={surplus} hugepages_size=2048kB",
-        f"{node.file_pages} total pagecache pages",
-        f"{node.swapcache} pages in swap cache",
-        f"Free swap  = {node.free_swap * PAGE_KB}kB",
-        f"Total swap = {node.total_swap * PAGE_KB}kB",
-        f"{node.ram} pages RAM",
+        f"{host.file_pages} total pagecache pages",
+        f"{host.swapcache} pages in swap cache",
+        f"Free swap  = {host.free_swap * PAGE_KB}kB",
+        f"Total swap = {host.total_swap * PAGE_KB}kB",
+        f"{host.ram} pages RAM",
         "0 pages HighMem/MovableOnly",
-        f"{node.reserved} pages reserved",
+        f"{host.reserved} pages reserved",
     ]
     return _lines(DEFAULT, texts)
 
@@ -155,7 +157,7 @@ def _mem_info_totals(n: NodeInfo) -> list[str]:
     ]
 
 
-def _node_line(n: NodeInfo) -> str:
+def _node_line(number: int, n: NodeInfo) -> str:
     pages = {
         "active_anon:": n.active_anon,
         "inactive_anon:": n.inactive_anon,
@@ -175,7 +177,7 @@ def _node_line(n: NodeInfo) -> str:
     }
     counts = " ".join(f"{label}{count * PAGE_KB}kB" for label, count in pages.items())
     kernel = f"kernel_stack:{n.kernel_stack_kb}kB pagetables:{n.pagetables * PAGE_KB}kB sec_pagetables:0kB"
-    return f"Node 0 {counts} {kernel} all_unreclaimable? {'yes' if n.all_unreclaimable else 'no'}"
+    return f"Node {number} {counts} {kernel} all_unreclaimable? {'yes' if n.all_unreclaimable else 'no'}"
 
 
 def _zone_line(z: ZoneInfo) -> str:
@@ -197,13 +199,13 @@ def _zone_line(z: ZoneInfo) -> str:
     }
     text = " ".join(f"{label}:{count * PAGE_KB}kB" for label, count in marks.items())
     text += f" reserved_highatomic:{z.reserved_highatomic * PAGE_KB}KB "  # KB, not kB: the kernel's own spelling
-    return f"Node 0 {z.name} {text}" + " ".join(f"{label}:{count * PAGE_KB}kB" for label, count in pages.items())
+    return f"Node {z.node} {z.name} {text}" + " ".join(f"{label}:{count * PAGE_KB}kB" for label, count in pages.items())
 
 
 def _blocks_line(z: ZoneInfo) -> str:
     parts = [f"{count}*{PAGE_KB << order}kB" + (f" ({types})" if count else "") for order, (count, types) in enumerate(z.blocks)]
     total = sum(count * (PAGE_KB << order) for order, (count, _) in enumerate(z.blocks))
-    return f"Node 0 {z.name}: {' '.join(parts)} = {total}kB"
+    return f"Node {z.node} {z.name}: {' '.join(parts)} = {total}kB"
 
 
 def memcg_info(
@@ -248,12 +250,30 @@ def task_dump(tasks: Sequence[OomTask]) -> list[str]:
     return _lines(INFO, head + rows)
 
 
-def oom_kill(victim: OomTask, rss_pages: tuple[int, int, int], task_memcg: str, oom_memcg: str | None, *, group: str = "") -> list[str]:
+@dataclass(frozen=True)
+class OomScope:
+    """Which nodes the allocation that failed could have used, and why not all of them."""
+
+    constraint: str = "CONSTRAINT_NONE"
+    nodemask: str = "(null)"
+    cpuset: str = "/"
+    mems_allowed: str = "0"
+
+
+def oom_kill(
+    victim: OomTask,
+    rss_pages: tuple[int, int, int],
+    task_memcg: str,
+    oom_memcg: str | None,
+    *,
+    group: str = "",
+    where: OomScope = OomScope(),
+) -> list[str]:
     """The choice and the kill. `rss_pages` is anon, file, shmem; `oom_memcg` is the cgroup at its limit, None for a global OOM;
     `group` names the cgroup whose memory.oom.group sends the others after the victim."""
-    scope = "constraint=CONSTRAINT_NONE,nodemask=(null),cpuset=/,mems_allowed=0,global_oom"
-    if oom_memcg is not None:
-        scope = f"constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=/,mems_allowed=0,oom_memcg={oom_memcg}"
+    constraint = where.constraint if oom_memcg is None else "CONSTRAINT_MEMCG"
+    scope = f"constraint={constraint},nodemask={where.nodemask},cpuset={where.cpuset},mems_allowed={where.mems_allowed},"
+    scope += "global_oom" if oom_memcg is None else f"oom_memcg={oom_memcg}"
     summary = f"oom-kill:{scope},task_memcg={task_memcg},task={victim.name},pid={victim.pid},uid={victim.uid}"
     lines = _lines(INFO, [summary]) + oom_killed(victim, rss_pages, memcg=oom_memcg is not None)
     if group:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from fleetsim.law import law
 from fleetsim.linux.mm_types import NEVER, NO_LIMIT, NR_WRITEBACK, NS_PER_S, PSI_IO, VM
+from fleetsim.linux.nodes import nr_free
 from fleetsim.linux.page_writeback_laws import (
     BANDWIDTH_INTERVAL_NS,
     PAGE_BYTES,
@@ -30,7 +31,6 @@ from fleetsim.linux.page_writeback_laws import (
     pos_ratio,
     write_bandwidth,
 )
-from fleetsim.linux.zonelist import nr_free
 
 NR_DIRTIED, NR_WRITTEN = VM["nr_dirtied"], VM["nr_written"]
 LONGEST_WAIT_NS = 200_000_000

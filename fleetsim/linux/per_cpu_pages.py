@@ -22,7 +22,7 @@ def nr_pcp_high(row, zone):
 
     Source: mm/page_alloc.c nr_pcp_high; kernel-laws §1.7.
     """
-    if row["kswapd"]["state"] == KSWAPD_RUN:
+    if row["kswapd"][zone["node"]]["state"] == KSWAPD_RUN:
         return min(zone["pcp_high"], 4 * zone["pcp_batch"])
     return zone["pcp_high"]
 

@@ -16,7 +16,8 @@ from fleetsim.linux.compaction import compact_nodes
 from fleetsim.linux.drop_caches import drop_pagecache
 from fleetsim.linux.hugetlb import set_max_huge_pages
 from fleetsim.linux.lru_gen_state import lru_gen_change_state
-from fleetsim.linux.mm_types import BY_MEMCG, MAX_RECLAIM_RETRIES, NO_LIMIT, NR_ZONES, NS_PER_MS, VM, WMARK_HIGH
+from fleetsim.linux.mm_types import BY_MEMCG, MAX_RECLAIM_RETRIES, NO_LIMIT, NR_ZONES, NS_PER_MS, VM, WMARK_HIGH, ZONE_NORMAL
+from fleetsim.linux.nodes import zonelist
 from fleetsim.linux.page_alloc import (
     calculate_min_free_kbytes,
     lowmem_reserve,
@@ -38,7 +39,8 @@ KNOBS = (
     "compaction_proactiveness compact_unevictable_allowed extfrag_threshold watermark_boost_factor "
     "drop_caches compact_memory nr_hugepages nr_overcommit_hugepages thp_enabled thp_defrag lru_gen lru_gen_min_ttl "
     "memory.max memory.high memory.min memory.low memory.swap.max memory.oom.group memory.reclaim "
-    "memory.swap.high memory.zswap.max zswap_enabled zswap_max_pool_percent zswap_accept_threshold_percent zswap_same_filled"
+    "memory.swap.high memory.zswap.max zswap_enabled zswap_max_pool_percent zswap_accept_threshold_percent zswap_same_filled "
+    "zone_reclaim_mode min_unmapped_ratio"
 ).split()
 KNOB = {name: i for i, name in enumerate(KNOBS)}
 (_, SWAPPINESS, OVERCOMMIT_MEMORY, OVERCOMMIT_RATIO, OVERCOMMIT_KBYTES, ADMIN_RESERVE, USER_RESERVE, PAGE_CLUSTER) = range(8)
@@ -48,9 +50,10 @@ PROACTIVENESS, UNEVICTABLE_ALLOWED, EXTFRAG_THRESHOLD, BOOST_FACTOR = range(19, 
 (DROP_CACHES, COMPACT_MEMORY, NR_HUGEPAGES, NR_OVERCOMMIT, THP_ENABLED, THP_DEFRAG, LRU_GEN_ENABLED, LRU_GEN_MIN_TTL) = range(23, 31)
 (CG_MAX, CG_HIGH, CG_MIN, CG_LOW, CG_SWAP_MAX, CG_OOM_GROUP, CG_RECLAIM) = range(31, 38)
 (CG_SWAP_HIGH, CG_ZSWAP_MAX, ZSWAP_ENABLED, ZSWAP_MAX_POOL, ZSWAP_ACCEPT, ZSWAP_SAME_FILLED) = range(38, 44)
+ZONE_RECLAIM_MODE, MIN_UNMAPPED_RATIO = 44, 45
 RESERVE_RATIO_0, RESERVE_RATIO_1, RESERVE_RATIO_2 = LOWMEM_RESERVE_RATIO[:3]
 
-assert len(KNOBS) == ZSWAP_SAME_FILLED + 1
+assert len(KNOBS) == MIN_UNMAPPED_RATIO + 1
 CGROUP_KNOBS = (CG_MAX, CG_HIGH, CG_MIN, CG_LOW, CG_SWAP_MAX, CG_OOM_GROUP, CG_RECLAIM, CG_SWAP_HIGH, CG_ZSWAP_MAX)
 DONE = -1
 ZSWAP_MAX_PAGES = (1 << 31) - 1
@@ -70,24 +73,26 @@ def setup_per_zone_wmarks(row):
         total += zones[z]["managed"]
     reserves = 0
     upper = 0
-    for back in range(NR_ZONES):
-        z = NR_ZONES - 1 - back
+    for place in range(NR_ZONES):
+        z = zonelist(0, place)
         zone = zones[z]
         managed = zone["managed"]
         if managed == 0:
             continue
+        if zone["node"] > 0:  # its node's only one
+            upper = 0
         share = wmark_min(sysctl["min_free_kbytes"], managed, total)
         gap = wmark_gap(share, managed, sysctl["watermark_scale_factor"])
         for mark in range(3):
             zone["wmark"][mark] = share + mark * gap
         zone["boost"] = 0
         zone["boost_factor"] = sysctl["watermark_boost_factor"]
-        ratio = RESERVE_RATIO_0 if z == 0 else RESERVE_RATIO_1 if z == 1 else RESERVE_RATIO_2
+        ratio = RESERVE_RATIO_0 if zone["kind"] == 0 else RESERVE_RATIO_1 if zone["kind"] == 1 else RESERVE_RATIO_2
         zone["reserve"] = lowmem_reserve(upper, ratio) if upper > 0 else 0
         reserves += totalreserve_of_zone(managed, zone["reserve"], share + 2 * gap)
         between = 0
         for j in range(NR_PROTECTIONS):
-            between += zones[j]["managed"] if z < j < NR_ZONES else 0
+            between += zones[j]["managed"] if z < j <= ZONE_NORMAL and zones[j]["node"] == zone["node"] else 0
             zone["protection"][j] = lowmem_reserve(between, ratio) if between > 0 else 0
         zone["pcp_batch"] = zone_batchsize(managed)
         zone["pcp_high"] = zone_pcp_high(share + gap, row["cpus"], zone["pcp_batch"])
@@ -277,6 +282,10 @@ def write_knob(row, th, knob, which, value, done):
         return DONE if set_max_huge_pages(row, th, which, value) else 0
     if knob == NR_OVERCOMMIT:
         row["hstates"][which]["overcommit"] = value
+    elif knob == ZONE_RECLAIM_MODE:
+        row["sysctl"]["zone_reclaim_mode"] = value
+    elif knob == MIN_UNMAPPED_RATIO:
+        row["sysctl"]["min_unmapped_ratio"] = value
     elif knob in CGROUP_KNOBS and which < 0:
         return DONE  # ENOENT: the cgroup was removed
     elif knob == CG_RECLAIM:

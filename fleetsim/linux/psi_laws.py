@@ -114,7 +114,7 @@ def psi_stalled(dt_ns: int, delayed: int, productive: int, nonidle: int, cpus: i
     """Time to add to the totals of `some` and `full` for a span in which the tasks' states did not change.
 
         threads = min(nonidle, cpus)
-        some = dt · min(delayed, threads) / threads;   full = dt · (threads − min(productive, threads)) / threads if any is delayed
+        some = dt · min(delayed, threads) / threads;   full = dt · (threads − min(productive, threads)) / threads, at most some
 
     dt_ns       int64  ns, ≥ 0
     delayed     int64  tasks stalled on the resource
@@ -123,7 +123,7 @@ def psi_stalled(dt_ns: int, delayed: int, productive: int, nonidle: int, cpus: i
     cpus        int64  ≥ 1
     returns     (int64, int64)  ns of some, ns of full
 
-    Source: kernel/sched/psi.c header comment, collect_percpu_times; kernel-laws 9, T-9.1.
+    Source: kernel/sched/psi.c header comment, collect_percpu_times, test_state (full only where somebody is delayed); kernel-laws 9, T-9.1.
     Leaves out: which CPU a task is on (spread evenly, one task a CPU).
     """
     threads = min(nonidle, cpus)
@@ -131,7 +131,7 @@ def psi_stalled(dt_ns: int, delayed: int, productive: int, nonidle: int, cpus: i
         return 0, 0
     some = dt_ns * min(delayed, threads) // threads
     full = dt_ns * (threads - min(productive, threads)) // threads
-    return some, full
+    return some, min(some, full)
 
 
 @law

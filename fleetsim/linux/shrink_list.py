@@ -36,6 +36,7 @@ from fleetsim.linux.mm_types import (
 from fleetsim.linux.mm_types import (
     RECLAIM as PG_RECLAIM,
 )
+from fleetsim.linux.nodes import next_on_nodes, pages_on_nodes
 from fleetsim.linux.rmap import try_to_unmap
 from fleetsim.linux.swap import free_written, send_out, write_again
 from fleetsim.linux.swap_state import drop_clean, drop_settled, mem_cgroup_swap_full, take_clean
@@ -147,7 +148,7 @@ def scan_ordered(row, sc, i, usable, budget):
     """
     cohort = row["cohorts"][i]
     if cohort["flags"] & ACCESSED:
-        pages = min(budget, usable - cohort["off"])
+        pages = max(0, min(budget, usable - cohort["off"]))
         spend_on_references(row, sc, i, pages)
         keep_whole(row, i, usable, pages)
         return pages, 0
@@ -164,7 +165,7 @@ def scan_ordered(row, sc, i, usable, budget):
         drop_clean(row, sc, i, pages)
         return pages, pages
     if cohort["list"] == LRU_INACTIVE_FILE:  # MADV_FREE'd, but all that is left was written to again
-        pages = min(budget, usable - cohort["off"])
+        pages = max(0, min(budget, usable - cohort["off"]))
         cohort["off"] += pages
         if cohort["off"] >= usable:
             activate_whole(row, i, usable)
@@ -172,7 +173,7 @@ def scan_ordered(row, sc, i, usable, budget):
     sent, freed = send_out(row, sc, i, pages)
     if sent > 0:
         return sent, freed
-    pages = min(budget, usable - cohort["off"])
+    pages = max(0, min(budget, usable - cohort["off"]))
     keep_whole(row, i, usable, pages)
     return pages, 0
 
@@ -186,7 +187,7 @@ def keep_dirty(row, sc, i, usable, budget):
     Source: mm/vmscan.c shrink_folio_list (dirty file folio), shrink_inactive_list (nr_unqueued_dirty); kernel-laws §3.7.
     """
     cohort = row["cohorts"][i]
-    pages = min(budget, usable - cohort["off"])
+    pages = max(0, min(budget, usable - cohort["off"]))
     sc["dirty"] += pages
     if sc["kind"] == BY_KSWAPD and sc["may_swap"] > 0 and cohort["flags"] & PG_RECLAIM:
         pageout(row, i, pages)
@@ -274,7 +275,7 @@ def shrink_inactive_list(row, sc, cg, lru, budget):
         sc["spent_ns"] += reclaimed * row["cost"][RECLAIM]
     first_moved = -1
     while left > 0:
-        i = row["cgroups"][cg]["tail"][lru]
+        i = next_on_nodes(row, row["cgroups"][cg]["tail"][lru])
         if i < 0 or i == first_moved:
             break
         cohort = row["cohorts"][i]
@@ -287,7 +288,7 @@ def shrink_inactive_list(row, sc, cg, lru, budget):
                 left -= freed
                 reclaimed += freed
                 continue
-        usable = cohort["nr"] - cohort["wb"]
+        usable = min(cohort["nr"] - cohort["wb"], pages_on_nodes(row, cohort))
         if usable == 0 and lru == LRU_INACTIVE_FILE:  # all of it is under writeback: it comes to the tail when it is written
             sc["dirty"] += cohort["nr"]
             row["vm"][NR_VMSCAN_IMMEDIATE] += cohort["nr"] if cohort["flags"] & PG_RECLAIM else 0
@@ -346,19 +347,20 @@ def shrink_active_list(row, sc, cg, lru, budget):
     left = budget
     moved = 0
     while left > 0:
-        i = row["cgroups"][cg]["tail"][lru]
+        i = next_on_nodes(row, row["cgroups"][cg]["tail"][lru])
         if i < 0:
             break
         cohort = row["cohorts"][i]
+        there = pages_on_nodes(row, cohort)
         if row["groups"][cohort["group"]]["kind"] == ORDERED:
-            pages = min(left, cohort["nr"] - cohort["off"])
+            pages = max(0, min(left, there - cohort["off"]))
             cohort["off"] += pages
-            if cohort["off"] >= cohort["nr"]:
-                moved += cohort["nr"]
+            if cohort["off"] >= there:
+                moved += there
                 cohort["flags"] = (cohort["flags"] | WORKINGSET) & ~ACCESSED
                 list_move(row, i, inactive)
         else:
-            pages = min(left, cohort["nr"])
+            pages = min(left, there)
             moved += pages
             rebag(row, i, inactive, (cohort["flags"] & CLASS) | WORKINGSET, pages)
             if cohort["nr"] == 0:

@@ -15,6 +15,7 @@ from __future__ import annotations
 from fleetsim.law import law
 from fleetsim.linux.memcontrol import charge, in_subtree
 from fleetsim.linux.mm_types import NR_ZONES, TASK_EXITING, TASK_RUNNING, WMARK_MIN
+from fleetsim.linux.nodes import zonelist
 from fleetsim.linux.slab_caches import OBJECT_BYTES, PER_SLAB, RECLAIMABLE, SLAB_PAGES
 from fleetsim.linux.zonelist import pin_got, rmqueue, unpin
 
@@ -176,8 +177,8 @@ def unpin_boot(row, pages):
 
     Source: fleetsim's own bookkeeping of the conservation law (kernel-laws §0).
     """
-    for back in range(NR_ZONES):
-        zone = row["zones"][NR_ZONES - 1 - back]
+    for place in range(NR_ZONES):
+        zone = row["zones"][zonelist(0, place)]
         k = min(pages, zone["boot_pinned"])
         zone["boot_pinned"] -= k
         pages -= k

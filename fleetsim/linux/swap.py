@@ -15,6 +15,7 @@ from fleetsim.linux.huge_mm import SPLIT_PMD, lose_huge
 from fleetsim.linux.memcontrol import add_anon, add_shmem, event_times, swap_limit_room, swap_room
 from fleetsim.linux.mm_inline import list_move
 from fleetsim.linux.mm_types import EV, NR_WRITEBACK, SETTLED, VM
+from fleetsim.linux.nodes import pages_on_nodes
 from fleetsim.linux.page_io import compress_ns, swap_writepage, track
 from fleetsim.linux.rmap import to_swap, try_to_unmap
 from fleetsim.linux.swap_state import add_swap_cache, free_cached, free_clean_slots, untracked
@@ -216,7 +217,7 @@ def free_written(row, target, cg, budget):
             break
         i = entry["cohort"]
         cohort = row["cohorts"][i]
-        n = min(entry["pages"], cohort["wb"])
+        n = min(entry["pages"], cohort["wb"], pages_on_nodes(row, cohort))
         if entry["pages"] > 0 and n > 0 and cohort["cg"] == cg and freed < budget:
             n = min(n, budget - freed)
             entry["pages"] -= n

@@ -10,11 +10,14 @@ from __future__ import annotations
 
 from fleetsim.hardware.cpu import SYSCALL
 from fleetsim.law import law
+from fleetsim.linux.cputime import sched_setaffinity as sched_setaffinity
 from fleetsim.linux.events import REFUSED, record
 from fleetsim.linux.exit import begin_exit, unmap_file
 from fleetsim.linux.fork import copy_process
 from fleetsim.linux.hugetlb import map_hugetlb as map_hugetlb
 from fleetsim.linux.madvise import MADV_HUGEPAGE, MADV_NOHUGEPAGE, MADVICE, PART_EVERY, PART_FIRST, PART_LAST
+from fleetsim.linux.mempolicy import MPOL_BIND, MPOL_DEFAULT, MPOL_INTERLEAVE, MPOL_LOCAL, MPOL_PREFERRED
+from fleetsim.linux.mempolicy import set_mempolicy as set_mempolicy
 from fleetsim.linux.mm_fault import access, at_rest, read_untouched, touch
 from fleetsim.linux.mm_types import AREA_FILE, AREA_FREE, NR_AREAS, ORDERED, UNIFORM
 from fleetsim.linux.namei import lookup_files as lookup_files
@@ -38,6 +41,11 @@ __all__ = [
     "MADVICE",
     "MADV_HUGEPAGE",
     "MADV_NOHUGEPAGE",
+    "MPOL_BIND",
+    "MPOL_DEFAULT",
+    "MPOL_INTERLEAVE",
+    "MPOL_LOCAL",
+    "MPOL_PREFERRED",
     "ORDERED",
     "PART_EVERY",
     "PART_FIRST",
@@ -62,7 +70,9 @@ __all__ = [
     "munmap",
     "read_file",
     "read_untouched",
+    "sched_setaffinity",
     "set_content",
+    "set_mempolicy",
     "shm_rmid",
     "shmget",
     "swapoff",

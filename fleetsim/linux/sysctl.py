@@ -4,7 +4,7 @@
 Rules: a knob's bounds are those the kernel refuses a write by (EINVAL); a default of None is computed at boot from the size of the
 host (`page_alloc.calculate_min_free_kbytes`, `mmap.reserve_kbytes`). `vm.dirty_ratio` and `vm.dirty_bytes` are two faces of one
 limit, as are the two background ones: writing one makes the other 0 (`counterpart`).
-Leaves out: knobs of hardware this host has not (NUMA balancing, memory failure), address-space layout, and
+Leaves out: NUMA balancing, memory failure, address-space layout, and
 `vm.lowmem_reserve_ratio`, which is five numbers (`LOWMEM_RESERVE_RATIO`) and cannot be set yet.
 Source: kernel/sysctl.c vm_table (Linux 6.1) and the files that own the variables; kernel-laws §20b; defaults as recorded there.
 """
@@ -98,7 +98,7 @@ SYSCTL_NAMES = (
     "swappiness overcommit_memory overcommit_ratio overcommit_kbytes admin_reserve_kbytes user_reserve_kbytes page_cluster "
     "dirty_ratio dirty_background_ratio dirty_bytes dirty_background_bytes dirty_expire_centisecs dirty_writeback_centisecs "
     "panic_on_oom oom_kill_allocating_task min_free_kbytes watermark_scale_factor vfs_cache_pressure "
-    "compaction_proactiveness compact_unevictable_allowed extfrag_threshold watermark_boost_factor"
+    "compaction_proactiveness compact_unevictable_allowed extfrag_threshold watermark_boost_factor zone_reclaim_mode min_unmapped_ratio"
 ).split()
 SYSCTL = np.dtype([(name, "i8") for name in SYSCTL_NAMES])
 

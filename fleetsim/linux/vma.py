@@ -122,6 +122,7 @@ def make_group(row, g, kind, is_file, task, pages):
         cohort["nr"] = 0
         cohort["low_zone"][0] = 0
         cohort["low_zone"][1] = 0
+        cohort["node1"] = 0
         cohort["wb"] = 0
         cohort["dirty"] = 0
         cohort["clean"] = 0

@@ -20,6 +20,7 @@ from fleetsim.linux.lru_gen import lru_gen_enabled
 from fleetsim.linux.lru_gen_evict import lru_gen_begin_lruvec, lru_gen_shrink_lruvec
 from fleetsim.linux.memcontrol import calculate_protection, event, in_subtree, swap_room
 from fleetsim.linux.mm_types import (
+    ALL_NODES,
     BY_DIRECT,
     BY_MEMCG,
     CG,
@@ -33,6 +34,7 @@ from fleetsim.linux.mm_types import (
     SWAP_CLUSTER_MAX,
     VM,
 )
+from fleetsim.linux.nodes import count_node_lists, lruvec_lru_size, nr_free_in, nr_high_in
 from fleetsim.linux.shrink_list import shrink_active_list, shrink_inactive_list
 from fleetsim.linux.shrinker import has_objects, shrink_slab
 from fleetsim.linux.vmscan_laws import (
@@ -44,7 +46,6 @@ from fleetsim.linux.vmscan_laws import (
     protected_size,
     scan_balance,
 )
-from fleetsim.linux.zonelist import nr_free, nr_high
 
 CG_ACTIVATE = CG["workingset_activate_anon"]
 EV_LOW = EV["low"]
@@ -60,17 +61,21 @@ def prepare_scan_count(row, sc):
     if lru_gen_enabled(row):
         return
     target = row["cgroups"][sc["target"]]
+    tree = target["tree"]
+    if row["reclaim_nodes"] != ALL_NODES:  # of the whole host
+        tree = sc["lists"]
+        count_node_lists(row, tree)
     for kind in range(2):  # anon, file
-        inactive, active = target["tree"][2 * kind], target["tree"][2 * kind + 1]
+        inactive, active = tree[2 * kind], tree[2 * kind + 1]
         refaulted = target["stat"][CG_ACTIVATE + kind] != target["refaults"][kind]
         allowed = sc["force_deactivate"] > 0 or refaulted or inactive_is_low(inactive, active)
         sc["may_deactivate"][kind] = 1 if allowed else 0
-    tree = target["tree"]
     sc["cache_trim_mode"] = 1 if cache_trim_mode(tree[LRU_INACTIVE_FILE], sc["priority"], sc["may_deactivate"][1] > 0) else 0
     sc["file_is_tiny"] = 0
     if sc["kind"] != BY_MEMCG:
         cache, deactivate_anon = tree[LRU_INACTIVE_FILE] + tree[LRU_ACTIVE_FILE], sc["may_deactivate"][0] > 0
-        if file_is_tiny(cache, nr_free(row), nr_high(row), deactivate_anon, tree[LRU_INACTIVE_ANON], sc["priority"]):
+        free, high = nr_free_in(row, row["reclaim_nodes"]), nr_high_in(row, row["reclaim_nodes"])
+        if file_is_tiny(cache, free, high, deactivate_anon, tree[LRU_INACTIVE_ANON], sc["priority"]):
             sc["file_is_tiny"] = 1
 
 
@@ -98,7 +103,7 @@ def get_scan_count(row, sc, cg):
             sc["low_skipped"] = 1  # scanned less for its sake: worth another round without
     for lru in range(4):
         is_file = lru >= LRU_INACTIVE_FILE
-        size = lruvec["size"][lru]
+        size = lruvec_lru_size(row, cg, lru)
         if protection > 0:
             size = min(size, protected_size(size, lruvec["usage"], protection))
         scan = size >> sc["priority"]
@@ -285,16 +290,16 @@ def snapshot_refaults(row, target):
 
 
 @law
-def sweep(row, sc):
-    """Priorities 12 down to 0 until the target is met.
+def sweep(row, sc, priority):
+    """Priorities from one down to 0 until the target is met.
 
     Source: mm/vmscan.c do_try_to_free_pages (the inner loop), shrink_node (whoever reclaims a page gives kswapd new hope);
     kernel-laws §3.3.
     """
     sc["skipped_deactivate"] = 0
     sc["low_skipped"] = 0
-    for step in range(DEF_PRIORITY + 1):
-        sc["priority"] = DEF_PRIORITY - step
+    for step in range(priority + 1):
+        sc["priority"] = priority - step
         sc["scanned"] = 0
         prepare_scan_count(row, sc)
         for cg in range(row["nr_cgroups"]):
@@ -304,7 +309,9 @@ def sweep(row, sc):
         if sc["reclaimed"] + sc["sent"] >= sc["wanted"]:
             break
     if sc["reclaimed"] > 0:
-        row["kswapd"]["failures"] = 0
+        for n in range(row["nr_nodes"]):
+            if (row["reclaim_nodes"] >> n) & 1 > 0:
+                row["kswapd"][n]["failures"] = 0
 
 
 @law
@@ -330,10 +337,11 @@ def do_try_to_free_pages(row, target, wanted, kind):
     sc["low_reclaim"] = 0
     sc["may_swap"] = 1
     sc["spent_ns"] = 0
+    row["reclaim_nodes"] = row["mems_allowed"] if kind == BY_DIRECT else ALL_NODES
     while True:
         if kind == BY_DIRECT:
             row["vm"][ALLOCSTALL] += 1
-        sweep(row, sc)
+        sweep(row, sc, DEF_PRIORITY)
         snapshot_refaults(row, target)
         if sc["reclaimed"] + sc["sent"] > 0:
             break
@@ -344,4 +352,5 @@ def do_try_to_free_pages(row, target, wanted, kind):
             sc["low_reclaim"] = 1
         else:
             break
+    row["reclaim_nodes"] = ALL_NODES
     return sc["reclaimed"]

@@ -12,10 +12,11 @@ from __future__ import annotations
 from fleetsim.law import law
 from fleetsim.linux.mm_types import NR_ZONES, VM, WMARK_LOW
 from fleetsim.linux.mmap import commit_limit
+from fleetsim.linux.mmzone import NR_NUMA_STATS
+from fleetsim.linux.nodes import nr_free
 from fleetsim.linux.page_alloc import si_mem_available
 from fleetsim.linux.page_writeback import domain_dirty_limits, host_avail, swap_writeback
 from fleetsim.linux.vmstat_names import MEMINFO_COUNTS, MEMINFO_FIELDS, VMSTAT_FIELDS
-from fleetsim.linux.zonelist import nr_free
 from fleetsim.linux.zswap import ZSMALLOC
 
 __all__ = ["MEMINFO_COUNTS", "MEMINFO_FIELDS", "VMSTAT_FIELDS", "mem_available", "meminfo", "vmstat"]
@@ -155,7 +156,12 @@ def vmstat(row, out):
     out[:] = row["vm"]
     free = nr_free(row)
     out[NR_FREE_PAGES] = free
-    out[NUMA_LOCAL] = out[NUMA_HIT]  # one node: every page is local
+    if row["nr_nodes"] == 1:  # every page is local
+        out[NUMA_LOCAL] = out[NUMA_HIT]
+    else:
+        for node in range(row["nr_nodes"]):
+            for stat in range(NR_NUMA_STATS):
+                out[NUMA_HIT + stat] += row["numa"][node][stat]
     for lru in range(5):  # inactive_anon active_anon inactive_file active_file unevictable, in both orders the same
         pages = tree[lru] + (row["mlocked"] if lru == 4 else 0)
         out[NR_INACTIVE_ANON + lru] = pages

@@ -11,6 +11,7 @@ import numpy as np
 SCAN_CONTROL = np.dtype(
     [
         ("kind", "i8"),  # BY_KSWAPD, BY_DIRECT or BY_MEMCG
+        ("node", "i8"),  # kswapd: its NUMA node
         ("target", "i8"),  # cgroup whose subtree is reclaimed; 0 is the whole host
         ("priority", "i8"),
         ("wanted", "i8"),  # nr_to_reclaim
@@ -24,6 +25,7 @@ SCAN_CONTROL = np.dtype(
         ("low_skipped", "i8"),
         ("cache_trim_mode", "i8"),
         ("file_is_tiny", "i8"),
+        ("lists", "i8", (5,)),  # pages on the host's lists, as far as they are on the node that is reclaimed from
         ("nr", "i8", (4,)),  # pages still to scan, by list
         ("goal", "i8", (4,)),  # … as get_scan_count wanted it
         ("lruvec_reclaimed", "i8"),  # kswapd: of the lruvec whose turn it is
@@ -62,7 +64,7 @@ KSWAPD = np.dtype(
         ("failures", "i8"),  # kswapd_failures
         ("order", "i8"),  # kswapd_order: the highest order somebody asked for since the run began
         ("alloc_order", "i8"),  # … for which this run was begun
-        ("boost", "i8", (3,)),  # of each zone when the run began: taken off its marks when it ends
+        ("boost", "i8", (4,)),  # of each zone when the run began: taken off its marks when it ends
         ("boost_left", "i8"),  # nr_boost_reclaim: pages still to reclaim for its sake alone
     ]
 )
@@ -75,7 +77,7 @@ CPU = np.dtype(
         ("system_ns", "i8"),
         ("iowait_ns", "i8"),
         ("last_system_ns", "i8"),  # … which ends with this much system time
-        ("holder", "i8"),  # who has it until free_ns: HELD_BY_THREAD, HELD_BY_KSWAPD, or HELD_BY_EXIT + task row
+        ("holder", "i8"),  # who has it until free_ns: HELD_BY_THREAD, HELD_BY_KSWAPD + node, or HELD_BY_EXIT + task row
     ]
 )
 """kernel/sched/sched.h struct rq, as far as /proc/stat shows it."""

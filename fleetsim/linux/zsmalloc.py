@@ -13,6 +13,7 @@ from __future__ import annotations
 from fleetsim.law import law
 from fleetsim.linux.free_area import take_for_kernel
 from fleetsim.linux.mm_types import NR_ZONES, VM
+from fleetsim.linux.nodes import zonelist
 from fleetsim.linux.per_cpu_pages import rmqueue_pcplist
 from fleetsim.linux.zonelist import unpin
 
@@ -98,13 +99,13 @@ def alloc_zspages(row, pages):
     Source: mm/page_alloc.c gfp_to_alloc_flags (PF_MEMALLOC: ALLOC_NO_WATERMARKS).
     """
     taken = 0
-    for back in range(NR_ZONES):
-        z = NR_ZONES - 1 - back
+    for place in range(NR_ZONES):
+        z = zonelist(row["preferred_node"], place)
         zone = row["zones"][z]
         k = 0
         if zone["managed"] > 0 and taken < pages:
             k = rmqueue_pcplist(zone, pages - taken, zone["free"])
-            row["vm"][PGALLOC + z] += k
+            row["vm"][PGALLOC + zone["kind"]] += k
             taken += k
             zone["pinned"] += k
         row["got"][z] = k

@@ -9,6 +9,7 @@
     hugetlb ID MiB                             pipes N MiB/s            sysw PATH VALUE
     stat_missing DIR N rate                    stat_files DIR N rate    mkfiles DIR N rate
     swapon PATH [PRIORITY]                     swapoff PATH
+    pin CPU                                    mempolicy default|local|bind:NODES|preferred:NODE|interleave:NODES   (NODES: 0, 1 or 0-1)
     overcommit_probe [MiB [most MiB]]          fork_hold s       sleep s       until t       exit code
 
 Rates are MiB/s, of stat_* and mkfiles files per second (1000 if not given), 0 is unpaced; `rewrite|read|read_file … 0`
@@ -25,8 +26,22 @@ from dataclasses import dataclass, field
 
 from fleetsim.errors import BadInput
 from fleetsim.law import ONE_Q
-from fleetsim.linux.syscalls import MADVICE, ORDERED, PART_EVERY, PART_FIRST, PART_LAST, UNIFORM, Write, resolve
-from fleetsim.workloads import script as vm
+from fleetsim.linux.syscalls import (
+    MADVICE,
+    MPOL_BIND,
+    MPOL_DEFAULT,
+    MPOL_INTERLEAVE,
+    MPOL_LOCAL,
+    MPOL_PREFERRED,
+    ORDERED,
+    PART_EVERY,
+    PART_FIRST,
+    PART_LAST,
+    UNIFORM,
+    Write,
+    resolve,
+)
+from fleetsim.workloads import script_types as vm
 from fleetsim.workloads.script_malloc import FREE_ALL, FREE_FIRST, FREE_KEEP_EVERY, FREE_LAST, FREE_RANDOM
 from fleetsim.workloads.script_pace import QUANTUM_PAGES
 
@@ -35,6 +50,7 @@ WRITE_PAGES = 32  # one write() call
 NS_PER_S = 1_000_000_000
 PAGE = 4096
 PRIORITY_MAX = 32_767
+MODES = {"default": MPOL_DEFAULT, "preferred": MPOL_PREFERRED, "bind": MPOL_BIND, "interleave": MPOL_INTERLEAVE, "local": MPOL_LOCAL}
 
 UNSUPPORTED: frozenset[str] = frozenset()
 """Ops of the recordings' language that the simulated kernel has no law for yet."""
@@ -45,7 +61,9 @@ LEAST |= {"hugetlb": 2, "sysw": 2, "malloc": 2, "mtrim": 0, "overcommit_probe": 
 """Arguments an op takes at least; one where nothing is said."""
 
 KNOWN = frozenset("mmap_anon shm touch rewrite read read_file write_file mmap_file unlink free sleep until exit".split())
-KNOWN |= frozenset("malloc mfree mtrim overcommit_probe fork_hold hugetlb pipes sysw madvise mlock swapon swapoff".split()) | set(NAME_OPS)
+KNOWN |= frozenset(
+    "malloc mfree mtrim overcommit_probe fork_hold hugetlb pipes sysw madvise mlock swapon swapoff pin mempolicy".split()
+) | set(NAME_OPS)
 
 
 @dataclass
@@ -243,8 +261,6 @@ def parse_op(text: str) -> ParsedOp:
         parse_write(args[3:], op)
     elif verb == "unlink":
         op.code, op.path = vm.OP_UNLINK, args[0]
-    elif verb in NAME_OPS or verb == "pipes":
-        parse_count(verb, args, op)
     elif verb == "hugetlb":
         op.code, op.area, op.pages = vm.OP_HUGETLB, args[0], area_pages(args[1], text)
     elif verb == "sysw":
@@ -256,12 +272,10 @@ def parse_op(text: str) -> ParsedOp:
         parse_tail(args[2:], op)
     elif verb == "overcommit_probe":
         parse_probe(args, op)
-    elif verb in ("malloc", "mfree", "mtrim"):
-        parse_malloc(verb, args, op)
     elif verb == "free":
         parse_free(args, op)
-    elif verb in ("swapon", "swapoff"):
-        parse_swap(verb, args, op)
+    elif verb in PARSERS:
+        PARSERS[verb](verb, args, op)
     elif verb == "madvise":
         op.code, op.area, op.pattern = vm.OP_MADVISE, args[0], advice_of(args[1], text)
     elif verb == "mlock":
@@ -271,6 +285,25 @@ def parse_op(text: str) -> ParsedOp:
         value = number(args[0], text, "the time" if verb != "exit" else "the code")
         op.time_ns = int(value) if verb == "exit" else int(value * NS_PER_S)
     return op
+
+
+def nodes_of(text: str) -> int | None:
+    """A list of NUMA nodes as cpuset.mems has it, `0`, `1`, `0-1` or `0,1`, as a bit each; None if it is none."""
+    return {"0": 1, "1": 2, "0-1": 3, "0,1": 3}.get(text)
+
+
+def parse_placement(verb: str, args: Sequence[str], op: ParsedOp) -> None:
+    """pin CPU | mempolicy MODE[:NODES]"""
+    if verb == "pin":
+        op.code, op.pages = vm.OP_PIN, int(number(args[0], op.text, "the CPU"))
+        return
+    mode, _, nodes = args[0].partition(":")
+    if mode not in MODES or (mode in ("default", "local")) == bool(nodes):
+        raise BadInput(f"op {op.text!r}: a memory policy is one of default, local, bind:NODES, preferred:NODE, interleave:NODES")
+    mask = nodes_of(nodes) if nodes else 0
+    if mask is None or (mode == "preferred" and mask == 3):
+        raise BadInput(f"op {op.text!r}: nodes are 0, 1 or 0-1 (preferred takes one of them), not {nodes!r}")
+    op.code, op.pattern, op.pages = vm.OP_MEMPOLICY, MODES[mode], mask
 
 
 def parse_swap(verb: str, args: Sequence[str], op: ParsedOp) -> None:
@@ -292,6 +325,10 @@ def parse_count(verb: str, args: Sequence[str], op: ParsedOp) -> None:
     if verb != "pipes":
         op.directory = args[0].rstrip("/") if op.pages > 0 else ""
         op.rate /= PAGES_PER_MIB
+
+
+PARSERS = dict.fromkeys((*NAME_OPS, "pipes"), parse_count) | dict.fromkeys(("malloc", "mfree", "mtrim"), parse_malloc)
+PARSERS |= dict.fromkeys(("swapon", "swapoff"), parse_swap) | dict.fromkeys(("pin", "mempolicy"), parse_placement)
 
 
 def area_pages(text: str, op: str) -> int:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pair that shows the point, judged by the real Prometheus: free memory is not available memory."""
+"""The incidents that show the point, judged by the real Prometheus: free memory is not available memory, nor is that of another node."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from fleetsim.cli.main import execute
+from fleetsim.rundir.reader import RunDirectory
 
 FOLDER = Path(__file__).resolve().parents[2] / "chaos_scenarios"
 RULES = ["--rules", str(FOLDER / "rules" / "free-memory.yml"), "--rules", str(FOLDER / "rules" / "available-memory.yml")]
@@ -31,6 +32,17 @@ def pair(require_tool: Callable[[str], Path], tmp_path_factory: pytest.TempPathF
         return kept[name]
 
     return verdicts
+
+
+def lowest_share_available(run: RunDirectory, host: str) -> float:
+    """The least that MemAvailable was of MemTotal in any scrape of a host."""
+    ids = {
+        labels["__name__"]: i
+        for i, labels in enumerate(run.series)
+        if labels.get("instance") == host and labels["__name__"] in ("node_memory_MemAvailable_bytes", "node_memory_MemTotal_bytes")
+    }
+    available, total = (run.columns([i])[2] for _, i in sorted(ids.items()))
+    return float(min(available) / max(total))
 
 
 def words(verdicts: dict[str, Any]) -> list[tuple[str, str, str]]:
@@ -68,3 +80,11 @@ def test_the_leaking_container_is_the_one_that_dies(pair: Callable[[str], dict[s
     (target,) = next(event for event in events if event["kind"] == "fault_start")["data"]["hosts"]
     kills = [(event["host"], event["subject"]) for event in events if event["kind"] == "oom_kill"]
     assert kills and set(kills) == {(target, "recommender")}
+
+
+def test_a_numa_node_runs_out_while_the_host_has_memory_and_no_alert_on_available_memory_sees_it(
+    pair: Callable[[str], dict[str, Any]],
+) -> None:
+    verdicts = pair("numa-node-runs-out")
+    assert words(verdicts) == [("impact", "killed", "caught"), ("silent", "HostMemoryAvailableLow", "quiet")]
+    assert lowest_share_available(RunDirectory(Path(verdicts["folder"])), "db-0") > 0.4

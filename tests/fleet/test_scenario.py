@@ -223,6 +223,22 @@ def test_a_group_of_hosts_may_reclaim_by_generations(tmp_path: Path) -> None:
     assert {host.lru_gen for host in make_plan(load_scenario(write(tmp_path, GOOD))).hosts} == {"n"}
 
 
+def test_hosts_may_have_two_numa_nodes_and_pods_be_confined_to_one(tmp_path: Path) -> None:
+    two = GOOD.replace("memory: 4GiB", "memory: 4GiB\n    numa_nodes: 2").replace(
+        "workload: script", "workload: script\n        numa_node: 1", 1
+    )
+    host = make_plan(load_scenario(write(tmp_path, two))).hosts[0]
+    assert host.numa_nodes == 2
+    assert [cgroup.limits["cpuset.mems"] for cgroup in host.cgroups if "cpuset.mems" in cgroup.limits] == [2]
+    for wrong, right in (
+        (two.replace("numa_nodes: 2", "numa_nodes: 1"), "add numa_nodes: 2"),
+        (two.replace("numa_nodes: 2", "numa_nodes: 2\n    cpus: 1"), "each needs one"),
+        (two.replace("numa_nodes: 2", "numa_nodes: 3"), "numa_nodes"),
+    ):
+        with pytest.raises(BadInput, match=right):
+            load_scenario(write(tmp_path, wrong))
+
+
 def test_sizes_may_be_written_with_and_without_the_b(tmp_path: Path) -> None:
     plan = make_plan(load_scenario(write(tmp_path, GOOD.replace("4GiB", "4Gi").replace("2MiB/s", "2Mi/s"))))
     assert plan.hosts[0].memory_bytes == 4 << 30

@@ -26,7 +26,9 @@ SYSCTLS: dict[str, list[int]] = {
     "dirty_background_ratio": [1, 10, 50],
     "oom_kill_allocating_task": [0, 1],
     "watermark_scale_factor": [1, 10, 500, 1000],
+    "zone_reclaim_mode": [0, 1, 3, 7],
 }
+MEMPOLICIES = ("default", "local", "bind:0", "bind:1", "bind:0-1", "preferred:1", "interleave:0-1", "interleave:1")
 
 
 @st.composite
@@ -72,8 +74,9 @@ def ops(draw: st.DrawFn, memory_mib: int, files: tuple[str, ...]) -> str:
             "mtrim",
         ],
         "else": [f"overcommit_probe {size} {4 * size}", "sleep 0.2", "until 3", f"exit {every}"],
+        "numa": [f"pin {every}", *(f"mempolicy {mode}" for mode in MEMPOLICIES)],
     }
-    kind = draw(st.sampled_from(["grow", "grow", "map", "use", "use", "file", "file", "free", "heap", "heap", "else"]))
+    kind = draw(st.sampled_from(["grow", "grow", "map", "use", "use", "file", "file", "free", "heap", "heap", "else", "numa"]))
     return draw(st.sampled_from(kinds[kind]))
 
 
@@ -88,6 +91,7 @@ def trees(draw: st.DrawFn, memory_mib: int) -> dict[str, dict[str, int]]:
         paths.append(path)
         limits = draw(st.dictionaries(st.sampled_from(LIMIT_FILES), st.just(0), max_size=3))
         tree[path] = {file: draw(st.sampled_from([0, 1])) if "oom" in file else draw(sizes(memory_mib)) for file in limits}
+        tree[path] |= draw(st.sampled_from([{}, {}, {}, {"cpuset.mems": 1}, {"cpuset.mems": 2}]))
     return tree
 
 
@@ -104,10 +108,12 @@ def any_host(draw: st.DrawFn) -> Drawn:
         adj[f"t{n}"] = draw(st.sampled_from([0, 0, 0, 300, -500, -1000]))
         restart[f"t{n}"] = draw(st.sampled_from([None, None, 0.5]))
     chosen = draw(st.dictionaries(st.sampled_from(sorted(SYSCTLS)), st.integers(0, 4), max_size=4))
+    cpus = draw(st.integers(1, 16))
     host: dict[str, Any] = {
         "memory_mib": memory_mib,
+        "numa_nodes": draw(st.sampled_from([1, 1, 2])) if cpus > 1 else 1,
         "swap_mib": draw(st.sampled_from([0, 0, max(1, memory_mib // 8), memory_mib])),
-        "cpus": draw(st.integers(1, 16)),
+        "cpus": cpus,
         "thp": draw(st.sampled_from(["never", "madvise", "always"])),
         "lru_gen": draw(st.sampled_from(["n", "n", "y", "1"])),
         "lru_gen_min_ttl_ms": draw(st.sampled_from([0, 0, 1000])),

@@ -14,7 +14,7 @@ from fleetsim.host.state import HOST, HOST_BYTES_MAX
 from fleetsim.linux.check import violations
 from fleetsim.linux.fs_types import NR_FILES
 from fleetsim.linux.mm_types import NR_CGROUPS, NR_TASKS
-from fleetsim.workloads.script import NR_OPS
+from fleetsim.workloads.script_types import NR_OPS
 from tests.host.worlds import world
 
 

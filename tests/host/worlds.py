@@ -35,8 +35,8 @@ FAST_DISK = DiskSpec(bytes_per_s=2_000_000_000, latency_us=50.0)
 
 
 def in_bytes(file: str, value: int) -> int:
-    """A limit as tests write it (MiB, −1 for max; memory.oom.group is a switch)."""
-    return value if file == "memory.oom.group" or value < 0 else value * MIB
+    """A limit as tests write it (MiB, −1 for max; memory.oom.group is a switch, cpuset.mems a bit for each node)."""
+    return value if file in ("memory.oom.group", "cpuset.mems") or value < 0 else value * MIB
 
 
 def cgroup_spec(path: str, limits: Mapping[str, int]) -> CgroupSpec:

@@ -32,7 +32,7 @@ def starved(free_over_high: int) -> World:
 
 
 def state(w: World, **fields: Any) -> Any:
-    kswapd = w.row["kswapd"]
+    kswapd = w.row["kswapd"][0]
     for name, value in fields.items():
         kswapd[name] = value
     return kswapd
@@ -41,7 +41,7 @@ def state(w: World, **fields: Any) -> Any:
 def test_woken_from_sleep_it_runs_at_once_at_the_lowest_pressure() -> None:
     w = starved(-10)
     wakeup_kswapd(w.row)
-    kswapd = w.row["kswapd"]
+    kswapd = w.row["kswapd"][0]
     assert (kswapd["state"], kswapd["next_ns"], kswapd["cursor"]) == (KSWAPD_RUN, w.row["now_ns"], -1)
     assert w.row["scan"][0]["priority"] == DEF_PRIORITY
     assert w.vm("pageoutrun") == 1
@@ -60,7 +60,7 @@ def test_a_wake_up_is_ignored_when_it_is(why: str, over: int, fields: dict[str, 
     w = starved(over)
     before = state(w, **fields).copy()
     wakeup_kswapd(w.row)
-    assert w.row["kswapd"] == before, why
+    assert w.row["kswapd"][0] == before, why
     assert w.vm("pageoutrun") == 0
 
 
@@ -68,7 +68,7 @@ def test_woken_during_its_nap_it_slept_too_early() -> None:
     w = starved(-10)
     state(w, state=KSWAPD_NAP, next_ns=w.row["now_ns"] + 50)
     wakeup_kswapd(w.row)
-    assert w.row["kswapd"]["state"] == KSWAPD_RUN
+    assert w.row["kswapd"][0]["state"] == KSWAPD_RUN
     assert w.vm("kswapd_low_wmark_hit_quickly") == 1
 
 
@@ -76,9 +76,9 @@ def test_a_nap_that_ends_balanced_becomes_sleep_and_one_that_does_not_a_run() ->
     calm, pressed = starved(+1), starved(-1)
     for w in (calm, pressed):
         state(w, state=KSWAPD_NAP, next_ns=w.row["now_ns"])
-        run_kswapd(w.row)
-    assert (calm.row["kswapd"]["state"], calm.row["kswapd"]["next_ns"]) == (KSWAPD_SLEEP, NEVER)
-    assert pressed.row["kswapd"]["state"] == KSWAPD_RUN
+        run_kswapd(w.row, 0)
+    assert (calm.row["kswapd"][0]["state"], calm.row["kswapd"]["next_ns"]) == (KSWAPD_SLEEP, NEVER)
+    assert pressed.row["kswapd"][0]["state"] == KSWAPD_RUN
     assert calm.vm("kswapd_high_wmark_hit_quickly") == 0
     assert pressed.vm("kswapd_high_wmark_hit_quickly") == 2, "once for the nap, once for the run in vain (nothing to reclaim) after it"
 
@@ -86,16 +86,16 @@ def test_a_nap_that_ends_balanced_becomes_sleep_and_one_that_does_not_a_run() ->
 def test_a_hopeless_kswapd_sleeps_although_nothing_is_balanced() -> None:
     w = starved(-10)
     state(w, state=KSWAPD_NAP, next_ns=w.row["now_ns"], failures=MAX_RECLAIM_RETRIES)
-    run_kswapd(w.row)
-    assert w.row["kswapd"]["state"] == KSWAPD_SLEEP
+    run_kswapd(w.row, 0)
+    assert w.row["kswapd"][0]["state"] == KSWAPD_SLEEP
 
 
 def test_a_balanced_run_ends_in_a_nap_of_a_tenth_of_a_second() -> None:
     w = starved(+1)
     state(w, state=KSWAPD_RUN, cursor=-1)
-    run_kswapd(w.row)
-    assert w.row["kswapd"]["state"] == KSWAPD_NAP
-    assert w.row["kswapd"]["next_ns"] == w.row["now_ns"] + 100_000_000
+    run_kswapd(w.row, 0)
+    assert w.row["kswapd"][0]["state"] == KSWAPD_NAP
+    assert w.row["kswapd"][0]["next_ns"] == w.row["now_ns"] + 100_000_000
     assert NAP_NS == 100_000_000
 
 
@@ -111,15 +111,15 @@ def test_only_a_whole_run_without_one_page_is_a_failure(reclaimed: int, priority
     w = starved(-10)
     state(w, state=KSWAPD_RUN, failures=before)
     w.row["scan"][0]["reclaimed"], w.row["scan"][0]["priority"] = reclaimed, priority
-    end_run(w.row, priority < 1)
-    assert w.row["kswapd"]["failures"] == after
-    assert w.row["kswapd"]["state"] == KSWAPD_RUN, "not balanced: it goes on at once"
+    end_run(w.row, w.row["scan"][0], priority < 1)
+    assert w.row["kswapd"][0]["failures"] == after
+    assert w.row["kswapd"][0]["state"] == KSWAPD_RUN, "not balanced: it goes on at once"
 
 
 def test_the_sixteenth_failure_makes_it_give_up() -> None:
     """No swap and no cache: nothing to reclaim. 16 fruitless runs (mm/internal.h MAX_RECLAIM_RETRIES), then silence."""
     w = world(256, sysctl={"vm.watermark_boost_factor": 0}, tasks={"hog": "mmap_anon A 177 | touch A 177 100 | sleep 100"}).at(30)
-    kswapd = w.row["kswapd"]
+    kswapd = w.row["kswapd"][0]
     assert (kswapd["failures"], kswapd["state"]) == (MAX_RECLAIM_RETRIES, KSWAPD_SLEEP)
     assert w.vm("pageoutrun") - MAX_RECLAIM_RETRIES in (0, 1), "the first one may be content with what the per-cpu lists hid"
     assert w.kills() == []
@@ -148,7 +148,7 @@ def test_it_sleeps_as_long_as_free_memory_is_above_low_and_then_keeps_it_between
     assert max(seen) <= high + w.row["totalram"] // 100 + 64, "it overshoots by less than a pass over one percent of memory"
     assert w.vm("pgscan_kswapd") == w.vm("pgsteal_kswapd") > 900 * PAGES, "used once: every look is a hit"
     assert w.vm("allocstall_movable") < 10, "half a megabyte between low and min: the reader, whom kswapd lets go first, seldom gets there"
-    assert w.at(20).row["kswapd"]["state"] == KSWAPD_SLEEP
+    assert w.at(20).row["kswapd"][0]["state"] == KSWAPD_SLEEP
 
 
 def test_its_whole_run_is_memory_pressure_of_the_host_and_of_no_cgroup() -> None:
@@ -233,7 +233,7 @@ def test_boosted_marks_begin_a_run_that_reclaims_as_much_and_takes_them_off_agai
     assert zone["wmark"].tolist() == marks
     assert (zone["boost"], zone["boosted"], w.row["boosted"]) == (0, 0, 0)
     assert w.vm("compact_daemon_wake") == 1
-    assert w.row["kswapd"]["state"] == KSWAPD_SLEEP
+    assert w.row["kswapd"][0]["state"] == KSWAPD_SLEEP
 
 
 def test_a_boost_for_which_nothing_can_be_reclaimed_is_given_up_at_once() -> None:
@@ -241,7 +241,7 @@ def test_a_boost_for_which_nothing_can_be_reclaimed_is_given_up_at_once() -> Non
     boosted(w, 4)
     w.at(5)
     assert (w.vm("pageoutrun"), w.vm("pswpout"), w.row["zones"][1]["boost"]) == (1, 0, 0)
-    assert w.row["kswapd"]["failures"] == 1
+    assert w.row["kswapd"][0]["failures"] == 1
 
 
 def test_what_is_boosted_while_a_run_is_under_way_is_left_to_the_next() -> None:
@@ -250,10 +250,10 @@ def test_what_is_boosted_while_a_run_is_under_way_is_left_to_the_next() -> None:
     wakeup_boosted(w.row)
     more = boosted(w, 2) - before
     for _ in range(100):
-        if w.row["kswapd"]["state"] == KSWAPD_RUN:
-            w.row["now_ns"] = w.row["kswapd"]["next_ns"]
-            run_kswapd(w.row)
-    assert w.row["kswapd"]["state"] == KSWAPD_NAP
+        if w.row["kswapd"][0]["state"] == KSWAPD_RUN:
+            w.row["now_ns"] = w.row["kswapd"][0]["next_ns"]
+            run_kswapd(w.row, 0)
+    assert w.row["kswapd"][0]["state"] == KSWAPD_NAP
     assert w.row["zones"][1]["boost"] == more
 
 
@@ -266,7 +266,7 @@ def test_without_a_boost_factor_nothing_is_ever_boosted() -> None:
 def test_whoever_cannot_reclaim_has_kcompactd_woken_where_kswapd_is_of_no_use(direct: bool, asked: int) -> None:
     w = world(512).at(1)
     wakeup_kswapd_order(w.row, 9, direct)
-    assert w.row["kswapd"]["state"] == KSWAPD_SLEEP, "balanced"
+    assert w.row["kswapd"][0]["state"] == KSWAPD_SLEEP, "balanced"
     assert w.row["kcompactd_max_order"] == asked
 
 
@@ -289,7 +289,7 @@ def test_a_run_for_a_large_block_falls_back_to_single_pages_and_leaves_the_block
     w.row["zones"][0]["wmark"] = 1 << 20
     before = w.vm("compact_daemon_wake")
     wakeup_kswapd_order(w.row, 9, False)
-    assert (w.row["kswapd"]["state"], w.row["kswapd"]["alloc_order"]) == (KSWAPD_RUN, 9)
+    assert (w.row["kswapd"][0]["state"], w.row["kswapd"]["alloc_order"]) == (KSWAPD_RUN, 9)
     w.at(5.1)
     assert w.row["scan"][0]["order"] == 0
     assert w.vm("compact_daemon_wake") == before + 1

@@ -17,7 +17,7 @@ def sized(adj: dict[str, int] | None = None, **mib: int) -> World:
 
 
 def chosen(w: World, cg: int = 0) -> str:
-    t = int(select_bad_process(w.row, cg))
+    t = int(select_bad_process(w.row, cg, -1))
     return w.shard.names_of(0).task_name(t) if t >= 0 else str(t)
 
 
@@ -48,9 +48,9 @@ def test_oom_score_adj_moves_the_choice_and_minus_1000_forbids_it(adj: dict[str,
 def test_badness_is_rss_and_swap_and_page_tables() -> None:
     w = sized(a=40)
     task = w.task("a")
-    assert task_points(w.row, 0, total_pages(w.row, 0)) == int(task["rss_anon"] + task["rss_file"] + task["pgtables"])
+    assert task_points(w.row, 0, total_pages(w.row, 0, -1)) == int(task["rss_anon"] + task["rss_file"] + task["pgtables"])
     task["swapents"] = 1234
-    assert task_points(w.row, 0, total_pages(w.row, 0)) == int(task["rss_anon"] + task["rss_file"] + task["pgtables"]) + 1234
+    assert task_points(w.row, 0, total_pages(w.row, 0, -1)) == int(task["rss_anon"] + task["rss_file"] + task["pgtables"]) + 1234
 
 
 def test_inside_a_cgroup_only_its_subtree_is_looked_at_and_measured_against_its_limit() -> None:
@@ -65,8 +65,8 @@ def test_inside_a_cgroup_only_its_subtree_is_looked_at_and_measured_against_its_
         },
     ).at(2)
     assert (chosen(w, 0), chosen(w, 1), chosen(w, 2)) == ("outside", "in", "in")
-    assert total_pages(w.row, 1) == 120 * PAGES
-    assert total_pages(w.row, 0) == int(w.row["totalram"]) + 50 * PAGES
+    assert total_pages(w.row, 1, -1) == 120 * PAGES
+    assert total_pages(w.row, 0, -1) == int(w.row["totalram"]) + 50 * PAGES
 
 
 def test_while_a_victims_memory_is_still_coming_back_nobody_new_is_chosen() -> None:

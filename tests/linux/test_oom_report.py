@@ -5,7 +5,7 @@ and nothing may differ. A short report from literals stays for machines without 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ import pytest
 from fleetsim.linux.mm_types import NO_LIMIT
 from fleetsim.linux.oom_report import (
     NodeInfo,
+    OomScope,
     OomTask,
     ZoneInfo,
     mem_info,
@@ -25,6 +26,7 @@ from fleetsim.linux.oom_report import (
     task_dump,
 )
 
+GROUND_TRUTH = Path(__file__).resolve().parents[1] / "ground_truth"
 GLOBAL = ["e02_oom_noswap", "e03_oom_swap", "e17_oom_adj", "e30_eight_gib", "repeats/e02_oom_noswap_tcg", "repeats/e03_oom_swap_tcg"]
 MEMCG = ["e06_memcg_oom", "repeats/e06_memcg_oom_r2"]
 STACK = re.compile(r"<1>(CPU: |Hardware name|Call Trace|RIP: |Code: |RSP: |R[A-Z0-9]{2}: | <TASK>| </TASK>|  ?[\w.? ]+\+0x)")
@@ -66,11 +68,18 @@ def number(line: str) -> int:
     return int(re.search(r"\d+", line[3:])[0])
 
 
+def node_of(report: Report) -> int:
+    """The only node that a report has lines of."""
+    return int(next(line for line in report.lines if " active_anon:" in line and line[3:].startswith("Node "))[8])
+
+
 def read_node(report: Report) -> NodeInfo:
-    start, end = (next(i for i, text in enumerate(report.lines) if text[3:].startswith(word)) for word in ("active_anon", "Node 0 active"))
+    here = f"Node {node_of(report)}"
+    words = "active_anon", f"{here} active"
+    start, end = (next(i for i, text in enumerate(report.lines) if text[3:].startswith(word)) for word in words)
     totals = {name: value for line in report.lines[start:end] for name, value in values(line).items()}
-    node = values(report.line("Node 0 active_anon"))
-    huge = values(report.line("Node 0 hugepages"))
+    node = values(report.line(f"{here} active_anon"))
+    huge = values(report.line(f"{here} hugepages"))
     trailing = {
         text: number(line) for line in report.lines for text in ("pagecache", "swap cache", "RAM", "reserved") if line.endswith(text)
     }
@@ -81,7 +90,7 @@ def read_node(report: Report) -> NodeInfo:
         **{name: totals[name] for name in ("pagetables", "free", "free_pcp", "isolated_anon", "isolated_file", "kernel_misc_reclaimable")},
         kernel_stack_kb=node["kernel_stack"],
         anon_thp=node["anon_thp"] // 4,
-        all_unreclaimable=report.line("Node 0 active_anon").endswith("yes"),
+        all_unreclaimable=report.line(f"{here} active_anon").endswith("yes"),
         file_pages=pagecache,
         swapcache=trailing["swap cache"],
         free_swap=number(report.line("Free swap")) // 4,
@@ -95,20 +104,29 @@ def read_node(report: Report) -> NodeInfo:
 def read_zones(report: Report) -> list[ZoneInfo]:
     zones = []
     for i, line in enumerate(report.lines):
-        if not (m := re.match(r"<1>Node 0 (\w+) free:", line)):
+        if not (m := re.match(r"<1>Node (\d) (\w+) free:", line)):
             continue
         kb = values(line)
-        blocks = re.findall(r"(\d+)\*\d+kB(?: \((\w+)\))?", report.line(f"Node 0 {m[1]}: "))
+        blocks = re.findall(r"(\d+)\*\d+kB(?: \((\w+)\))?", report.line(f"Node {m[1]} {m[2]}: "))
         fields = {name: pages // 4 for name, pages in kb.items() if name not in ("bounce", "free_cma")}
         zones.append(
             ZoneInfo(
-                name=m[1],
+                node=int(m[1]),
+                name=m[2],
                 lowmem_reserve=tuple(int(word) for word in report.lines[i + 1].split(":")[1].split()),
                 blocks=tuple((int(count), types) for count, types in blocks),
                 **fields,
             )
         )
     return zones
+
+
+def one_node(report: Report) -> NodeInfo:
+    """What a report says of its node, where that is not the whole host."""
+    kb = values(report.line(f"Node {node_of(report)} active_anon"))
+    pages = {name: kb[name] // 4 for name in ("active_anon", "inactive_anon", "active_file", "inactive_file", "unevictable")}
+    pages |= {name: kb[name] // 4 for name in ("dirty", "writeback", "mapped", "shmem", "pagetables")}
+    return replace(read_node(report), **pages, isolated_anon=kb["isolated(anon)"] // 4, isolated_file=kb["isolated(file)"] // 4)
 
 
 TASK_ROW = re.compile(r"<6>\[ *(\d+)\] +(\d+) +(\d+) +(\d+) +(\d+) +(\d+) +(\d+) +(-?\d+) (\S+)$")
@@ -129,13 +147,29 @@ def read_kill(report: Report, oom_memcg: str | None) -> list[str]:
     victim = next(task for task in read_tasks(report) if f"Killed process {task.pid} " in line)
     rss = tuple(int(kb) // 4 for kb in re.findall(r"-rss:(\d+)kB", line))
     task_memcg = re.search(r"task_memcg=([^,]+)", report.line("oom-kill:"))[1]
-    return oom_kill(victim, rss, task_memcg, oom_memcg)
+    scope = re.search(r"constraint=(\w+),nodemask=([^,]+),cpuset=([^,]+),mems_allowed=([^,]+)", report.line("oom-kill:"))
+    return oom_kill(victim, rss, task_memcg, oom_memcg, where=OomScope(*scope.groups()))
 
 
 @pytest.mark.parametrize("recording", GLOBAL)
 def test_a_global_report_is_what_a_real_kernel_wrote(recording: str, shared_dir: Path) -> None:
     for report in reports(shared_dir / "recordings" / recording / "dmesg.txt"):
-        printed = read_invoked(report) + mem_info(read_node(report), read_zones(report)) + task_dump(read_tasks(report))
+        printed = (
+            read_invoked(report)
+            + mem_info(read_node(report), {node_of(report): one_node(report)}, read_zones(report))
+            + task_dump(read_tasks(report))
+        )
+        assert printed + read_kill(report, None) == report.lines
+
+
+@pytest.mark.parametrize("recording", ["h52_numa_bind", "h54_numa_cpuset"])
+def test_a_report_of_one_of_two_nodes_is_what_a_real_kernel_wrote(recording: str) -> None:
+    """Only the nodes that the allocation could have used are shown, but every task, whatever node its memory is on."""
+    for report in reports(GROUND_TRUTH / recording / "dmesg.txt"):
+        assert node_of(report) == 1
+        printed = (
+            read_invoked(report) + mem_info(read_node(report), {1: one_node(report)}, read_zones(report)) + task_dump(read_tasks(report))
+        )
         assert printed + read_kill(report, None) == report.lines
 
 

@@ -70,7 +70,7 @@ def test_a_large_exit_hides_up_to_a_low_watermark_of_pages() -> None:
 def test_while_kswapd_reclaims_the_lists_are_short() -> None:
     w, zone = lists(63, 13_861)
     free_unref_pages(w.row, zone, OTHERS, 2000)
-    w.row["kswapd"]["state"] = KSWAPD_RUN
+    w.row["kswapd"][0]["state"] = KSWAPD_RUN
     assert nr_pcp_high(w.row, zone) == 4 * 63
     zone["listed"] = zone["free"]
     trim(w.row)

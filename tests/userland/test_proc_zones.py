@@ -19,12 +19,12 @@ def test_the_free_lists_are_byte_for_byte_what_a_real_kernel_printed(shared_dir:
         zones = read_pagetypeinfo(start["pagetypeinfo_start"])
         assert proc_zones.pagetypeinfo(zones).rstrip("\n") == start["pagetypeinfo_start"].rstrip("\n"), path.parent.name
         lines = start["buddyinfo_start"].strip().splitlines()
-        blocks = {line.split()[3]: [int(n) for n in line.split()[4:]] for line in lines}
+        blocks = {(int(line.split()[1][:-1]), line.split()[3]): [int(n) for n in line.split()[4:]] for line in lines}
         assert proc_zones.buddyinfo(blocks).rstrip("\n") == start["buddyinfo_start"].rstrip("\n"), path.parent.name
 
 
 def test_a_long_list_is_cut_at_a_hundred_thousand() -> None:
-    assert ">100000 " in proc_zones.pagetypeinfo({"DMA32": ([[123_456] + [0] * 10], [1])})
+    assert ">100000 " in proc_zones.pagetypeinfo({(0, "DMA32"): ([[123_456] + [0] * 10], [1])})
 
 
 def test_the_three_files_agree_with_the_host() -> None:

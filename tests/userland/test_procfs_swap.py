@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 from fleetsim.host.spec import SwapSpec, ZswapSpec
+from fleetsim.userland import sysfs
 from fleetsim.userland.procfs import tree
-from fleetsim.userland.procfs_swap import io_stat, mm_stat, swaps, sys_block, zswap_debugfs
+from fleetsim.userland.procfs_swap import io_stat, mm_stat, swaps
 from tests.host.worlds import FAST_DISK, MIB, world
 
 TWO_AREAS = """\
@@ -47,7 +48,7 @@ def test_a_fresh_zram_holds_the_header_of_mkswap() -> None:
     w = world(swaps=(SwapSpec("/dev/zram0", 256 * MIB, 100, "zram"),))
     assert mm_stat(w.row["zram"]) == "    4096       52     4096        0     4096        0        0        0        0\n"
     assert io_stat(w.row["zram"]) == "       0        0        0        0\n"
-    assert sys_block(w.row)["zram0/disksize"] == f"{256 * MIB}\n"
+    assert sysfs.tree(w.row)["block/zram0/disksize"] == f"{256 * MIB}\n"
     assert swaps(w.row, w.shard.names_of(0).swaps).splitlines()[1].split() == ["/dev/zram0", "partition", "262140", "0", "100"]
 
 
@@ -57,7 +58,7 @@ def test_zswap_has_its_lines_where_it_is_built_in_and_only_there() -> None:
     files = tree(w.row)
     assert "SwapFree:         102400 kB\nZswap:                 0 kB\nZswapped:              0 kB\nDirty:" in files["meminfo"]
     assert "cow_ksm 0\nzswpin 0\nzswpout 0\ndirect_map_level2_splits" in files["vmstat"]
-    assert zswap_debugfs(w.row)["pool_total_size"] == "0\n"
+    assert sysfs.tree(w.row)["kernel/debug/zswap/pool_total_size"] == "0\n"
     plain = tree(world(swap_mib=100, swap_disk=FAST_DISK).row)
     assert "Zswap" not in plain["meminfo"]
     assert "zswp" not in plain["vmstat"]

@@ -34,7 +34,7 @@ def zone_of(**blocks: int) -> Any:
 
 
 def test_t_1_7_to_1_9_as_debugfs_prints_them() -> None:
-    zones = {"DMA": zone_of(n0=10), "DMA32": zone_of(n0=1000, n1=500, n2=250), "Normal": zone_of(n0=100, n3=5)}
+    zones = {(0, "DMA"): zone_of(n0=10), (0, "DMA32"): zone_of(n0=1000, n1=500, n2=250), (0, "Normal"): zone_of(n0=100, n3=5)}
     lines = sysfs.extfrag(zones)[EXTFRAG + "extfrag_index"].splitlines()
     assert [line.split(" zone ")[0] for line in lines] == ["Node 0,"] * 3
     assert lines[0].split()[4 + 9] == "0.899", "T-1.8"
@@ -52,7 +52,7 @@ def test_t_1_7_to_1_9_as_debugfs_prints_them() -> None:
     ],
 )
 def test_corners_of_the_two_indices(blocks: dict[str, int], order: int, unusable: str, index: str) -> None:
-    files = sysfs.extfrag({"DMA32": zone_of(**blocks)})
+    files = sysfs.extfrag({(0, "DMA32"): zone_of(**blocks)})
     assert files[EXTFRAG + "unusable_index"].split()[4 + order] == unusable
     assert files[EXTFRAG + "extfrag_index"].split()[4 + order] == index
 
@@ -75,7 +75,7 @@ def test_a_nodes_files_are_byte_for_byte_what_a_real_kernel_printed() -> None:
 def test_free_lists_that_a_real_kernel_showed_give_the_indices_that_it_showed() -> None:
     """The same guest's buddyinfo and unusable_index of one instant, zone DMA of node 0."""
     blocks = [0, 0, 0, 0, 0, 1, 1, 1, 0, 1, 3]
-    found = sysfs.extfrag({"DMA": zone_of(**{f"n{order}": count for order, count in enumerate(blocks)})})[EXTFRAG + "unusable_index"]
+    found = sysfs.extfrag({(0, "DMA"): zone_of(**{f"n{order}": count for order, count in enumerate(blocks)})})[EXTFRAG + "unusable_index"]
     assert found == (GOLDEN / "extfrag-unusable_index.txt").read_text().splitlines(keepends=True)[0]
 
 

@@ -11,7 +11,7 @@ import pytest
 from fleetsim.errors import BadInput
 from fleetsim.law import ONE_Q
 from fleetsim.linux.syscalls import ORDERED, UNIFORM
-from fleetsim.workloads import script as vm
+from fleetsim.workloads import script_types as vm
 from fleetsim.workloads.script_ops import UNSUPPORTED, hot_q, parse_op, parse_script, quantum_ns
 
 TRUTH = Path(__file__).resolve().parent.parent / "ground_truth"
