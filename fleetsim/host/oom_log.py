@@ -86,7 +86,7 @@ def node_info(row: Any) -> NodeInfo:
         free=int(nr_free(row)),
         free_pcp=int(nr_pcp(row)),
         anon_thp=int(row["anon_thp"]) * 512,
-        all_unreclaimable=bool(row["kswapd"]["failures"].min() >= mm.MAX_RECLAIM_RETRIES),
+        all_unreclaimable=bool(row["kswapd"]["failures"][: int(row["nr_nodes"])].min() >= mm.MAX_RECLAIM_RETRIES),
         file_pages=int(row["nr_file_lru"] + row["shmem"] + row["unlisted_file"] + row["swap_cache"]),
         swapcache=int(row["swap_cache"]),
         free_swap=int(row["swap_free"]),

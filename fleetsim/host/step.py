@@ -41,6 +41,7 @@ from fleetsim.workloads.script import begin_program
 from fleetsim.workloads.script import step as script_step
 
 LOAD_PERIOD_NS = 5 * NS_PER_S
+FREE_STEPS_MAX = 1_000_000
 SOUND, EVENTS, CALL_AGAIN = 0, 1, 2  # what run_host returns
 DUE_NOTHING, DUE_CLOCK, DUE_KSWAPD, DUE_WRITEBACK, DUE_JOURNAL, DUE_HUGE, DUE_TASK, DUE_THREAD = range(8)
 
@@ -254,6 +255,10 @@ def run_thread(row, th):
     thread["since_ns"] = thread["ready_ns"]
     if row["spent_ns"] + row["wait_ns"] == 0 and thread["used"] and thread["ready_ns"] <= begin:
         thread["ready_ns"] = begin + 1  # nothing is free of charge: an op without cost still lets time pass
+        row["free_steps"] += 1
+        assert row["free_steps"] < FREE_STEPS_MAX, "an op does nothing and takes no time: it would go on for ever"
+    else:
+        row["free_steps"] = 0
 
 
 @law

@@ -33,11 +33,12 @@ KINDS = (
 
 
 SPARE = 32  # rows kept for what one instant may still bring
+ARG_MAX = (1 << 31) - 1
 
 
 @law
 def record(row, kind, subject, a, b, c, d, e, f, g, h):
-    """Append one event at the host's clock: `subject` is a task row, a…h what the kind needs.
+    """Append one event at the host's clock: `subject` is a task row, a…h what the kind needs (pages up to 8 TiB, then 8 TiB).
 
     Source: fleetsim's own history.
     """
@@ -52,11 +53,11 @@ def record(row, kind, subject, a, b, c, d, e, f, g, h):
     entry["seq"] = row["event_seq"]
     entry["kind"] = kind
     entry["subject"] = subject
-    entry["arg"][0] = a
-    entry["arg"][1] = b
-    entry["arg"][2] = c
-    entry["arg"][3] = d
-    entry["arg"][4] = e
-    entry["arg"][5] = f
-    entry["arg"][6] = g
-    entry["arg"][7] = h
+    entry["arg"][0] = min(a, ARG_MAX)
+    entry["arg"][1] = min(b, ARG_MAX)
+    entry["arg"][2] = min(c, ARG_MAX)
+    entry["arg"][3] = min(d, ARG_MAX)
+    entry["arg"][4] = min(e, ARG_MAX)
+    entry["arg"][5] = min(f, ARG_MAX)
+    entry["arg"][6] = min(g, ARG_MAX)
+    entry["arg"][7] = min(h, ARG_MAX)

@@ -29,7 +29,7 @@ NR_TASKS = 64
 NR_THREADS = 80
 NR_AREAS = 128
 NR_GROUPS = 160
-NR_COHORTS = 1256
+NR_COHORTS = 1348
 NR_WRITEBACK = 128
 NR_EVENTS = 80
 NR_CPUS = 32
@@ -137,7 +137,7 @@ CGROUP = np.dtype(
         ("psi_total_ns", "i8", (3, 2)),
         ("psi_until_ns", "i8", (3, 2)),
         ("psi_full_to_ns", "i8", (3,)),
-        ("psi_seen_us", "i8", (3, 2)),
+        ("psi_seen_us", "i4", (3, 2)),  # modulo 2^31
         ("psi_avg", "i4", (3, 2, 3)),
         ("jinodes", "i4"),  # … of its inodes, those once opened for writing
         ("xa_nodes", "i4"),  # nodes of page-cache trees
@@ -162,11 +162,11 @@ TASK = np.dtype(
         ("untouched_vm", "i8"),  # … of it in mappings that are never touched and have no row of their own
         ("hwm", "i8"),  # most resident pages so far
         ("parent", "i2"),  # task that forked it, −1: started by exec
-        ("base_file", "i8"),  # part of rss_file outside every area: the program's text
-        ("base_shared", "i8"),  # part of rss_anon that a child shares with its parent's image
-        ("base_anon", "i8"),  # part of rss_anon outside every area: stack, heap and data of the program itself
-        ("base_stack", "i8"),  # … and of the kernel memory it brought with it
-        ("base_slab", "i8"),
+        ("base_file", "i4"),  # part of rss_file outside every area: the program's text
+        ("base_shared", "i4"),  # part of rss_anon that a child shares with its parent's image
+        ("base_anon", "i4"),  # part of rss_anon outside every area: stack, heap and data of the program itself
+        ("base_stack", "i4"),  # … and of the kernel memory it brought with it
+        ("base_slab", "i4"),
         ("hugetlb", "i4"),  # pages mapped of the hugetlb pools, in 4 KiB
         ("pipes", "i4"),  # pipes it has open, each with one page of data; of those that a fork shares, only the parent counts them
         ("inherited_pipes", "i4"),  # … pipes of its parent that it has open too
@@ -291,8 +291,7 @@ COHORT = np.dtype(
 
 WRITEBACK = np.dtype([("cohort", "i2"), ("pages", "i4"), ("done_ns", "i8")])  # swap-outs in flight, oldest first
 
-
-EVENT = np.dtype([("t_ns", "i8"), ("seq", "i4"), ("kind", "i1"), ("subject", "i2"), ("arg", "i8", (8,))])
+EVENT = np.dtype([("t_ns", "i8"), ("seq", "i4"), ("kind", "i1"), ("subject", "i2"), ("arg", "i4", (8,))])
 
 KERNEL_FIELDS = [
     # clocks
@@ -395,6 +394,7 @@ KERNEL_FIELDS = [
     ("events", EVENT, (NR_EVENTS,)),
     ("nr_events", "i8"),
     ("event_seq", "i8"),
+    ("free_steps", "i8"),  # steps of threads, one after the other, that took no time
     ("attention", "i8"),  # 1: stop here, somebody outside wants to look (an OOM report is written at the instant of the kill)
 ]
 """The kernel's part of a host's record; `host/state.py` adds the workloads' own."""

@@ -19,6 +19,7 @@ from fleetsim.linux.mm_types import NS_PER_S, PSI_CPU, PSI_FULL, PSI_IO, PSI_MEM
 from fleetsim.linux.psi_laws import AVG_EXP_10, AVG_EXP_60, AVG_EXP_300, calc_avg, psi_stalled
 
 PERIOD_NS = 2 * NS_PER_S
+SEEN_MASK = (1 << 31) - 1
 
 
 @law
@@ -182,8 +183,9 @@ def averages(group):
     for kind in range(3):
         for level in range(2):
             total = group["psi_total_ns"][kind][level] // 1000
-            sample = min(period_us, max(0, total - group["psi_seen_us"][kind][level]))
-            group["psi_seen_us"][kind][level] += sample  # what exceeds the period counts in the next one, as in the kernel
+            seen = group["psi_seen_us"][kind][level]
+            sample = min(period_us, (total - seen) & SEEN_MASK)
+            group["psi_seen_us"][kind][level] = (seen + sample) & SEEN_MASK  # what exceeds the period counts in the next, as there
             percent = 100 * sample // period_us
             avg = group["psi_avg"][kind][level]
             if percent + avg[0] + avg[1] + avg[2] == 0:

@@ -67,10 +67,10 @@ OP = np.dtype(
 
 PROGRAM = np.dtype(
     [
-        ("first", "i4"),  # row of its first op
-        ("ops", "i4"),
-        ("op", "i4"),  # index of the op under way
-        ("fresh_op", "i4"),  # 1: the op has not begun yet
+        ("first", "i2"),  # row of its first op
+        ("ops", "i2"),
+        ("op", "i2"),  # index of the op under way
+        ("fresh_op", "i1"),  # 1: the op has not begun yet
         ("done", "i8"),  # pages done in this op
         ("at", "i8"),  # cursor, pages
         ("fresh", "i4"),  # read: pages of the current slice that came from disk; access: 1 if nothing of the area was touched yet
@@ -85,7 +85,7 @@ PROGRAM = np.dtype(
         ("names", "i4"),  # names made or asked for so far: the next op goes on with new ones
         ("due", "i8"),  # pages that the paces of earlier ops asked for
         ("begun_ns", "i8"),  # when the op under way began
-        ("once", "i4"),  # 1: an extra thread: when its ops are done the task goes on; CHILD: it sleeps through its op and exits
+        ("once", "i1"),  # 1: an extra thread: when its ops are done the task goes on; CHILD: it sleeps through its op and exits
     ]
 )
 

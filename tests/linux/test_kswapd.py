@@ -77,7 +77,7 @@ def test_a_nap_that_ends_balanced_becomes_sleep_and_one_that_does_not_a_run() ->
     for w in (calm, pressed):
         state(w, state=KSWAPD_NAP, next_ns=w.row["now_ns"])
         run_kswapd(w.row, 0)
-    assert (calm.row["kswapd"][0]["state"], calm.row["kswapd"]["next_ns"]) == (KSWAPD_SLEEP, NEVER)
+    assert (calm.row["kswapd"][0]["state"], calm.row["kswapd"][0]["next_ns"]) == (KSWAPD_SLEEP, NEVER)
     assert pressed.row["kswapd"][0]["state"] == KSWAPD_RUN
     assert calm.vm("kswapd_high_wmark_hit_quickly") == 0
     assert pressed.vm("kswapd_high_wmark_hit_quickly") == 2, "once for the nap, once for the run in vain (nothing to reclaim) after it"
@@ -289,7 +289,7 @@ def test_a_run_for_a_large_block_falls_back_to_single_pages_and_leaves_the_block
     w.row["zones"][0]["wmark"] = 1 << 20
     before = w.vm("compact_daemon_wake")
     wakeup_kswapd_order(w.row, 9, False)
-    assert (w.row["kswapd"][0]["state"], w.row["kswapd"]["alloc_order"]) == (KSWAPD_RUN, 9)
+    assert (w.row["kswapd"][0]["state"], w.row["kswapd"][0]["alloc_order"]) == (KSWAPD_RUN, 9)
     w.at(5.1)
     assert w.row["scan"][0]["order"] == 0
     assert w.vm("compact_daemon_wake") == before + 1
