@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from fleetsim.host.spec import Command
+from fleetsim.host.step import FREE_STEPS_MAX
 from tests.host.worlds import world
 
 S = 1_000_000_000
@@ -99,3 +102,10 @@ def test_a_write_that_gets_fewer_new_pages_than_it_wants_writes_to_the_cached_on
     for tenth in range(1, 11):
         w.at(tenth / 10)  # each look checks that no group has more pages resident than pages
         assert int(w.row["cpu_ns"].min()) >= 0
+
+
+def test_an_op_that_does_nothing_and_takes_no_time_stops_the_run_and_does_not_hang_it() -> None:
+    w = world(tasks={"t": "sleep 1 | until 0 | sleep 99"}).at(0.5)
+    w.row["free_steps"] = FREE_STEPS_MAX - 1
+    with pytest.raises(AssertionError, match="for ever"):
+        w.at(2)

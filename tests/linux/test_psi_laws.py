@@ -48,6 +48,11 @@ def test_one_of_four_tasks_stalled_is_a_quarter_of_both() -> None:
     assert psi_stalled(1_000_000, 1, 3, 4, 4) == (250_000, 250_000)
 
 
+def test_full_is_never_more_than_some() -> None:
+    """One of four stalled, the others wait for something else: only its own CPU is fully stalled (test_state asks for both)."""
+    assert psi_stalled(1000, 1, 0, 4, 4) == (250, 250)
+
+
 def test_full_needs_idle_hands_not_only_waiting_ones() -> None:
     assert psi_stalled(1_000_000, 4, 4, 8, 4) == (1_000_000, 0)  # four wait, four work on four CPUs
     assert psi_stalled(1_000_000, 2, 0, 2, 4) == (1_000_000, 1_000_000)
