@@ -78,6 +78,9 @@ def setter(*path: Any, by: int = 1) -> Breaker:
         (setter("swap_free", by=1 << 40), "SwapFree is outside"),
         (setter("tasks", 0, "rss_anon"), "resident anon pages"),
         (setter("tasks", 0, "swapents"), "VmSwap"),
+        (setter("nr_groups", by=-1), "is in use, nr_groups is"),
+        (setter("cgroups", 1, "low"), "none is said to be protected"),
+        (setter("zones", 1, "hole_pageblocks"), "pageblocks lie in its regions' holes"),
         (setter("cgroups", 1, "usage", by=-(1 << 40)), "usage, swap, anon or file is negative"),
     ],
 )

@@ -300,3 +300,30 @@ def test_writing_the_factor_takes_effect_with_the_next_boost() -> None:
     zone = w.row["zones"][1]
     high = int(zone["wmark"][WMARK_HIGH])
     assert boosted(w, 8) == max(512, high // 2)
+
+
+@pytest.mark.parametrize("swap_mib", [0, 64])
+def test_the_short_way_past_cgroups_without_file_pages_ends_where_the_long_way_does(swap_mib: int) -> None:
+    """What is said to be protected, and is not, makes every lruvec have its whole turn."""
+    ends = []
+    for protected in (0, 1):
+        w = world(
+            512,
+            swap_mib=swap_mib,
+            cgroups={"anon": {}, "anon/below": {}, "cache": {"memory.max": 200 << 20}, "empty": {}},
+            files={"/f": 300, "/stream": 4000},
+            tasks={
+                "anon/a": "mmap_anon A 60 | touch A 60 100 | rewrite A 0 20 seq",
+                "anon/below/b": "mmap_anon B 40 | touch B 40 100 | rewrite B 0 20 random",
+                "cache/c": "read_file /f 0 60",
+                "s": "read_file /stream 0 90",
+            },
+        )
+        w.row["protected"] = protected
+        w.at(25)
+        assert w.vm("pgsteal_kswapd") > 10_000
+        cgroups = [
+            (int(w.cg(name)["usage"]), w.cg(name)["size"].tolist(), w.cg(name)["stat"].tolist()) for name in ("anon", "cache", "empty")
+        ]
+        ends.append((w.all_vmstat(), w.all_meminfo(), cgroups, int(w.row["kswapd"]["next_ns"]), w.row["cpu"]["system_ns"].tolist()))
+    assert ends[0] == ends[1]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fleetsim.linux.dcache import prune_dcache_sb
 from fleetsim.linux.memcontrol import css_free, css_offline, nr_dying_descendants
-from fleetsim.linux.shrinker import next_deferred, shrink_delta, total_scan, vfs_pressure_ratio
+from fleetsim.linux.shrinker import next_deferred, oldest_shadows, shrink_delta, total_scan, vfs_pressure_ratio
 from fleetsim.linux.slab_caches import CACHES, INDEX
 from fleetsim.linux.slub import kmem_cache_free, slab_stat
 from tests.host.worlds import PAGES, World, world
@@ -197,3 +197,22 @@ def test_a_pipe_holds_a_page_that_only_its_tasks_exit_gives_back(pipes: int) -> 
     assert w.meminfo("KReclaimable") == w.meminfo("SReclaimable")
     w.at(6)
     assert w.free() >= free - 0.1
+
+
+def test_the_oldest_shadows_of_a_cgroup_are_found_as_a_look_at_every_cohort_finds_them() -> None:
+    """Two readers in one cgroup, one in another; also where two cohorts are of the same age."""
+    w = world(
+        128,
+        cgroups={"box": {}, "other": {}},
+        files={"/a": 200, "/b": 150, "/c": 300},
+        tasks={"box/a": "read_file /a 0 60", "box/b": "read_file /b 0 45", "other/c": "read_file /c 0 30"},
+    ).at(20)
+    cohorts = w.row["cohorts"]
+    for cg in (1, 2, 1):
+        has = [i for i in range(len(cohorts)) if cohorts[i]["evicted"] >= 64 and cohorts[i]["cg"] == cg and cohorts[i]["nr"] >= 0]
+        assert has
+        wanted = min(has, key=lambda i: (int(cohorts[i]["shadow"]), i))
+        assert oldest_shadows(w.row, cg) == wanted
+        cohorts["shadow"][has] = 7
+        assert oldest_shadows(w.row, cg) == has[0]
+    assert oldest_shadows(w.row, 0) == -1
