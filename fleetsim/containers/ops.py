@@ -45,6 +45,10 @@ _KINDS: dict[str, tuple[re.Pattern[str], str]] = {
     "VALUE": (re.compile(r"\S+"), "what is written"),
     "PART": (re.compile(rf"all|(first|last):{_NUMBER.pattern}|keep_every:[1-9][0-9]{{0,8}}"), "all, first:MIB, last:MIB or keep_every:K"),
     "ADVICE": (re.compile("|".join(MADVICE)), f"one of {', '.join(MADVICE)}"),
+    "POLICY": (
+        re.compile(r"default|local|(bind|interleave):(0|1|0-1|0,1)|preferred:[01]"),
+        "default, local, bind:NODES, preferred:NODE or interleave:NODES, with nodes 0, 1 or 0-1",
+    ),
     "ONFAULT": (re.compile(r"onfault"), "onfault"),
 }
 
@@ -74,6 +78,8 @@ OPS: dict[str, str] = {
     "sysw": "PATH VALUE",
     "swapon": "PATH PRIORITY?",
     "swapoff": "PATH",
+    "pin": "COUNT",
+    "mempolicy": "POLICY",
     "sleep": "SECONDS",
     "until": "SECONDS",
     "exit": "CODE",
