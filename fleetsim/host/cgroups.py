@@ -106,6 +106,9 @@ def set_limit(row: Any, cg: int, file: str, value: int) -> None:
     group = row["cgroups"][cg]
     if file not in LIMITS:
         raise BadInput(f"unknown cgroup file {file!r}; known are: {', '.join(LIMITS)}")
+    online = (1 << int(row["nr_nodes"])) - 1
+    if file == "cpuset.mems" and value & ~online:
+        raise BadInput(f"cpuset.mems takes a bit for each NUMA node the host has, {online} for all; it was given {value} (EINVAL)")
     if file in ("memory.oom.group", "cpuset.mems"):
         group[LIMITS[file]] = value
     elif file == "memory.zswap.max":

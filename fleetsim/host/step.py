@@ -176,7 +176,8 @@ def run_task(row, t):
         return
     task["node"] = home_node(row, t)
     cpu = select_task_rq(row, task)
-    enter_task(row, t, cpu_to_node(row, cpu))
+    if row["nr_nodes"] > 1:
+        enter_task(row, t, cpu_to_node(row, cpu))
     start_task(row, t)
     account_time(row, cpu, HELD_BY_THREAD, 0, row["cost"][START])
     th = task["main_thread"]
@@ -189,7 +190,8 @@ def run_task(row, t):
     thread["charge_retries"] = 0
     thread["no_progress"] = 0
     begin_program(row, th)
-    leave_task(row, t)
+    if row["nr_nodes"] > 1:
+        leave_task(row, t)
 
 
 @law

@@ -152,6 +152,11 @@ def test_ops_that_make_no_sense_are_refused_in_a_sentence() -> None:
         parse_op("pin x")
 
 
+def test_a_cpuset_of_nodes_that_a_host_has_not_is_refused() -> None:
+    with pytest.raises(BadInput, match=r"1 for all; it was given 2 \(EINVAL\)"):
+        world(512, cgroups={"g": {"cpuset.mems": 2}})
+
+
 def test_with_one_node_a_policy_changes_nothing() -> None:
     ops = "mmap_anon A 900 noreserve | touch A 900 200 | sleep 99"
     plain, bound = (world(512, tasks={"t": before + ops}).at(9) for before in ("", "pin 1 | mempolicy bind:0 | "))
