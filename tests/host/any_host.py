@@ -81,7 +81,7 @@ def ops(draw: st.DrawFn, memory_mib: int, files: tuple[str, ...]) -> str:
 
 
 @st.composite
-def trees(draw: st.DrawFn, memory_mib: int) -> dict[str, dict[str, int]]:
+def trees(draw: st.DrawFn, memory_mib: int, nodes: int) -> dict[str, dict[str, int]]:
     """Up to six cgroups, each below the root or below an earlier one, with any of the limits in MiB."""
     paths: list[str] = []
     tree = {}
@@ -91,7 +91,7 @@ def trees(draw: st.DrawFn, memory_mib: int) -> dict[str, dict[str, int]]:
         paths.append(path)
         limits = draw(st.dictionaries(st.sampled_from(LIMIT_FILES), st.just(0), max_size=3))
         tree[path] = {file: draw(st.sampled_from([0, 1])) if "oom" in file else draw(sizes(memory_mib)) for file in limits}
-        tree[path] |= draw(st.sampled_from([{}, {}, {}, {"cpuset.mems": 1}, {"cpuset.mems": 2}]))
+        tree[path] |= draw(st.sampled_from([{}, {}, {}, {"cpuset.mems": 1}, {"cpuset.mems": nodes}]))
     return tree
 
 
@@ -99,7 +99,9 @@ def trees(draw: st.DrawFn, memory_mib: int) -> dict[str, dict[str, int]]:
 def any_host(draw: st.DrawFn) -> Drawn:
     memory_mib = round(MIB_SMALLEST * 2 ** (DOUBLINGS * draw(st.integers(0, 100)) / 100))
     files = {f"/f{n}": draw(sizes(memory_mib)) for n in range(draw(st.integers(1, 3)))}
-    tree = draw(trees(memory_mib))
+    cpus = draw(st.integers(1, 16))
+    nodes = draw(st.sampled_from([1, 1, 2])) if cpus > 1 else 1
+    tree = draw(trees(memory_mib, nodes))
     tasks, adj, restart = {}, {}, {}
     for n in range(draw(st.integers(1, 5))):
         path = draw(st.sampled_from(["", *tree]))
@@ -108,10 +110,9 @@ def any_host(draw: st.DrawFn) -> Drawn:
         adj[f"t{n}"] = draw(st.sampled_from([0, 0, 0, 300, -500, -1000]))
         restart[f"t{n}"] = draw(st.sampled_from([None, None, 0.5]))
     chosen = draw(st.dictionaries(st.sampled_from(sorted(SYSCTLS)), st.integers(0, 4), max_size=4))
-    cpus = draw(st.integers(1, 16))
     host: dict[str, Any] = {
         "memory_mib": memory_mib,
-        "numa_nodes": draw(st.sampled_from([1, 1, 2])) if cpus > 1 else 1,
+        "numa_nodes": nodes,
         "swap_mib": draw(st.sampled_from([0, 0, max(1, memory_mib // 8), memory_mib])),
         "cpus": cpus,
         "thp": draw(st.sampled_from(["never", "madvise", "always"])),
