@@ -30,7 +30,8 @@ from fleetsim.linux.lru_gen import (
 from fleetsim.linux.lru_gen_pid import reset_ctrl_pos
 from fleetsim.linux.memcontrol import DYING, calculate_protection, swap_room
 from fleetsim.linux.mm_inline import list_del, lru_gen_insert
-from fleetsim.linux.mm_types import ACCESSED, DEF_PRIORITY, IN_FILTER, LRU_INACTIVE_FILE, LRU_UNEVICTABLE, NR_GROUPS, ORDERED
+from fleetsim.linux.mm_types import ACCESSED, ALL_NODES, DEF_PRIORITY, IN_FILTER, LRU_INACTIVE_FILE, LRU_UNEVICTABLE, NR_GROUPS, ORDERED
+from fleetsim.linux.nodes import next_on_nodes
 
 
 @law
@@ -259,6 +260,23 @@ def pages_of_gen(row, cg, kind, seq):
 
 
 @law
+def oldest_on_nodes(row, cg, lowest):
+    """The oldest generation in which the NUMA node that is reclaimed from has pages: it may be younger than the other node's.
+
+    lowest  int64  0, or 2: of file pages only
+
+    Source: fleetsim's own representation (two nodes share their generations).
+    """
+    lruvec = row["cgroups"][cg]
+    oldest = lruvec["max_seq"]
+    for lru in range(lowest, LRU_UNEVICTABLE):
+        i = next_on_nodes(row, lruvec["tail"][lru])
+        if i >= 0:
+            oldest = min(oldest, lru_gen_seq(lruvec, row["cohorts"][i]))
+    return oldest
+
+
+@law
 def should_run_aging(row, sc, cg, can_swap):
     """Is a new generation due, and how much of the lruvec should be scanned at this priority?
 
@@ -273,6 +291,8 @@ def should_run_aging(row, sc, cg, can_swap):
     total = size[2] + size[3] + (size[0] + size[1] if can_swap else 0)
     scan = total if lruvec["used"] == DYING else total >> sc["priority"]
     oldest = lruvec["min_seq"][LRU_GEN_ANON if can_swap else LRU_GEN_FILE]
+    if row["reclaim_nodes"] != ALL_NODES:
+        oldest = oldest_on_nodes(row, cg, 0 if can_swap else 2)
     if oldest + MIN_NR_GENS > lruvec["max_seq"]:
         return True, scan
     if oldest + MIN_NR_GENS < lruvec["max_seq"]:

@@ -26,6 +26,7 @@ from fleetsim.linux.lru_gen import (
     MIN_NR_GENS,
     clear_refs,
     get_nr_gens,
+    lru_gen_seq,
 )
 from fleetsim.linux.lru_gen_age import get_swappiness, is_mapped, should_run_aging, suitable_to_scan, try_to_inc_max_seq, try_to_inc_min_seq
 from fleetsim.linux.lru_gen_pid import get_tier_idx, get_type_to_scan
@@ -179,13 +180,12 @@ def scan_folios(row, sc, cg, kind, tier_idx, budget):
             reclaimed += freed
             if tried > 0:
                 continue
-        moved = sort_cohort(row, sc, i, seq, tier_idx)
+        moved = sort_cohort(row, sc, i, min(lru_gen_seq(lruvec, cohort), lruvec["max_seq"] - 1), tier_idx)
         sorted_ += max(0, moved)
         if moved == 0:
             usable = cohort["nr"] - cohort["wb"]
             if not cohort["flags"] & ACCESSED:
-                usable -= below_zone(cohort, sc["lruvec_zone"][kind])
-            usable = min(usable, pages_on_nodes(row, cohort))
+                usable = min(usable - below_zone(cohort, sc["lruvec_zone"][kind]), pages_on_nodes(row, cohort))
             looked, freed = evict_cohort(row, sc, i, usable, budget - isolated)
             isolated += looked
             reclaimed += freed

@@ -20,7 +20,7 @@ from fleetsim.linux.lru_gen_age import is_mapped
 from fleetsim.linux.lru_gen_pid import SLOT_FILE, ctrl_slot
 from fleetsim.linux.memcontrol import count
 from fleetsim.linux.mm_inline import list_del, lru_gen_insert
-from fleetsim.linux.mm_types import CG, ORDERED, SETTLED, VM
+from fleetsim.linux.mm_types import ALL_NODES, CG, ORDERED, SETTLED, VM
 from fleetsim.linux.mm_types import RECLAIM as PG_RECLAIM
 from fleetsim.linux.nodes import pages_on_nodes
 from fleetsim.linux.shrink_list import cull
@@ -101,15 +101,18 @@ def below_zone(cohort, z):
 def next_to_scan(row, sc, cg, kind, seq):
     """The oldest cohort of generation `seq` that has pages in the highest zone in which the generation has any, −1: it has none.
 
+    Two NUMA nodes share their generations: for one of them alone the oldest pages that it has are taken, whichever generation they are of.
+
     Source: mm/vmscan.c scan_folios (its loop over zones).
     """
     lruvec = row["cgroups"][cg]
+    last = seq if row["reclaim_nodes"] == ALL_NODES else lruvec["max_seq"]
     z = sc["lruvec_zone"][kind]
     while z >= 0:
         i = lruvec["tail"][2 * kind]
         while i >= 0:
             cohort = row["cohorts"][i]
-            if lru_gen_seq(lruvec, cohort) != seq:
+            if lru_gen_seq(lruvec, cohort) > last:
                 break
             low = below_zone(cohort, z)
             if pages_on_nodes(row, cohort) == 0:

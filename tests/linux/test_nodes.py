@@ -182,3 +182,16 @@ def test_free_memory_of_each_node_is_that_of_a_real_kernel(recording: str, tmp_p
         name = f"node{node}.meminfo.MemFree_kB"
         errors = [abs(int(a[name]) - int(b[name])) for a, b in zip(real, ours, strict=False)]
         assert sum(errors) / len(errors) < 0.02 * 512 * 1024, node
+
+
+def test_with_generations_a_nodes_kswapd_finds_its_pages_behind_older_ones_of_the_other_node() -> None:
+    """Both nodes share their generations: what is old on one must not keep the other from reclaiming, nor hold it up for ever."""
+    tasks = {
+        "old": "pin 0 | mempolicy bind:0 | mmap_anon A 250 | touch A 250 0 | sleep 99",
+        "hot": "pin 0 | mempolicy bind:0 | mmap_anon B 100 | touch B 100 0 | rewrite B 0 50 random",
+        "far": "sleep 1 | pin 1 | mempolicy bind:1 | mmap_anon C 700 | touch C 700 100 | rewrite C 0 50 seq",
+    }
+    w = two_nodes(swap_mib=1024, lru_gen="y", tasks=tasks).at(15)
+    assert w.kills() == []
+    assert int(w.task("far")["swapents"]) > 150 * PAGES
+    assert int(w.task("old")["swapents"]) == 0, "its node has room"
