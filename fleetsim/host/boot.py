@@ -180,7 +180,12 @@ def pin_at_boot(row: Any, used: int) -> None:
         zone["pinned"] = zone["boot_pinned"] = taken
         zone["free"] = zone["managed"] - taken
         rest -= taken
-    assert rest == 0, "more pinned at boot than the machine has"
+    far = row["zones"][mm.ZONE_NODE1]
+    taken = min(rest, int(far["free"]) // 2)  # a first node too small for it all
+    far["pinned"] += taken
+    far["boot_pinned"] += taken
+    far["free"] -= taken
+    assert rest == taken, "more pinned at boot than the machine has"
 
 
 def measured_pools(row: Any, start: Any) -> None:

@@ -195,3 +195,8 @@ def test_with_generations_a_nodes_kswapd_finds_its_pages_behind_older_ones_of_th
     assert w.kills() == []
     assert int(w.task("far")["swapents"]) > 150 * PAGES
     assert int(w.task("old")["swapents"]) == 0, "its node has room"
+
+
+def test_the_smallest_machine_boots_with_two_nodes() -> None:
+    w = two_nodes(86).at(1)
+    assert min(node_counts(w.row, node)["free"] for node in (0, 1)) > 0
