@@ -185,7 +185,8 @@ def pin_at_boot(row: Any, used: int) -> None:
     far["pinned"] += taken
     far["boot_pinned"] += taken
     far["free"] -= taken
-    assert rest == taken, "more pinned at boot than the machine has"
+    if rest > taken:
+        raise BadInput(f"{int(row['totalram']) // 256} MiB are too few to boot with two NUMA nodes; give the host at least 128MiB")
 
 
 def measured_pools(row: Any, start: Any) -> None:

@@ -197,6 +197,8 @@ def test_with_generations_a_nodes_kswapd_finds_its_pages_behind_older_ones_of_th
     assert int(w.task("old")["swapents"]) == 0, "its node has room"
 
 
-def test_the_smallest_machine_boots_with_two_nodes() -> None:
-    w = two_nodes(86).at(1)
+def test_a_small_machine_boots_with_two_nodes_and_too_small_a_one_says_so() -> None:
+    w = two_nodes(128).at(1)
     assert min(node_counts(w.row, node)["free"] for node in (0, 1)) > 0
+    with pytest.raises(BadInput, match="at least 128MiB"):
+        two_nodes(82)
