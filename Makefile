@@ -3,7 +3,7 @@
 #
 #   make demo        the main job: two incidents, judged by the real Prometheus
 #   make test        the tests (≤ 15 minutes)          make test-slow   what must take longer
-#   make test-programs  10,000 random programs on random machines (1.5 hours; PROGRAMS=n for another number)
+#   make test-programs  10,000 random programs on random machines (5 minutes; PROGRAMS=n for another number)
 #   make lint        formatting, types, import layers   make format      puts the formatting right
 #   make bench       the figures of docs/benchmarks.md  make clean       takes away what the targets made
 #

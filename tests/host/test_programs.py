@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Thousands of random programs on random machines break no invariant: `make test-programs` runs 10,000, the slow tests 300.
+"""Thousands of random programs on random machines break no invariant: `make test-programs` runs 10,000, the slow tests 2,000.
 
 Seeded: a number of programs is always the same programs. What is found becomes a test of its own in `test_regressions.py`.
 """
@@ -19,7 +19,7 @@ from tests.host.programs import Drawn
 from tests.host.test_properties import counters
 from tests.host.worlds import world
 
-PROGRAMS = int(os.environ.get("FLEETSIM_PROGRAMS", "300"))
+PROGRAMS = int(os.environ.get("FLEETSIM_PROGRAMS", "2000"))
 EACH = 100  # of one search: hypothesis takes ever longer to think of another one (400 take 12 s, 1,000 three minutes)
 SECONDS = (0.5, 2, 5)
 
