@@ -325,5 +325,5 @@ def test_the_short_way_past_cgroups_without_file_pages_ends_where_the_long_way_d
         cgroups = [
             (int(w.cg(name)["usage"]), w.cg(name)["size"].tolist(), w.cg(name)["stat"].tolist()) for name in ("anon", "cache", "empty")
         ]
-        ends.append((w.all_vmstat(), w.all_meminfo(), cgroups, int(w.row["kswapd"]["next_ns"]), w.row["cpu"]["system_ns"].tolist()))
+        ends.append((w.all_vmstat(), w.all_meminfo(), cgroups, int(w.row["kswapd"][0]["next_ns"]), w.row["cpu"]["system_ns"].tolist()))
     assert ends[0] == ends[1]

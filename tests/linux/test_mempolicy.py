@@ -16,14 +16,17 @@ from fleetsim.linux.mempolicy import (
     MPOL_BIND,
     constrained_alloc,
     cpuset_mems,
+    enter_task,
+    leave_task,
     nr_present,
     oom_cpuset_eligible,
     policy_nodemask,
     set_mempolicy,
 )
-from fleetsim.linux.mm_types import ALL_NODES
+from fleetsim.linux.mm_types import ALL_NODES, WMARK_LOW, ZONE_NODE1
 from fleetsim.linux.mmzone import NUMA_HIT, NUMA_INTERLEAVE_HIT, NUMA_LOCAL, NUMA_MISS, NUMA_OTHER
 from fleetsim.linux.node_stat import node_counts
+from fleetsim.linux.zonelist import rmqueue
 from fleetsim.workloads.script_ops import parse_op
 from tests.host.worlds import PAGES, World, world
 from tests.linux.test_nodes import anon, two_nodes
@@ -96,15 +99,27 @@ def test_a_cpuset_confines_its_tasks_and_only_those_who_share_a_node_with_them_m
     cgroups = {"box": {"cpuset.mems": 2}, "near": {"cpuset.mems": 1}}
     tasks = {
         "near/large": "mmap_anon A 420 | touch A 420 0 | sleep 99",
-        "box/inside": "mmap_anon A 700 | touch A 700 100 | sleep 99",
+        "box/kept": "mmap_anon A 250 | touch A 250 0 | sleep 99",
+        "box/inside": "mmap_anon A 400 | touch A 400 100 | sleep 99",
         "free": "pin 0 | mmap_anon A 20 | touch A 20 0 | sleep 99",
     }
-    w = two_nodes(1024, cgroups=cgroups, tasks=tasks).at(9)
-    assert w.kills() == ["inside"], "the larger one has nothing to do with that node"
+    w = two_nodes(1024, cgroups=cgroups, tasks=tasks, adj={"kept": -1000}).at(9)
+    assert w.kills() == ["inside"], "the largest task has nothing to do with that node"
     assert int(w.task("inside")["node"]) == 1, "whose memory is confined to a node runs there"
     line = next(line for line in w.shard.dmesg[0] if "oom-kill:" in line)
     assert "constraint=CONSTRAINT_CPUSET,nodemask=(null),cpuset=box,mems_allowed=1,global_oom" in line
     assert node_counts(w.row, 0)["anon"] > 420 * PAGES
+
+
+def test_single_pages_are_interleaved_too_from_one_turn_on_the_cpu_to_the_next() -> None:
+    w = two_nodes(tasks={"t": "mempolicy interleave:0-1 | sleep 99"}).at(1)
+    nodes = []
+    for _ in range(4):
+        enter_task(w.row, 0, 0)
+        assert rmqueue(w.row, 1, WMARK_LOW) == 1
+        nodes.append(int(w.row["got"][ZONE_NODE1]))
+        leave_task(w.row, 0)
+    assert nodes in ([0, 1, 0, 1], [1, 0, 1, 0])
 
 
 def test_panic_on_oom_1_spares_a_host_whose_other_node_has_memory() -> None:
