@@ -37,7 +37,7 @@ DMA_PAGES = 3840  # 16 MiB less what the firmware keeps (kernel-laws §1.1)
 DMA32_END = 3 * (1 << 30) // PAGE  # 4 GiB less the PCI hole
 MEMMAP_PER_MILLE = 16  # 64 B of struct page per 4 KiB page
 BOOT_PCP_PAGES = 1_750  # a CPU's lists after boot: 1,450 to 2,070 pages in six recordings (what came back when kswapd first ran)
-FAR_SHARE = 4  # of what the kernel keeps at boot the second node has a quarter (a recorded host of two nodes)
+FAR_SHARE = (2, 5)  # of what the kernel keeps at boot the node without the kernel's image has 4,453 of 11,474 pages (h51)
 KERNEL_IMAGE_PAGES = 6_000  # text, data and early allocations of a distribution kernel
 NEVER = 1 << 62
 THP_ENABLED = ("never", "madvise", "always")
@@ -176,7 +176,7 @@ def pin_at_boot(row: Any, used: int) -> None:
         zone = row["zones"][z]
         taken = min(rest, int(zone["managed"]) * 9 // 10 if z else int(zone["managed"]))
         if z == mm.ZONE_NODE1:
-            taken = min(taken, used // FAR_SHARE)
+            taken = min(taken, used * FAR_SHARE[0] // FAR_SHARE[1])
         zone["pinned"] = zone["boot_pinned"] = taken
         zone["free"] = zone["managed"] - taken
         rest -= taken

@@ -20,6 +20,7 @@ from fleetsim.linux.alloc_slowpath import bill_reclaim, should_reclaim_retry, un
 from fleetsim.linux.events import REFUSED, TABLE_FULL, record
 from fleetsim.linux.fault import count_faults
 from fleetsim.linux.kswapd import wakeup_kswapd
+from fleetsim.linux.mempolicy import first_node
 from fleetsim.linux.mm_types import (
     AREA_FREE,
     AREA_HUGETLB,
@@ -66,7 +67,10 @@ def take_block(row, h, mark):
         zone = row["zones"][z]
         if zone_allowed(row, z, row["mems_allowed"]) and zone["free"] - pages >= zone["wmark"][mark] + zone["reserve"]:
             rmqueue(row, pages, mark)
-            numa_statistics(row, z, 1 - pages, zone["node"])  # one block
+            first = first_node(row["mems_allowed"], row["preferred_node"])
+            for part in range(NR_ZONES):
+                numa_statistics(row, part, -row["got"][part], first)
+            numa_statistics(row, z, 1, first)  # one block
             pin_got(row)
             return True
     return False

@@ -19,7 +19,7 @@ from fleetsim.linux.mm_types import (
     VM,
 )
 from fleetsim.linux.nodes import pages_on_nodes
-from fleetsim.linux.vmscan import sweep
+from fleetsim.linux.vmscan import begin_direct, sweep
 
 RECLAIM_WRITE, RECLAIM_UNMAP = 2, 4  # bits of zone_reclaim_mode; any of them switches it on
 NODE_RECLAIM_PRIORITY = 4
@@ -65,17 +65,8 @@ def node_reclaim(row, node):
         return 0
     if node_pagecache_reclaimable(row, node) <= managed * row["sysctl"]["min_unmapped_ratio"] // 100:
         return 0
-    sc = row["scan"][1]
-    sc["kind"] = BY_DIRECT
-    sc["target"] = 0
-    sc["wanted"] = SWAP_CLUSTER_MAX
-    sc["reclaimed"] = 0
-    sc["sent"] = 0
-    sc["dirty"] = 0
-    sc["force_deactivate"] = 0
-    sc["low_reclaim"] = 0
-    sc["may_swap"] = 1 if row["sysctl"]["zone_reclaim_mode"] & RECLAIM_UNMAP > 0 else 0
-    sc["spent_ns"] = 0
+    may_unmap = row["sysctl"]["zone_reclaim_mode"] & RECLAIM_UNMAP > 0  # anonymous pages are mapped, so that it decides on swap too
+    sc = begin_direct(row, BY_DIRECT, 0, SWAP_CLUSTER_MAX, 1 if may_unmap else 0)
     row["reclaim_nodes"] = 1 << node
     sweep(row, sc, NODE_RECLAIM_PRIORITY)
     row["reclaim_nodes"] = ALL_NODES

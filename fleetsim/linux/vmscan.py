@@ -315,6 +315,26 @@ def sweep(row, sc, priority):
 
 
 @law
+def begin_direct(row, kind, target, wanted, may_swap):
+    """The scan control of a reclaim by whoever needs the pages, at its begin.
+
+    Source: mm/vmscan.c struct scan_control, as try_to_free_pages and __node_reclaim fill it.
+    """
+    sc = row["scan"][1]
+    sc["kind"] = kind
+    sc["target"] = target
+    sc["wanted"] = wanted
+    sc["reclaimed"] = 0
+    sc["sent"] = 0
+    sc["dirty"] = 0
+    sc["force_deactivate"] = 0
+    sc["low_reclaim"] = 0
+    sc["may_swap"] = may_swap
+    sc["spent_ns"] = 0
+    return sc
+
+
+@law
 def do_try_to_free_pages(row, target, wanted, kind):
     """Reclaim directly from the subtree of `target` until `wanted` pages are free or everything was tried.
 
@@ -326,17 +346,7 @@ def do_try_to_free_pages(row, target, wanted, kind):
     Source: mm/vmscan.c do_try_to_free_pages, try_to_free_pages, try_to_free_mem_cgroup_pages; kernel-laws §3.3.
     Leaves out: the time that passes inside (the caller waits for it afterwards).
     """
-    sc = row["scan"][1]
-    sc["kind"] = kind
-    sc["target"] = target
-    sc["wanted"] = wanted
-    sc["reclaimed"] = 0
-    sc["sent"] = 0
-    sc["dirty"] = 0
-    sc["force_deactivate"] = 0
-    sc["low_reclaim"] = 0
-    sc["may_swap"] = 1
-    sc["spent_ns"] = 0
+    sc = begin_direct(row, kind, target, wanted, 1)
     row["reclaim_nodes"] = row["mems_allowed"] if kind == BY_DIRECT else ALL_NODES
     while True:
         if kind == BY_DIRECT:

@@ -202,3 +202,14 @@ def test_a_small_machine_boots_with_two_nodes_and_too_small_a_one_says_so() -> N
     assert min(node_counts(w.row, node)["free"] for node in (0, 1)) > 0
     with pytest.raises(BadInput, match="at least 128MiB"):
         two_nodes(82)
+
+
+def test_a_page_of_a_pool_is_one_hit_of_the_node_it_is_on() -> None:
+    w = two_nodes(tasks={"t": "pin 0 | sysw /proc/sys/vm/nr_hugepages 20 | sleep 99"})
+    before = w.row["numa"].copy()
+    w.at(2)
+    assert int(w.row["hstates"][0]["nr"]) == 20
+    grown = w.row["numa"] - before
+    assert grown.min() >= 0
+    assert int(grown[0][NUMA_HIT]) >= 20
+    assert int(grown[0][NUMA_HIT]) < 20 + 2 * PAGES, "not one for each of its 512 pages"
