@@ -63,6 +63,12 @@ class PodKeys(Keys):
     _dns = field_validator("name")(dns_name)
 
 
+def known_disk(disk: str | None) -> str | None:
+    if disk is not None and disk not in DISKS:
+        raise ValueError(f"write one of {', '.join(DISKS)}")
+    return disk
+
+
 class SwapKeys(Keys):
     """A swap area of a host."""
 
@@ -74,12 +80,7 @@ class SwapKeys(Keys):
     mem_limit: Size = Field(0, description="zram: the most memory it may take (default: no limit)")
     swapon: bool = Field(True, description="in use from the start; if not, an op swapon uses it")
 
-    @field_validator("disk")
-    @classmethod
-    def _disk(cls, disk: str | None) -> str | None:
-        if disk is not None and disk not in DISKS:
-            raise ValueError(f"write one of {', '.join(DISKS)}")
-        return disk
+    _known = field_validator("disk")(known_disk)
 
 
 class ZswapKeys(Keys):
@@ -117,12 +118,7 @@ class HostKeys(Keys):
 
     _dns = field_validator("name")(dns_name)
 
-    @field_validator("disk")
-    @classmethod
-    def _disk(cls, disk: str | None) -> str | None:
-        if disk is not None and disk not in DISKS:
-            raise ValueError(f"write one of {', '.join(DISKS)}")
-        return disk
+    _known = field_validator("disk")(known_disk)
 
     @property
     def swap_bytes(self) -> int:
