@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from fleetsim import law as law_module
+from fleetsim import law_compiler
 from fleetsim.law import law
 
 PROJECT = Path(__file__).parents[1]
@@ -93,6 +94,23 @@ def test_a_second_process_finds_the_law_in_the_cache(tmp_path: Path) -> None:
     ]
     assert outputs[0] == [outputs[1][0], "0", "1"]
     assert outputs[1][1:] == ["1", "0"]
+
+
+@pytest.mark.skipif(law_module.mode() == "python", reason="nothing is compiled here")
+def test_what_stands_in_for_numba_while_laws_are_compiled_answers_as_numba_and_goes_away() -> None:
+    record = numba.from_dtype(np.dtype([("a", np.int64), ("b", np.int32, (3,))]))
+    flags = numba.core.compiler.Flags()
+    flags.nrt = True
+    watched = ((numba.core.postproc.PostProcessor, "run"), (type(record), "__repr__"), (numba.core.targetconfig.TargetConfig, "values"))
+    before = [getattr(cls, name) for cls, name in watched]
+    said, values, hashed = repr(record), flags.values(), hash(flags)
+    with law_compiler._quick_numba():
+        assert [getattr(cls, name) for cls, name in watched] != before
+        assert (repr(record), repr(record), flags.values(), hash(flags)) == (said, said, values, hashed)
+        assert list(flags.values()) == list(values)
+    with pytest.raises(RuntimeError), law_compiler._quick_numba():
+        raise RuntimeError
+    assert [getattr(cls, name) for cls, name in watched] == before
 
 
 def test_numba_is_pinned_because_the_compiler_leans_on_its_internals() -> None:
