@@ -121,6 +121,9 @@ def mark_violations(row: Any) -> list[str]:
     protected = sum(int(abs(row["cgroups"][name]).sum()) for name in ("min", "low", "emin", "elow"))
     if protected and not row["protected"]:
         found.append("a cgroup has a memory.min or memory.low, but none is said to be protected")
+    owed = row["cgroups"]["owed"][: int(row["nr_cgroups"])]
+    if (owed < 0).any() or (owed.any() and not row["tick_ns"]):
+        found.append(f"kswapd owes lruvecs {owed.tolist()} pages of scanning")
     return found
 
 

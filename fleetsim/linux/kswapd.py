@@ -8,18 +8,19 @@
     NAP    over and no longer balanced              → RUN (high_wmark_hit_quickly)
     NAP    over and still balanced, or hopeless     → SLEEP
 
-It works in slices, a part of one lruvec or several small ones each, so that tasks go on between them; the balanced test comes only
-between passes, and that overshoot is the saw-tooth seen in MemFree. Boosted marks (`boost_marks`) begin a run although the node
-is balanced: as many pages are reclaimed, without swap and without writing; when the run ends the boost is taken off again.
+It works in slices (`kswapd_turns.py`), so that tasks go on between them; the balanced test comes only between passes, and that
+overshoot is the saw-tooth seen in MemFree. Boosted marks (`boost_marks`) begin a run although the node is balanced: as many pages
+are reclaimed, without swap and without writing; when the run ends the boost is taken off again.
 Leaves out: requests for lower zones than the highest (highest_zoneidx).
 """
 
 from __future__ import annotations
 
-from fleetsim.hardware.cpu import SYSCALL, VISIT
+from fleetsim.hardware.cpu import SYSCALL
 from fleetsim.law import law
 from fleetsim.linux.compaction import reset_isolation_suitable, wakeup_kcompactd
 from fleetsim.linux.cputime import account_time, idlest_cpu_of
+from fleetsim.linux.kswapd_turns import take_turns
 from fleetsim.linux.lru_gen import lru_gen_enabled
 from fleetsim.linux.lru_gen_age import lru_gen_age_node
 from fleetsim.linux.mm_types import (
@@ -31,9 +32,7 @@ from fleetsim.linux.mm_types import (
     KSWAPD_RUN,
     KSWAPD_SLEEP,
     LRU_ACTIVE_ANON,
-    LRU_ACTIVE_FILE,
     LRU_INACTIVE_ANON,
-    LRU_INACTIVE_FILE,
     MAX_RECLAIM_RETRIES,
     NEVER,
     NR_ZONES,
@@ -47,16 +46,12 @@ from fleetsim.linux.oom_kill import out_of_memory
 from fleetsim.linux.per_cpu_pages import trim
 from fleetsim.linux.psi import stall
 from fleetsim.linux.shrink_list import shrink_active_list
-from fleetsim.linux.shrinker import has_objects, shrink_slab
-from fleetsim.linux.vmscan import age_anon, begin_lruvec, may_shrink, prepare_scan_count, shrink_slice, snapshot_refaults
-from fleetsim.linux.vmscan_laws import ScanBalance, inactive_is_low, scan_balance
+from fleetsim.linux.vmscan import prepare_scan_count, snapshot_refaults
+from fleetsim.linux.vmscan_laws import inactive_is_low
 from fleetsim.linux.zonelist import balanced, watermark_boosted
 
-PGSCAN_KSWAPD = VM["pgscan_kswapd"]
 PAGEOUTRUN, LOW_QUICKLY, HIGH_QUICKLY = VM["pageoutrun"], VM["kswapd_low_wmark_hit_quickly"], VM["kswapd_high_wmark_hit_quickly"]
 NAP_NS = 100_000_000
-SLICE_MIN = 512  # pages of one slice of work at least …
-SLICE_SHARE = 16  # … and at most this part of what the run wants to reclaim
 
 
 @law
@@ -210,7 +205,7 @@ def end_pass(row, sc):
     Source: mm/vmscan.c balance_pgdat (raise_priority; no memcg_low_skipped there before 6.10); kernel-laws §3.9.
     """
     kswapd = row["kswapd"][sc["node"]]
-    got = sc["reclaimed"] - kswapd["pass_reclaimed"]
+    got = max(0, sc["reclaimed"] - kswapd["pass_reclaimed"])
     if sc["order"] > 0 and sc["reclaimed"] >= 2 << sc["order"]:
         sc["order"] = 0
     raise_priority = sc["scanned"] < sc["wanted"] and not (kswapd["boost_left"] > 0 and sc["priority"] == DEF_PRIORITY - 2)
@@ -271,64 +266,6 @@ def pass_is_idle(row, sc):
         sc["priority"] = DEF_PRIORITY
     sc["may_swap"] = 1 if kswapd["boost_left"] == 0 else 0
     return enough and kswapd["boost_left"] == 0
-
-
-@law
-def only_file_is_scanned(row, sc):
-    """True if no lruvec has anonymous pages scanned in this pass, nor is protected.
-
-    Source: mm/vmscan.c get_scan_count (`scan_balance` says so for whoever may swap, and so for all).
-    """
-    if row["protected"] > 0 or lru_gen_enabled(row):
-        return False
-    swappiness, trim = row["sysctl"]["swappiness"], sc["cache_trim_mode"] > 0
-    return scan_balance(sc["may_swap"] > 0, False, swappiness, sc["priority"], sc["file_is_tiny"] > 0, trim) == ScanBalance.FILE
-
-
-@law
-def has_no_file(row, sc, cg):
-    """The turn of a lruvec of which only file pages may be scanned, if it has none, and no objects: a short way to the same end.
-
-    returns  bool  False: it has some, and must have its turn
-
-    Source: mm/vmscan.c shrink_node_memcgs, as `may_shrink`, `begin_lruvec` and `shrink_slice` do it.
-    """
-    group = row["cgroups"][cg]
-    if group["used"] > 0:
-        size = group["size"]
-        if size[LRU_INACTIVE_FILE] + size[LRU_ACTIVE_FILE] > 0 or has_objects(row, cg):
-            return False
-        sc["spent_ns"] += row["cost"][VISIT]
-        if size[LRU_INACTIVE_ANON] + size[LRU_ACTIVE_ANON] > 0:
-            age_anon(row, sc, cg)
-    return True
-
-
-@law
-def take_turns(row, sc):
-    """Go through the lruvecs of the pass until a slice of work is done: small ones cost no event of their own.
-
-    Source: mm/vmscan.c shrink_node_memcgs.
-    """
-    kswapd = row["kswapd"][sc["node"]]
-    budget = max(SLICE_MIN, sc["wanted"] // SLICE_SHARE)
-    looked = row["vm"][PGSCAN_KSWAPD]
-    only_file = only_file_is_scanned(row, sc)
-    while kswapd["cursor"] < row["nr_cgroups"] and row["vm"][PGSCAN_KSWAPD] - looked < budget:
-        cg = kswapd["cursor"]
-        if kswapd["midway"] == 0:
-            if only_file and has_no_file(row, sc, cg):
-                kswapd["cursor"] += 1
-                continue
-            if not may_shrink(row, sc, cg):
-                kswapd["cursor"] += 1
-                continue
-            begin_lruvec(row, sc, cg)
-        kswapd["midway"] = 0 if shrink_slice(row, sc, cg, budget) else 1
-        if kswapd["midway"] > 0:
-            break
-        shrink_slab(row, sc, cg)
-        kswapd["cursor"] += 1
 
 
 @law

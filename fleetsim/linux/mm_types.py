@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The kernel's tables: everything of the simulated kernel that changes on a host, declared once.
 
-Pages, nanoseconds, `int64` where it is summed; narrower only in the big tables. Every field names its unit and its
-kernel counterpart. Rows are passed to laws by reference (`row["zones"][i]["free"]`, string keys only, so that the same
-code runs compiled and as plain Python).
+Pages, nanoseconds, `int64` where it is summed; narrower only in the big tables. Every field names its unit and its kernel
+counterpart. Rows are passed to laws by reference (`row["zones"][i]["free"]`: the same code runs compiled and as plain Python).
 
 How memory is represented (design §3.2, measured in a prototype): a *group* is the pages of one area that are alike. An
 **ordered** group (swept or streamed) is cut into consecutive slices, one cohort each; a **uniform** group (random
@@ -119,6 +118,7 @@ CGROUP = np.dtype(
         ("swapcached", "i4"),  # memory.stat swapcached: pages in the swap cache, with children
         ("oom_group", "i1"),
         ("cpuset_mems", "i1"),  # cpuset.mems: nodes, a bit each; 0: as the parent's
+        ("owed", "i2"),  # pages of small scans of its inactive file pages that kswapd lets add up (kswapd_turns.py)
         ("emin", "i8"),  # effective protection, recomputed when reclaim visits
         ("elow", "i8"),
         ("anon", "i8"),  # memory.stat anon, pages, with children
@@ -127,7 +127,7 @@ CGROUP = np.dtype(
         ("pagetables", "i8"),
         ("file_dirty", "i8"),  # memory.stat file_dirty
         ("file_writeback", "i8"),
-        ("anon_thp", "i8"),  # memory.stat anon_thp, pages
+        ("anon_thp", "i4"),  # memory.stat anon_thp, pages
         ("anon_cost", "i8"),
         ("file_cost", "i8"),
         *LRU_GEN,  # MGLRU's generations, see lru_gen.py
@@ -325,7 +325,7 @@ KERNEL_FIELDS = [
     ("lazy", "i8"),  # MADV_FREE'd pages that nobody wrote to since
     ("swap_clean", "i8"),  # slots held by mapped clean pages alone: given up when swap is more than half full
     ("anon_mapped", "i8"),  # NR_ANON_MAPPED
-    ("anon_thp", "i8"),  # huge pages mapped
+    ("anon_thp", "i4"),  # huge pages mapped
     ("thp_enabled", "i8"),  # transparent_hugepage/enabled and /defrag, see huge_memory.py
     ("thp_defrag", "i8"),
     ("lru_gen", "i8"),  # lru_gen/enabled, see lru_gen.py

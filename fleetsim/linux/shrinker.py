@@ -214,8 +214,11 @@ def shrink_slab(row, sc, cg):
 
     Source: mm/vmscan.c shrink_node_memcgs, shrink_slab; kernel-laws §13.3.
     """
-    if has_objects(row, cg):
-        sc["reclaimed"] += do_shrink_slab(row, sc, cg, SUPER, sc["priority"]) + do_shrink_slab(row, sc, cg, SHADOW, sc["priority"])
+    group = row["cgroups"][cg]
+    if int(group["dentries"]) + int(group["inodes"]) > 0:
+        sc["reclaimed"] += do_shrink_slab(row, sc, cg, SUPER, sc["priority"])
+    if group["shadow_nodes"] > 0:
+        sc["reclaimed"] += do_shrink_slab(row, sc, cg, SHADOW, sc["priority"])
 
 
 @law

@@ -9,8 +9,18 @@ import pytest
 
 from fleetsim.linux.free_area import boost_marks
 from fleetsim.linux.kswapd import NAP_NS, NEVER, end_run, run_kswapd, wakeup_boosted, wakeup_kswapd, wakeup_kswapd_order
+from fleetsim.linux.kswapd_turns import OWED_SHARE
 from fleetsim.linux.lru_gen_age import inc_max_seq
-from fleetsim.linux.mm_types import DEF_PRIORITY, KSWAPD_NAP, KSWAPD_RUN, KSWAPD_SLEEP, MAX_RECLAIM_RETRIES, WMARK_HIGH
+from fleetsim.linux.mm_types import (
+    DEF_PRIORITY,
+    KSWAPD_NAP,
+    KSWAPD_RUN,
+    KSWAPD_SLEEP,
+    LRU_ACTIVE_FILE,
+    LRU_INACTIVE_FILE,
+    MAX_RECLAIM_RETRIES,
+    WMARK_HIGH,
+)
 from tests.host.worlds import PAGES, World, world
 
 
@@ -309,6 +319,7 @@ def test_the_short_way_past_cgroups_without_file_pages_ends_where_the_long_way_d
     for protected in (0, 1):
         w = world(
             512,
+            tick_ms=0,
             swap_mib=swap_mib,
             cgroups={"anon": {}, "anon/below": {}, "cache": {"memory.max": 200 << 20}, "empty": {}},
             files={"/f": 300, "/stream": 4000},
@@ -327,3 +338,36 @@ def test_the_short_way_past_cgroups_without_file_pages_ends_where_the_long_way_d
         ]
         ends.append((w.all_vmstat(), w.all_meminfo(), cgroups, int(w.row["kswapd"][0]["next_ns"]), w.row["cpu"]["system_ns"].tolist()))
     assert ends[0] == ends[1]
+
+
+MANY_READERS = {f"r{k}": {"memory.max": 40 << 20} for k in range(8)}
+
+
+def many_readers(tick_ms: int) -> World:
+    """A stream and eight small readers, whose lists a pass scans a few pages of."""
+    w = world(
+        512,
+        cgroups=MANY_READERS,
+        files={f"/{name}": 30 for name in MANY_READERS} | {"/stream": 8000},
+        tasks={f"{name}/t": f"read_file /{name} 0 10" for name in MANY_READERS} | {"s": "read_file /stream 0 120"},
+        tick_ms=tick_ms,
+    )
+    w.at(40)
+    return w
+
+
+def test_without_a_tick_no_lruvec_is_put_off() -> None:
+    w = many_readers(0)
+    assert w.vm("pgsteal_kswapd") > 500_000
+    assert not w.row["cgroups"]["owed"].any()
+
+
+def test_with_a_tick_small_scans_add_up_and_take_as_much_in_the_end_from_every_cgroup() -> None:
+    exact, ticked = many_readers(0), many_readers(200)
+    wanted = int(ticked.row["scan"][0]["wanted"])
+    assert ticked.row["cgroups"]["owed"].min() >= 0 and 0 < ticked.row["cgroups"]["owed"].max() <= wanted // OWED_SHARE
+    for name in ("pgsteal_kswapd", "pgscan_kswapd"):
+        assert ticked.vm(name) == pytest.approx(exact.vm(name), rel=0.01)
+    for name in MANY_READERS:
+        kept = [int(w.cg(name)["size"][LRU_INACTIVE_FILE] + w.cg(name)["size"][LRU_ACTIVE_FILE]) for w in (exact, ticked)]
+        assert kept[1] == pytest.approx(kept[0], rel=0.1)
