@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Sees to the programs that only tests compare against: the real node_exporter, free, vmstat, unshare.
+# Sees to the programs that only tests compare against: the real node_exporter, free, vmstat, unshare, valgrind.
 #
 # Without them the tests that need them are skipped and say so; with FLEETSIM_REQUIRE_TOOLS=1 their absence is an error.
 set -euo pipefail
@@ -11,6 +11,7 @@ declare -A PACKAGE_OF=(
     [free]=procps
     [vmstat]=procps
     [unshare]=util-linux
+    [valgrind]=valgrind
 )
 
 missing_programs() {

@@ -19,7 +19,7 @@ from typing import Annotated
 import typer
 
 from fleetsim import __version__
-from fleetsim.cli import bench, check, doctor, fidelity, listing, run, schema, validate
+from fleetsim.cli import bench, check, doctor, fidelity, listing, run, schema, tlb, validate
 from fleetsim.cli.interrupt import deliver_interrupts
 from fleetsim.cli.output import invocation
 from fleetsim.errors import EXIT_BAD_INPUT, EXIT_OK, EXIT_TOOL_FAILED, FleetsimError
@@ -41,6 +41,7 @@ app.command("fidelity")(fidelity.fidelity)
 app.command("list")(listing.list_)
 app.command("schema")(schema.schema)
 app.command("doctor")(doctor.doctor)
+app.command("tlb")(tlb.tlb)
 app.command("bench")(bench.bench)
 
 
