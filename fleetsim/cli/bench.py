@@ -3,17 +3,36 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
 from fleetsim.cli.options import Json
 from fleetsim.cli.output import invocation, progress
 from fleetsim.errors import EXIT_OK
 
 
-def bench(json: Json = False) -> int:
-    """Measure µs per host-second, bytes per host, cold and warm start on this machine."""
-    from fleetsim.fleet.bench import run_bench
+class Subject(StrEnum):
+    hosts = "hosts"
+    tlb = "tlb"
 
+
+def bench(
+    subject: Annotated[Subject, typer.Argument(help="hosts: simulated hosts. tlb: the exact TLB simulator.")] = Subject.hosts,
+    json: Json = False,
+) -> int:
+    """Measure speed on this machine: µs per host-second, bytes per host, cold and warm start; or exact TLB accesses per second."""
+    result: Any
     with progress() as show:
-        result = run_bench(progress=show)
+        if subject is Subject.tlb:
+            from fleetsim.fleet.bench_tlb import run_bench_tlb
+
+            result = run_bench_tlb(progress=show)
+        else:
+            from fleetsim.fleet.bench import run_bench
+
+            result = run_bench(progress=show)
     if json:
         invocation.print_json(result.as_json())
     else:
