@@ -15,6 +15,7 @@ from fleetsim.cli.output import console, invocation, progress
 from fleetsim.errors import EXIT_OK, BadInput
 
 if TYPE_CHECKING:
+    from fleetsim.hardware.tlb_patterns import Pattern
     from fleetsim.hardware.tlb_profiles import Profile
     from fleetsim.hardware.tlb_run import Machine, TlbResult
 
@@ -75,34 +76,53 @@ def tlb(
     else:
         _refuse_for_a_trace(what, given)
         results = run_machines(machines, _read(what, levels))
+    said: list[float | None] = [None] * len(results)
+    if what in PATTERNS and not vm:
+        said = _model(what, machines, given)
     if json:
-        invocation.print_json([_as_json(result) for result in results])
+        invocation.print_json([{**_as_json(result), "model_cycles_per_access": model} for result, model in zip(results, said)])
     else:
-        _print(what, results)
+        _print(what, results, said)
     return EXIT_OK
+
+
+def _model(what: str, machines: list[Machine], given: dict[str, Any]) -> list[float | None]:
+    """What the miss-rate model of simulated hosts says, which knows nothing of switches and shootdowns."""
+    from fleetsim.hardware.tlb_classes import estimate_pattern
+
+    if (given["--processes"] or 1) > 1 or given["--shootdown-every"]:
+        return [None] * len(machines)
+    pattern = _pattern(what, given)
+    return [estimate_pattern(machine, pattern).cycles_per_access for machine in machines]
+
+
+def _option(given: dict[str, Any], name: str, default: Any) -> Any:
+    return default if given[name] is None else given[name]
+
+
+def _pattern(what: str, given: dict[str, Any]) -> Pattern:
+    from fleetsim.hardware.tlb_patterns import Pattern
+
+    working_set, step = _bytes(_option(given, "--working-set", "64MiB"), "--working-set"), _step(what, given["--step"])
+    if given["--skew"] is not None and what != "zipf":
+        raise BadInput(f"--skew {given['--skew']} is for the pattern zipf; {what!r} has none")
+    return Pattern(what, working_set, _option(given, "--seed", 1), step, round(100 * _option(given, "--skew", 0.99)))
 
 
 def _run_pattern(what: str, machines: list[Machine], given: dict[str, Any], shootdown_pages: int) -> list[TlbResult]:
     """A pattern on each machine; `given` holds the options as they were given, None for those that were not."""
-    from fleetsim.hardware.tlb_patterns import Pattern
     from fleetsim.hardware.tlb_run import Sharing, run_pattern
 
-    def option(name: str, default: Any) -> Any:
-        return default if given[name] is None else given[name]
-
-    invocation.seeds[what] = option("--seed", 1)
-    working_set, step = _bytes(option("--working-set", "64MiB"), "--working-set"), _step(what, given["--step"])
-    if given["--skew"] is not None and what != "zipf":
-        raise BadInput(f"--skew {given['--skew']} is for the pattern zipf; {what!r} has none")
-    pattern = Pattern(what, working_set, option("--seed", 1), step, round(100 * option("--skew", 0.99)))
-    processes = option("--processes", 1)
-    switching = option("--switch-every", 10_000) if processes > 1 else 0
-    sharing = Sharing(processes, switching, option("--shootdown-every", 0), shootdown_pages)
+    invocation.seeds[what] = _option(given, "--seed", 1)
+    pattern = _pattern(what, given)
+    processes = _option(given, "--processes", 1)
+    switching = _option(given, "--switch-every", 10_000) if processes > 1 else 0
+    sharing = Sharing(processes, switching, _option(given, "--shootdown-every", 0), shootdown_pages)
     results = []
     with progress() as show:
         for number, machine in enumerate(machines):
             show(f"{what} with {machine.page} pages", number / len(machines))
-            counted, before = option("--accesses", 2_000_000), option("--warm-up", 0)
+            counted, before = _option(given, "--accesses", 2_000_000), _option(given, "--warm-up", 0)
             results.append(run_pattern(machine, pattern, counted, warm_up=before, sharing=sharing))
     return results
 
@@ -214,7 +234,7 @@ def _rows(result: TlbResult) -> dict[str, str]:
     return rows
 
 
-def _print(what: str, results: list[TlbResult]) -> None:
+def _print(what: str, results: list[TlbResult], said: list[float | None]) -> None:
     from rich.table import Table
 
     machine = results[0].machine
@@ -224,6 +244,9 @@ def _print(what: str, results: list[TlbResult]) -> None:
     table = Table(title=f"{what} on {machine.profile.name} ({machine.profile.cpu}); {', '.join(notes)}", title_justify="left")
     table.add_column("")
     columns = [_rows(result) for result in results]
+    for column, model in zip(columns, said):
+        if model is not None:
+            column["… by the hosts' model, all warm"] = f"{model:.2f}"
     for result in results:
         table.add_column(f"{result.machine.page} pages", justify="right")
     for name in columns[0]:

@@ -80,12 +80,13 @@ def cached(core, entries, role, address, tag):
 
 @law
 def page_of(core, address):
-    """Size of the page that an address lies in: 0 4K, 1 2M, 2 1G. Huge pages are spread evenly over the 2 MiB regions.
+    """Size of the page that an address lies in: 0 4K, 1 2M, 2 1G. Huge pages are spread over the 2 MiB regions evenly, but not
+    in a rhythm that the sets of a cache could share (by nearly the golden section).
 
     Source: fleetsim's own (a heap of which khugepaged and the fault handler made a part huge).
     """
     share = core["huge_permille"]
-    if share > 0 and (address >> 21) % 1000 * share % 1000 < share:
+    if share > 0 and (address >> 21) % 1000 * 619 % 1000 < share:
         return 1
     return core["page"]
 

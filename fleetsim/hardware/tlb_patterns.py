@@ -84,6 +84,16 @@ def permuted(seed, n, count):
 
 
 @law
+def fill_permuted(out, seed, count):
+    """Where each of the first things lies: `permuted` of 0, 1, 2 …
+
+    Source: see `permuted`.
+    """
+    for n in range(len(out)):
+        out[n] = permuted(seed, n, count)
+
+
+@law
 def fill_stride(out, at, count, step):
     """Addresses number `at` and on of a walk over `count` places `step` bytes apart, and again.
 

@@ -41,7 +41,7 @@ class Twin:
 
     def page(self, address: int) -> str:
         share = self.machine.huge_permille
-        return "2M" if share and (address >> 21) % 1000 * share % 1000 < share else self.machine.page
+        return "2M" if (address >> 21) % 1000 * 619 % 1000 < share else self.machine.page
 
     def host_loads(self, physical: int) -> int:
         if self.look_up(f"n{self.machine.host_page}", physical, 0):
