@@ -18,6 +18,7 @@ from fleetsim.linux.mm_types import AREA_FILE, AREA_HUGETLB, AREA_SHMEM, KSWAPD_
 from fleetsim.linux.page_io import do_sigbus
 from fleetsim.linux.rmap import find_mapping
 from fleetsim.linux.shmem import shmem_fault, touch_shared
+from fleetsim.linux.translation import account_walks
 from fleetsim.linux.wp_page import access_forked_ordered, access_forked_uniform
 
 SIGSEGV = 128 + 11  # exit code of a task that touched what is not mapped
@@ -114,6 +115,17 @@ def access(row, th, a, at, pages, hot_q, write):
     hot_q    int64  share of random accesses that go to the hot part, 2^20ths
     write    int64  1: the pages are written to, 0: only read
     returns  int64  pages done; −1: it was unmapped there, or lies beyond the end of the file, and the task dies of it
+
+    Source: mm/memory.c handle_mm_fault; what the processor does of its own before any fault: translation.py.
+    """
+    done = access_pages(row, th, a, at, pages, hot_q, write)
+    account_walks(row, th, a, done, hot_q)
+    return done
+
+
+@law
+def access_pages(row, th, a, at, pages, hot_q, write):
+    """`access`, but for its translation.
 
     Source: mm/memory.c handle_mm_fault, mm/filemap.c filemap_fault; arch/x86/mm/fault.c bad_area, do_sigbus.
     """

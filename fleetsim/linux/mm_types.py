@@ -218,8 +218,10 @@ AREA = np.dtype(
         ("accounted", "i1"),  # 1 if counted in Committed_AS
         ("pages", "i8"),
         ("touched", "i8"),  # pages written for the first time, in order
-        ("zero", "i8"),  # private anonymous: pages never written that were read, so that they map the zero page
-        ("tables", "i8"),  # page-table pages it needed so far
+        ("zero", "i4"),  # private anonymous: pages never written that were read, so that they map the zero page
+        ("tables", "i4"),  # page-table pages it needed so far
+        ("walk_key", "i4"),  # what `walk_cost` was computed from …
+        ("walk_cost", "i4"),  # … 1024ths of a nanosecond that address translation adds to an access (translation.py)
         ("cut", "i4"),  # pages unmapped at its front
         ("thp_flag", "i1"),  # 1 MADV_HUGEPAGE, −1 MADV_NOHUGEPAGE
         ("locked", "i1"),  # VM_LOCKED: 1 mlock, 2 mlock on fault

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from fleetsim.hardware.cpu import ACCESS, COW, EXIT, FAULT_ANON, OPERATIONS, TCG_FACTOR, TICK, costs
+from fleetsim.hardware.cpu import ACCESS, COW, EXIT, FAULT_ANON, OPERATIONS, TCG_FACTOR, TICK, TLB_MHZ, costs
 
 
 def test_the_lab_machine_is_the_one_that_was_calibrated() -> None:
@@ -18,6 +18,10 @@ def test_the_slower_emulator_is_one_factor_on_everything_but_the_clock() -> None
     lab, slow = costs("lab"), costs("lab-tcg")
     for i, (a, b) in enumerate(zip(lab, slow, strict=True)):
         assert b == (a if i == TICK else a * TCG_FACTOR)
+
+
+def test_only_bare_metal_pays_for_its_tlb() -> None:
+    assert [costs(profile)[TLB_MHZ] for profile in ("lab", "lab-tcg", "server")] == [0, 0, 3000]
 
 
 def test_every_operation_has_its_own_place_and_bare_metal_is_never_slower() -> None:
