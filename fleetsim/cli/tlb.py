@@ -76,9 +76,7 @@ def tlb(
     else:
         _refuse_for_a_trace(what, given)
         results = run_machines(machines, _read(what, levels))
-    said: list[float | None] = [None] * len(results)
-    if what in PATTERNS and not vm:
-        said = _model(what, machines, given)
+    said = _model(what, machines, given)
     if json:
         invocation.print_json([{**_as_json(result), "model_cycles_per_access": model} for result, model in zip(results, said)])
     else:
@@ -87,10 +85,11 @@ def tlb(
 
 
 def _model(what: str, machines: list[Machine], given: dict[str, Any]) -> list[float | None]:
-    """What the miss-rate model of simulated hosts says, which knows nothing of switches and shootdowns."""
+    """What the miss-rate model of simulated hosts says, which knows nothing of traces, switches, shootdowns and virtual machines."""
     from fleetsim.hardware.tlb_classes import estimate_pattern
+    from fleetsim.hardware.tlb_patterns import PATTERNS
 
-    if (given["--processes"] or 1) > 1 or given["--shootdown-every"]:
+    if what not in PATTERNS or machines[0].vm or (given["--processes"] or 1) > 1 or given["--shootdown-every"]:
         return [None] * len(machines)
     pattern = _pattern(what, given)
     return [estimate_pattern(machine, pattern).cycles_per_access for machine in machines]

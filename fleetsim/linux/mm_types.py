@@ -65,8 +65,7 @@ SETTLED = 32  # of the pages in the swap cache some are written and not tracked:
 IN_FILTER = 64  # MGLRU: the next aging walks the page tables of this ordered cohort (lru_gen_age.py)
 
 # --- area and group kinds --------------------------------------------------------------------------------------------
-AREA_FREE, AREA_ANON, AREA_FILE, AREA_SHMEM = 0, 1, 2, 3
-AREA_HUGETLB = 8
+AREA_FREE, AREA_ANON, AREA_FILE, AREA_SHMEM, AREA_HUGETLB = 0, 1, 2, 3, 8
 ORDERED, UNIFORM = 0, 1
 METADATA = 2  # group["is_file"]: blocks of a file system's own
 
@@ -85,7 +84,6 @@ HELD_BY_THREAD, HELD_BY_KSWAPD, HELD_BY_EXIT = 0, 1, 1 + NR_NODES
 CPU_USER, CPU_NICE, CPU_SYSTEM, CPU_IDLE, CPU_IOWAIT = 0, 1, 2, 3, 4
 
 VM = {name: i for i, name in enumerate(VMSTAT_FIELDS)}  # /proc/vmstat's names → position in row["vm"]
-
 CG = {name: i for i, name in enumerate(CGROUP_STAT)}  # memory.stat's event counters → position in cgroup["stat"]
 
 EV = {name: i for i, name in enumerate(CGROUP_EVENTS)}
