@@ -13,7 +13,6 @@ from fleetsim.allocators.glibc_exact_malloc import int_malloc
 from fleetsim.allocators.glibc_exact_pages import remap_area, touch
 from fleetsim.allocators.glibc_exact_system import arena_of_thread
 from fleetsim.allocators.glibc_exact_tables import (
-    BRK_BASE,
     DTV_BYTES,
     FREE,
     HEADER,
@@ -78,17 +77,16 @@ def libc_malloc(row, chunks, pages, request):
 def libc_calloc(row, chunks, pages, request):
     """calloc(): never from the tcache; clears what may not be zero already, so it touches it. Returns the chunk.
 
-    Source: malloc/malloc.c __libc_calloc.
+    Source: malloc/malloc.c __libc_calloc (on Linux with MORECORE_CLEARS 2: what brk adds is zero, also when it was there before).
     """
     init_tcache(row, chunks, pages)
     a = arena_of_thread(row, chunks, pages, request)
     arena = row["arena"][a]
     old_top = arena["top"]
-    top_addr, top_size = chunks[old_top]["addr"], chunks[old_top]["size"]
-    end = BRK_BASE + arena["system_max"]
+    top_addr, dirty = chunks[old_top]["addr"], chunks[old_top]["size"]
     if a > 0:
-        end = row["heap"][arena["heap"]]["addr"] + row["heap"][arena["heap"]]["opened"]
-    dirty = max(top_size, end - top_addr)
+        heap = row["heap"][arena["heap"]]
+        dirty = max(dirty, heap["addr"] + heap["opened"] - top_addr)
     c = int_malloc(row, chunks, pages, a, request2size(request))
     if chunks[c]["state"] != MMAPPED:
         size = chunks[c]["size"]

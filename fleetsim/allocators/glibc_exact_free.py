@@ -84,13 +84,15 @@ def consolidate(row, chunks, pages, a):
 def systrim(row, chunks, pages, pad):
     """Give whole pages at the end of the brk heap back, all but `pad` bytes of the top.
 
-    Source: malloc/malloc.c systrim.
+    A top of the minimum size has −1 bytes to spare, which glibc 2.36 compares as a huge number: the break then grows by pad.
+
+    Source: malloc/malloc.c systrim (top_area is signed, pad is not); seen with the real one.
     """
     top = row["arena"][0]["top"]
     if top < 0:
         return
     spare = chunks[top]["size"] - MINSIZE - 1
-    if spare <= pad:
+    if 0 <= spare <= pad:
         return
     extra = (spare - pad) // PAGE * PAGE
     if extra == 0:

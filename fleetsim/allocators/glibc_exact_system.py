@@ -198,8 +198,6 @@ def sysmalloc(row, chunks, pages, a, size):
             return map_chunk(row, chunks, pages, size)
     else:
         extend_brk(row, chunks, pages, size)
-    arena = row["arena"][a]
-    arena["system_max"] = max(arena["system_max"], arena["system"])
     return cut_top(row, chunks, pages, a, size)
 
 
@@ -221,7 +219,6 @@ def new_arena(row, chunks, pages, size):
     arena["heap"] = h
     arena["attached"] = 1
     arena["system"] = heap["size"]
-    arena["system_max"] = heap["size"]
     used = (HEAP_INFO + ARENA_BYTES + 15) // 16 * 16
     arena["top"] = new_chunk(row, chunks, a, heap["addr"] + used, heap["size"] - used, TOP)
     touch(row, pages, heap["addr"], heap["addr"] + used + HEADER)

@@ -59,7 +59,6 @@ ARENA = np.dtype(
         ("fast", "i8", (FASTBINS,)),  # last freed chunk of each size
         ("map", "i8", (4,)),  # bins that may hold something, one bit each
         ("system", "i8"),  # bytes from the kernel
-        ("system_max", "i8"),
         ("next", "i8"),  # circular list of all arenas
         ("next_free", "i8"),
         ("attached", "i8"),  # threads

@@ -70,6 +70,14 @@ def _silence(b: TraceBuilder, seconds: int = 30) -> None:
 def _growth(b: TraceBuilder, s: Shape, luck: Luck) -> None:
     _fill(b, s, luck, 0, s.blocks)
     b.sleep(SECOND)
+    for k in range(s.blocks):
+        b.free(k)
+
+
+def _growth_reverse(b: TraceBuilder, s: Shape, luck: Luck) -> None:
+    """What a thread cache keeps is what was freed first: here the blocks beside the top."""
+    _fill(b, s, luck, 0, s.blocks)
+    b.sleep(SECOND)
     for k in reversed(range(s.blocks)):
         b.free(k)
 
@@ -140,7 +148,8 @@ def _threads(b: TraceBuilder, s: Shape, luck: Luck) -> None:
 
 
 PATTERNS: dict[str, Pattern] = {
-    "growth": Pattern("grow, then free all in reverse: the heap shrinks as it grew", _growth),
+    "growth": Pattern("grow, then free all, the oldest first: the memory comes back", _growth),
+    "growth-reverse": Pattern("the same, the newest first: what the thread cache keeps lies at the top and holds all", _growth_reverse),
     "leak": Pattern("a real leak: live grows with mapped and resident, nothing is fragmented", _leak),
     "random-free": Pattern("nine tenths freed at random: fragmentation keeps the pages", _random_free),
     "random-free-trim": Pattern("the same, and malloc_trim at the end gives whole pages back", _random_free_trim),

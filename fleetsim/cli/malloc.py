@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`fleetsim malloc`: replay a block trace on an exact allocator, and see what is live, mapped, resident, and lost between."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fleetsim.cli.options import Json
+from fleetsim.cli.output import invocation, progress
+from fleetsim.errors import EXIT_OK, BadInput
+
+if TYPE_CHECKING:
+    from fleetsim.allocators.trace import Trace
+
+
+def malloc(
+    trace: Annotated[
+        str, typer.Argument(help="A trace file (plain text, or mtrace's), or a built-in pattern.", metavar="TRACE|PATTERN")
+    ] = "",
+    allocator: Annotated[
+        list[str] | None, typer.Option("--allocator", help="Whose malloc; may be repeated (default glibc).", metavar="NAME")
+    ] = None,
+    tunables: Annotated[str, typer.Option(help="Its settings, such as glibc.malloc.arena_max=1:glibc.malloc.tcache_count=0.")] = "",
+    cpus: Annotated[int, typer.Option(help="CPUs of the machine: they bound the number of arenas.", min=1, max=127)] = 2,
+    every: Annotated[int, typer.Option(help="Ops between two samples (default: a thousand samples in all).", min=0)] = 0,
+    blocks: Annotated[int | None, typer.Option(help="Of a pattern: how many blocks.", min=1, max=5_000_000)] = None,
+    sizes: Annotated[str, typer.Option(help="Of a pattern: least and most bytes of a block.", metavar="LEAST-MOST")] = "",
+    threads: Annotated[int | None, typer.Option(help="Of the pattern 'threads': how many.", min=1, max=4000)] = None,
+    seed: Annotated[int | None, typer.Option(help="Of a pattern: all luck follows from it (default 1).", min=0)] = None,
+    plot: Annotated[Path | None, typer.Option("--plot", help="Write every sample as a page (.html) or a table (.csv).")] = None,
+    skip_unknown: Annotated[
+        bool, typer.Option("--skip-unknown", help="Of mtrace's files: pass over blocks from before it was switched on.")
+    ] = False,
+    json: Json = False,
+) -> int:
+    """Replay TRACE block by block on the malloc of glibc (or another) and print memory over time, and where it is.
+
+    Without TRACE the built-in patterns are listed.
+    """
+    if not trace:
+        _list(json)
+        return EXIT_OK
+    from fleetsim.allocators.exact import exact_allocator
+    from fleetsim.fleet.malloc_report import account, as_json, as_text, write_plot
+
+    names = allocator or ["glibc"]
+    simulators = [exact_allocator(name, tunables, cpus) for name in names]
+    drawn = {"blocks": blocks, "threads": threads, "seed": seed}
+    what = _trace(trace, {k: v for k, v in drawn.items() if v is not None} | _sizes(sizes), skip_unknown)
+    accounts = []
+    with progress() as show:
+        for simulator in simulators:
+            show(f"compiling or replaying on {simulator.name}", 0.0)
+            accounts.append(
+                account(what, simulator, tunables, every=every, progress=lambda share, s=simulator: show(f"replaying on {s.name}", share))  # type: ignore[misc]
+            )
+    if plot is not None:
+        write_plot(plot, accounts)
+    if json:
+        invocation.print_json(as_json(accounts))
+    else:
+        print(as_text(accounts))
+    return EXIT_OK
+
+
+def _sizes(text: str) -> dict[str, int]:
+    least, dash, most = text.partition("-")
+    if not text:
+        return {}
+    if not (dash and least.isdigit() and most.isdigit() and len(most) <= 10 and 1 <= int(least) <= int(most)):
+        raise BadInput(f"the sizes are {text!r}: they must be least and most bytes, such as 64-4096")
+    return {"least": int(least), "most": int(most)}
+
+
+def _trace(name: str, drawn: dict[str, int], skip_unknown: bool) -> Trace:
+    from fleetsim.allocators.patterns import PATTERNS, draw
+    from fleetsim.fleet.block_trace import read_block_trace
+
+    if name in PATTERNS:
+        return draw(name, **drawn)
+    file = Path(name)
+    if not file.exists() and "/" not in name and "." not in name:
+        raise BadInput(f"{name!r} is neither a file nor a built-in pattern: there are {', '.join(PATTERNS)}")
+    if drawn:
+        words = ", ".join("--" + ("sizes" if k in ("least", "most") else k) for k in dict.fromkeys(drawn))
+        raise BadInput(f"{words} draws a pattern: {name} is a file, which has its own")
+    return read_block_trace(file, unknown=skip_unknown)
+
+
+def _list(json: bool) -> None:
+    from fleetsim.allocators.patterns import PATTERNS
+
+    if json:
+        invocation.print_json({name: pattern.shows for name, pattern in PATTERNS.items()})
+        return
+    print("built-in patterns (or give a trace file):")
+    for name, pattern in PATTERNS.items():
+        print(f"  {name:18}{pattern.shows}")

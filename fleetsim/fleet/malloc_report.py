@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an exact allocator answered, for people and programs: text with small graphs, JSON, CSV, an HTML page."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fleetsim.allocators.trace import OP, SAMPLE, TRIM, ExactAllocator, Progress, Replay, Trace, fragmentation
+from fleetsim.errors import BadInput
+
+MIB = 1 << 20
+ROWS, COLUMNS = 16, 60
+BARS = " ▁▂▃▄▅▆▇█"
+SHOWN = ("live", "allocated", "resident", "mapped")
+
+
+@dataclass(frozen=True)
+class Account:
+    """One allocator's answer, and what malloc_trim(0) at the end would have given back."""
+
+    trace: Trace
+    settings: str
+    replay: Replay
+    trim_returns: int  # bytes
+
+
+def account(trace: Trace, allocator: ExactAllocator, settings: str, *, every: int = 0, progress: Progress | None = None) -> Account:
+    replay = allocator.replay(trace, every=every, progress=progress)
+    after = np.zeros(1, OP)
+    after["op"], after["block"], after["time_ns"] = TRIM, -1, trace.ops[-1]["time_ns"]
+    trimmed = allocator.replay(
+        Trace(np.concatenate((trace.ops, after)), trace.blocks, trace.threads, trace.source), every=len(trace.ops) + 1
+    )
+    return Account(trace, settings, replay, int(replay.last["resident"] - trimmed.last["resident"]))
+
+
+def size(count: float) -> str:
+    """`12.3 MiB`, `640 KiB`: for reading, not for reading back."""
+    if abs(count) >= 1024 * MIB:
+        return f"{count / 1024 / MIB:.2f} GiB"
+    return f"{count / MIB:.1f} MiB" if abs(count) >= MIB else f"{count / 1024:.0f} KiB"
+
+
+def as_text(accounts: Sequence[Account]) -> str:
+    return "\n\n".join(_one(a) for a in accounts) + (f"\n\n{_comparison(accounts)}" if len(accounts) > 1 else "")
+
+
+def _one(a: Account) -> str:
+    r, last = a.replay, a.replay.last
+    threads = f"{a.trace.threads} thread{'s' if a.trace.threads > 1 else ''}"
+    head = f"{a.trace.source}: {len(a.trace.ops):,} ops, {threads}, {r.allocator} {f'({a.settings})' if a.settings else 'as it comes'}"
+    columns = ("ops", "time", "live", "allocated", "resident", "mapped", "heap (brk)", "address space", "of resident unused")
+    lines = [head, "", "".join(f"{c:>{max(11, len(c) + 2)}}" for c in columns)]
+    shares = fragmentation(r.samples)
+    for k in _spread(len(r.samples), ROWS):
+        s = r.samples[k]
+        cells = [f"{s['op']:,}", f"{s['time_ns'] / 1e9:.1f} s", *(size(s[n]) for n in (*SHOWN, "brk", "reserved")), f"{shares[k]:.0%}"]
+        lines.append("".join(f"{cell:>{max(11, len(c) + 2)}}" for cell, c in zip(cells, columns)))
+    most = max(1, *(int(r.samples[n].max()) for n in SHOWN))
+    lines.append("")
+    for name in SHOWN:
+        lines.append(f"  {name:10}{_bars(r.samples[name], most)}  {size(last[name])} at the end, {size(r.samples[name].max())} at most")
+    return "\n".join([*lines, "", *_where(a)])
+
+
+def _where(a: Account) -> list[str]:
+    last = a.replay.last
+    resident = int(last["resident"])
+    parts = [
+        ("in live blocks", int(last["allocated"]), "what the program has not freed"),
+        ("in caches", int(last["cached"]), "freed, ready for the next request of the same size"),
+        ("in free chunks", int(last["free"]), "freed, between live blocks or behind them"),
+    ]
+    lines = [f"where {size(resident)} resident are:"]
+    lines += [f"  {name:16}{size(count):>10}  {words}" for name, count, words in parts]
+    lines.append(
+        f"  malloc_trim(0) now would give back {size(a.trim_returns)}; at the peak {size(a.replay.peak['resident'])} were resident"
+    )
+    lines += [f"  {name.replace('_', ' ')}: {count:,}" for name, count in a.replay.facts.items()]
+    return lines
+
+
+def _comparison(accounts: Sequence[Account]) -> str:
+    lines = [f"{'allocator':24}{'peak':>12}{'at the end':>12}{'live then':>12}{'unused':>9}"]
+    for a in accounts:
+        name = f"{a.replay.allocator}{f' ({a.settings})' if a.settings else ''}"
+        last = a.replay.last
+        share = float(fragmentation(a.replay.samples)[-1])
+        lines.append(f"{name:24}{size(a.replay.peak['resident']):>12}{size(last['resident']):>12}{size(last['live']):>12}{share:>9.0%}")
+    return "\n".join(lines)
+
+
+def _spread(count: int, wanted: int) -> list[int]:
+    """At most `wanted` row numbers, evenly spread, the last included."""
+    if count <= wanted:
+        return list(range(count))
+    return sorted({round(k * (count - 1) / (wanted - 1)) for k in range(wanted)})
+
+
+def _bars(values: np.ndarray, most: int) -> str:
+    picked = values[np.linspace(0, len(values) - 1, min(COLUMNS, len(values))).round().astype(int)]
+    return "".join(BARS[min(8, -(-int(v) * 8 // most))] for v in picked).ljust(COLUMNS)
+
+
+def as_json(accounts: Sequence[Account]) -> dict[str, Any]:
+    first = accounts[0].trace
+    return {
+        "trace": {"source": first.source, "ops": len(first.ops), "threads": first.threads, "blocks_at_once": first.blocks},
+        "allocators": [
+            {
+                "allocator": a.replay.allocator,
+                "settings": a.settings,
+                "facts": a.replay.facts,
+                "malloc_trim_would_return": a.trim_returns,
+                "peak_resident": int(a.replay.peak["resident"]),
+                "samples": [dict(zip(SAMPLE.names or (), map(int, s))) for s in a.replay.samples],
+                "fragmentation": [round(float(x), 6) for x in fragmentation(a.replay.samples)],
+            }
+            for a in accounts
+        ],
+    }
+
+
+def write_plot(path: Path, accounts: Sequence[Account]) -> None:
+    """A table (.csv) or a page with a graph (.html) of every sample."""
+    if path.suffix not in (".csv", ".html"):
+        raise BadInput(f"the plot is to be {path.name!r}: its name must end in .html (a page) or .csv (a table)")
+    try:
+        if path.suffix == ".csv":
+            _write_csv(path, accounts)
+        else:
+            _write_html(path, accounts)
+    except OSError as error:
+        raise BadInput(f"cannot be written: {error.strerror}", file=path) from None
+
+
+def _write_csv(path: Path, accounts: Sequence[Account]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["allocator", *(SAMPLE.names or ()), "fragmentation"])
+        for a in accounts:
+            for s, share in zip(a.replay.samples, fragmentation(a.replay.samples)):
+                table.writerow([a.replay.allocator, *map(int, s), f"{share:.6f}"])
+
+
+def _write_html(path: Path, accounts: Sequence[Account]) -> None:
+    import plotly.graph_objects as go
+    from plotly.offline import get_plotlyjs
+
+    parts = []
+    for a in accounts:
+        s = a.replay.samples
+        figure = go.Figure()
+        for name in (*SHOWN, "cached", "free"):
+            shown = True if name in SHOWN else "legendonly"
+            figure.add_scatter(x=s["op"].tolist(), y=(s[name] / MIB).tolist(), name=name, mode="lines", visible=shown)
+        figure.update_layout(
+            title=f"{a.trace.source} on {a.replay.allocator} {a.settings}", template="plotly_white", height=480, hovermode="x unified",
+            xaxis_title="ops of the trace", yaxis_title="MiB", yaxis_rangemode="tozero",
+        )  # fmt: skip
+        parts.append(str(figure.to_html(full_html=False, include_plotlyjs=False)))
+    head = f'<meta charset="utf-8"><title>fleetsim malloc</title><script>{get_plotlyjs()}</script>'
+    path.write_text(f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(parts)}</body></html>\n', encoding="utf-8")
