@@ -11,7 +11,6 @@ Source: malloc/malloc.c, malloc/arena.c of glibc 2.36; kernel-laws §15.1.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -43,7 +42,22 @@ from fleetsim.allocators.glibc_exact_tables import (
     STATE,
 )
 from fleetsim.allocators.glibc_tunables import Tunables
-from fleetsim.allocators.trace import CALLOC, EXIT, FREE, MALLOC, MEMALIGN, REALLOC, SAMPLE, SLEEP, TOUCH, TRIM, Replay, Trace, sampling
+from fleetsim.allocators.trace import (
+    CALLOC,
+    EXIT,
+    FREE,
+    MALLOC,
+    MEMALIGN,
+    REALLOC,
+    SAMPLE,
+    SLEEP,
+    TOUCH,
+    TRIM,
+    Progress,
+    Replay,
+    Trace,
+    sampling,
+)
 from fleetsim.errors import BadInput
 from fleetsim.law import law
 
@@ -193,11 +207,18 @@ class GlibcExact:
         init_bins(chunks, 0)
         return row, chunks, np.zeros(PAGES_FIRST, np.int8)
 
-    def replay(self, trace: Trace, *, every: int = 0, addresses: bool = False, progress: Callable[[float], None] | None = None) -> Replay:
+    def replay(self, trace: Trace, *, every: int = 0, addresses: bool = False, progress: Progress | None = None) -> Replay:
+        """Replay a trace from a fresh process: see trace.ExactAllocator."""
+        told, sizes = (np.full(len(trace.ops) if addresses else 0, -1, np.int64) for _ in range(2))
+        row, chunks, _, samples = self.run(trace, sampling(trace, every), told, sizes, progress)
+        return Replay(self.name, samples, told, sizes, self.facts(row, chunks))
+
+    def run(
+        self, trace: Trace, every: int, told: np.ndarray, sizes: np.ndarray, progress: Progress | None = None
+    ) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray]:
+        """(state, chunks, pages, samples) after all ops; `told` and `sizes` are filled if they have room for every op."""
         count = len(trace.ops)
-        every = sampling(trace, every)
         samples = np.zeros(count // every + 2, SAMPLE)
-        told, sizes = (np.full(count if addresses else 0, -1, np.int64) for _ in range(2))
         row, chunks, pages = self.fresh_process(trace)
         row["next_sample"] = every
         blocks = np.zeros(trace.blocks, BLOCK)
@@ -212,7 +233,7 @@ class GlibcExact:
                 raise BadInput(f"{trace.source}: op {int(row['done']) + 1} needs more than the 512 GiB of address space simulated here")
             if progress is not None:
                 progress(int(row["done"]) / count)
-        return Replay(self.name, samples[: int(row["nr_samples"])], told, sizes, self.facts(row, chunks))
+        return row, chunks, pages, samples[: int(row["nr_samples"])]
 
     @staticmethod
     def more_pages(row: Any, pages: np.ndarray) -> np.ndarray:
@@ -231,11 +252,11 @@ class GlibcExact:
         arenas = row["arena"][: int(row["arenas"])]
         top = int(arenas[0]["top"])
         return {
-            "top_bytes": int(chunks[top]["size"]) if top >= 0 else 0,
-            "tops_bytes": sum(int(chunks[int(a["top"])]["size"]) for a in arenas if a["top"] >= 0),
-            "mmap_threshold": int(row["mmap_threshold"]),
-            "trim_threshold": int(row["trim_threshold"]),
-            "mmapped_chunks": int(row["mmaps"]),
             "arenas": int(row["arenas"]),
-            "heap_bytes": int(row["heap_bytes"]),
+            "mmapped_chunks": int(row["mmaps"]),
+            "top_bytes": int(chunks[top]["size"]) if top >= 0 else 0,
+            "other_tops_bytes": sum(int(chunks[int(a["top"])]["size"]) for a in arenas[1:]),
+            "other_heaps_bytes": int(row["heap_bytes"]),
+            "mmap_threshold_bytes": int(row["mmap_threshold"]),
+            "trim_threshold_bytes": int(row["trim_threshold"]),
         }
