@@ -45,6 +45,7 @@ def malloc(
         return EXIT_OK
     from fleetsim.allocators.exact import exact_allocator
     from fleetsim.fleet.malloc_report import account, as_json, as_text, write_plot
+    from fleetsim.law import is_cold
 
     names = allocator or ["glibc"]
     simulators = [exact_allocator(name, tunables, cpus) for name in names]
@@ -53,7 +54,7 @@ def malloc(
     accounts = []
     with progress() as show:
         for simulator in simulators:
-            show(f"compiling or replaying on {simulator.name}", 0.0)
+            show("compiling" if is_cold() else f"replaying on {simulator.name}", 0.0)
             accounts.append(
                 account(what, simulator, tunables, every=every, progress=lambda share, s=simulator: show(f"replaying on {s.name}", share))  # type: ignore[misc]
             )

@@ -34,9 +34,8 @@ def account(trace: Trace, allocator: ExactAllocator, settings: str, *, every: in
     replay = allocator.replay(trace, every=every, progress=progress)
     after = np.zeros(1, OP)
     after["op"], after["block"], after["time_ns"] = TRIM, -1, trace.ops[-1]["time_ns"]
-    trimmed = allocator.replay(
-        Trace(np.concatenate((trace.ops, after)), trace.blocks, trace.threads, trace.source), every=len(trace.ops) + 1
-    )
+    longer = Trace(np.concatenate((trace.ops, after)), trace.blocks, trace.threads, trace.source)
+    trimmed = allocator.replay(longer, every=len(longer.ops))
     return Account(trace, settings, replay, int(replay.last["resident"] - trimmed.last["resident"]))
 
 
@@ -55,7 +54,7 @@ def _one(a: Account) -> str:
     r, last = a.replay, a.replay.last
     threads = f"{a.trace.threads} thread{'s' if a.trace.threads > 1 else ''}"
     head = f"{a.trace.source}: {len(a.trace.ops):,} ops, {threads}, {r.allocator} {f'({a.settings})' if a.settings else 'as it comes'}"
-    columns = ("ops", "time", "live", "allocated", "resident", "mapped", "heap (brk)", "address space", "of resident unused")
+    columns = ("ops", "time", "live", "allocated", "resident", "mapped", "heap (brk)", "address space", "unused")
     lines = [head, "", "".join(f"{c:>{max(11, len(c) + 2)}}" for c in columns)]
     shares = fragmentation(r.samples)
     for k in _spread(len(r.samples), ROWS):
@@ -79,11 +78,13 @@ def _where(a: Account) -> list[str]:
     ]
     lines = [f"where {size(resident)} resident are:"]
     lines += [f"  {name:16}{size(count):>10}  {words}" for name, count, words in parts]
-    lines.append(
-        f"  malloc_trim(0) now would give back {size(a.trim_returns)}; at the peak {size(a.replay.peak['resident'])} were resident"
-    )
-    lines += [f"  {name.replace('_', ' ')}: {count:,}" for name, count in a.replay.facts.items()]
-    return lines
+    lines.append(f"malloc_trim(0) now would give back {size(a.trim_returns)}; {size(a.replay.peak['resident'])} were resident at the peak")
+    return [*lines, ", ".join(_fact(name, count) for name, count in a.replay.facts.items())]
+
+
+def _fact(name: str, count: int) -> str:
+    words = name.replace("_", " ")
+    return f"{words.removesuffix(' bytes')} {size(count)}" if words.endswith(" bytes") else f"{words} {count:,}"
 
 
 def _comparison(accounts: Sequence[Account]) -> str:
