@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`fleetsim malloc` as its user meets it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fleetsim.allocators.patterns import PATTERNS
+from fleetsim.cli.main import execute
+
+Captured = pytest.CaptureFixture[str]
+
+
+def said(capsys: Captured, *arguments: object) -> tuple[int, str, str]:
+    code = execute(["malloc", *map(str, arguments)])
+    out, err = capsys.readouterr()
+    assert "Traceback" not in out + err
+    return code, out, err
+
+
+def told(capsys: Captured, *arguments: object) -> Any:
+    code, out, _ = said(capsys, *arguments, "--json")
+    assert code == 0
+    return json.loads(out)["allocators"][0]
+
+
+def test_without_a_trace_the_patterns_are_listed(capsys: Captured) -> None:
+    code, out, _ = said(capsys)
+    assert code == 0 and all(name in out for name in PATTERNS)
+
+
+def test_a_trace_becomes_a_table_graphs_and_an_account(capsys: Captured, tmp_path: Path) -> None:
+    file = tmp_path / "two.trace"
+    file.write_text("malloc a 1MiB\nmalloc b 100\nfree a\nsleep 2\n")
+    code, out, _ = said(capsys, file)
+    assert code == 0
+    lines = out.splitlines()
+    assert lines[0].endswith("two.trace: 4 ops, 1 thread, glibc as it comes")
+    assert "live" in lines[2] and "resident" in lines[2]
+    table = [line.split() for line in lines[3:7]]
+    assert [row[0] for row in table] == ["1", "2", "3", "4"] and table[3][1:3] == ["2.0", "s"]
+    assert table[0][3:5] == ["1.0", "MiB"] and table[3][3:5] == ["0", "KiB"]
+    assert "malloc_trim(0) now would give back" in out
+
+
+def test_each_way_to_lose_memory_is_told_apart(capsys: Captured) -> None:
+    """A real leak, fragmentation, a pinned top, arenas times threads, malloc_trim not called: the same RSS, other accounts."""
+    leak, scattered, pinned = (told(capsys, name, "--blocks", 20_000) for name in ("leak", "random-free", "pinned-top"))
+    assert leak["fragmentation"][-1] < 0.05 and leak["malloc_trim_would_return"] < leak["samples"][-1]["resident"] // 20
+    end = scattered["samples"][-1]
+    assert scattered["fragmentation"][-1] > 0.85, "nearly all that is resident is free"
+    assert 0.5 * end["resident"] < scattered["malloc_trim_would_return"] < 0.85 * end["resident"], "but not in whole pages"
+    end = pinned["samples"][-1]
+    assert end["live"] == 4096 and end["resident"] == pinned["peak_resident"], "one block holds all"
+    assert pinned["malloc_trim_would_return"] > 0.95 * end["resident"], "in whole pages: a call of malloc_trim is missing"
+    many, one = (told(capsys, "threads", "--blocks", 20_000, "--tunables", text) for text in ("", "glibc.malloc.arena_max=1"))
+    assert many["samples"][-1]["arenas"] == 16 and one["samples"][-1]["arenas"] == 1
+    assert many["samples"][-1]["resident"] > 4 * one["samples"][-1]["resident"]
+
+
+def test_the_same_seed_is_the_same_answer_and_another_is_not(capsys: Captured) -> None:
+    first, again, other = (told(capsys, "random-free", "--blocks", 2000, "--seed", seed) for seed in (7, 7, 8))
+    assert first == again and first != other
+
+
+def test_samples_as_a_table_and_as_a_page(capsys: Captured, tmp_path: Path) -> None:
+    table, page = tmp_path / "samples.csv", tmp_path / "samples.html"
+    for file in (table, page):
+        assert said(capsys, "leak", "--blocks", 900, "--every", 100, "--plot", file)[0] == 0
+    rows = list(csv.DictReader(table.open()))
+    answer = told(capsys, "leak", "--blocks", 900, "--every", 100)
+    assert [int(row["resident"]) for row in rows] == [s["resident"] for s in answer["samples"]]
+    assert "<title>fleetsim malloc</title>" in page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nonsense"], "'nonsense' is neither a file nor a built-in pattern: there are growth"),
+        (["none.trace"], "none.trace: no such file"),
+        (["leak", "--allocator", "dlmalloc"], "unknown allocator 'dlmalloc'"),
+        (["leak", "--tunables", "glibc.malloc.arenas=1"], "unknown tunable 'arenas'"),
+        (["leak", "--tunables", "glibc.malloc.mxfast=161"], "the tunable glibc.malloc.mxfast is 161: it must be 0 to 160"),
+        (["leak", "--tunables", "arena_max=one"], "the tunable glibc.malloc.arena_max is 'one'"),
+        (["leak", "--tunables", "arena_max"], "it must be a whole number"),
+        (["leak", "--tunables", "glibc.malloc.hugetlb=1"], "is not simulated"),
+        (["leak", "--sizes", "9-3"], "the sizes are '9-3'"),
+        (["leak", "--blocks", "0"], "--blocks"),
+        (["leak", "--blocks", "100", "--plot", "x.png"], "its name must end in .html"),
+        (["leak", "--blocks", "100", "--plot", "nowhere/x.csv"], "cannot be written"),
+        (["bad.trace"], "bad.trace:2: free of block 'b', which was never allocated"),
+        (["good.trace", "--seed", "3"], "--seed draws a pattern"),
+    ],
+)
+def test_bad_input_is_exit_2_and_one_sentence(
+    arguments: list[str], words: str, capsys: Captured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("bad.trace").write_text("malloc a 1\nfree b\n")
+    Path("good.trace").write_text("malloc a 1\n")
+    code, out, err = said(capsys, *arguments)
+    assert (code, out) == (2, "")
+    sentence, _ = err.strip().splitlines()
+    assert words in sentence
