@@ -18,6 +18,7 @@ from fleetsim.allocators.glibc_laws import (
     N_MMAPS_MAX,
     OVERHEAD,
     PAGE,
+    TCACHE_COUNT,
     TCACHE_MAX,
     TOP_PAD,
     chunk_size,
@@ -52,6 +53,17 @@ def tcache_bins(least, most):
     for size in range(chunk_size(least), min(chunk_size(most), TCACHE_MAX) + 1, 16):
         mask |= 1 << min(62, size // 16 - 2)
     return mask
+
+
+@law
+def empty_tcache(heap, blocks, bins):
+    """`blocks` requests take what the tcache holds in their bins; once it holds nothing, nothing pins the top any more.
+
+    Source: malloc/malloc.c __libc_malloc (tcache_get).
+    """
+    heap["cached"] &= ~bins
+    if heap["cached"] == 0 and bins != 0 and blocks >= TCACHE_COUNT:
+        heap["pinned"] = 0
 
 
 @law
@@ -316,7 +328,7 @@ def malloc_blocks(row, h, blocks, least, most, capacity):
     Source: malloc/malloc.c _int_malloc, sysmalloc; kernel-laws §15.1.
     """
     heap = row["heaps"][h]
-    heap["cached"] &= ~tcache_bins(least, most)
+    empty_tcache(heap, blocks, tcache_bins(least, most))
     if chunk_size(most) >= LARGE:
         heap["fast"] = 0
     left = blocks

@@ -10,6 +10,7 @@ from fleetsim.allocators.glibc import tcache_bins
 from fleetsim.allocators.glibc_heap import cut_place, gap_of, header_page, join_free, only_population, recount
 from fleetsim.allocators.glibc_laws import (
     ALIGNMENT,
+    CONSOLIDATION,
     FASTBIN_MAX,
     MMAP_THRESHOLD_MAX,
     OVERHEAD,
@@ -215,6 +216,17 @@ def free_some(row, h, p, low, high, every, share_q):
 
 
 @law
+def meets_top(heap, place, population, gap):
+    """True if the last block of a population lies beside the top and makes one free chunk of 64 KiB with it: all fastbins are emptied then.
+
+    Source: malloc/malloc.c _int_free (FASTBIN_CONSOLIDATION_THRESHOLD counts the top that the chunk became part of).
+    """
+    if place["start"] + place["size"] != heap["top"] or chunk_size(population["most"]) <= FASTBIN_MAX:
+        return False
+    return heap["brk"] * PAGE - heap["top"] + gap >= CONSOLIDATION
+
+
+@law
 def free_blocks(row, h, low, high, every, share_q):
     """Free blocks low .. high−1 in the order of their numbers, but those that are kept.
 
@@ -241,10 +253,11 @@ def free_blocks(row, h, low, high, every, share_q):
         place = row["places"][population["place"]]
         gap = gap_of(place) + (mean_chunk_q(population["least"], population["most"]) >> 10)
         end = population["first"] + population["span"]
+        share_fast = share_up_to(population["least"], population["most"], FASTBIN_MAX)
+        one = coalesces(share_fast, gap) or (every == 0 and share_q == 0 and high >= end and meets_top(heap, place, population, gap))
         freed = free_some(row, h, p, low, high, every, share_q)
         total += freed
         if freed > 0 and place["kind"] == PLACE_HEAP:
-            one = coalesces(share_up_to(population["least"], population["most"], FASTBIN_MAX), gap)
             merged = 1 if one or (merged and end <= last) else 0
             last = max(last, end)
     for k in range(NR_PLACES):
