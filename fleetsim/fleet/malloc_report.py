@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fleetsim.allocators.trace import OP, SAMPLE, TRIM, ExactAllocator, Progress, Replay, Trace, fragmentation
+from fleetsim.allocators.trace import EXIT, FREE, OP, OP_NAMES, SAMPLE, SLEEP, TRIM, ExactAllocator, Progress, Replay, Trace, fragmentation
 from fleetsim.errors import BadInput
 
 MIB = 1 << 20
@@ -31,7 +31,8 @@ class Account:
 
 
 def account(trace: Trace, allocator: ExactAllocator, settings: str, *, every: int = 0, progress: Progress | None = None) -> Account:
-    replay = allocator.replay(trace, every=every, progress=progress)
+    short = len(trace.ops) <= ROWS
+    replay = allocator.replay(trace, every=1 if short else every, addresses=short, progress=progress)
     after = np.zeros(1, OP)
     after["op"], after["block"], after["time_ns"] = TRIM, -1, trace.ops[-1]["time_ns"]
     longer = Trace(np.concatenate((trace.ops, after)), trace.blocks, trace.threads, trace.source)
@@ -40,10 +41,12 @@ def account(trace: Trace, allocator: ExactAllocator, settings: str, *, every: in
 
 
 def size(count: float) -> str:
-    """`12.3 MiB`, `640 KiB`: for reading, not for reading back."""
+    """`12.3 MiB`, `640 KiB`, `100 B`: for reading, not for reading back."""
     if abs(count) >= 1024 * MIB:
         return f"{count / 1024 / MIB:.2f} GiB"
-    return f"{count / MIB:.1f} MiB" if abs(count) >= MIB else f"{count / 1024:.0f} KiB"
+    if abs(count) >= MIB:
+        return f"{count / MIB:.1f} MiB"
+    return f"{count / 1024:.0f} KiB" if abs(count) >= 1024 or count == 0 else f"{count} B"
 
 
 def as_text(accounts: Sequence[Account]) -> str:
@@ -60,12 +63,20 @@ def _one(a: Account) -> str:
     for k in _spread(len(r.samples), ROWS):
         s = r.samples[k]
         cells = [f"{s['op']:,}", f"{s['time_ns'] / 1e9:.1f} s", *(size(s[n]) for n in (*SHOWN, "brk", "reserved")), f"{shares[k]:.0%}"]
-        lines.append("".join(f"{cell:>{max(11, len(c) + 2)}}" for cell, c in zip(cells, columns)))
+        done = f"  {_op(a, k)}" if len(r.addresses) > 0 else ""
+        lines.append("".join(f"{cell:>{max(11, len(c) + 2)}}" for cell, c in zip(cells, columns)) + done)
     most = max(1, *(int(r.samples[n].max()) for n in SHOWN))
     lines.append("")
     for name in SHOWN:
         lines.append(f"  {name:10}{_bars(r.samples[name], most)}  {size(last[name])} at the end, {size(r.samples[name].max())} at most")
     return "\n".join([*lines, "", *_where(a)])
+
+
+def _op(a: Account, k: int) -> str:
+    """What op number k was, and the address it returned."""
+    op = a.trace.ops[k]
+    what = OP_NAMES[op["op"]] + (f" {size(int(op['size']))}" if op["op"] not in (FREE, SLEEP, EXIT) else "")
+    return what + (f" → {a.replay.addresses[k]:#x}" if a.replay.addresses[k] > 0 else "")
 
 
 def _where(a: Account) -> list[str]:
@@ -78,6 +89,9 @@ def _where(a: Account) -> list[str]:
     ]
     lines = [f"where {size(resident)} resident are:"]
     lines += [f"  {name:16}{size(count):>10}  {words}" for name, count, words in parts]
+    excess = sum(count for _, count, _ in parts) - resident
+    if excess > 0:
+        lines.append(f"  at least {size(excess)} of these are not resident: never written, or given back")
     lines.append(f"malloc_trim(0) now would give back {size(a.trim_returns)}; {size(a.replay.peak['resident'])} were resident at the peak")
     return [*lines, ", ".join(_fact(name, count) for name, count in a.replay.facts.items())]
 
