@@ -44,7 +44,7 @@ def test_a_trace_becomes_a_table_graphs_and_an_account(capsys: Captured, tmp_pat
     assert "live" in lines[2] and "resident" in lines[2]
     table = [line.split() for line in lines[3:7]]
     assert [row[0] for row in table] == ["1", "2", "3", "4"] and table[3][1:3] == ["2.0", "s"]
-    assert table[0][3:5] == ["1.0", "MiB"] and table[3][3:5] == ["0", "KiB"]
+    assert table[0][3:5] == ["1.0", "MiB"] and table[3][3:5] == ["100", "B"]
     assert "malloc_trim(0) now would give back" in out
 
 
