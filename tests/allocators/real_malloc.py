@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 
 from fleetsim.allocators.trace import Trace, sampling
+from tests.conftest import find_tool
 
 GLIBC = (2, 36)
 
@@ -31,12 +31,9 @@ class Real:
 
 
 def compiled(folder: Path) -> Path:
-    compiler = shutil.which("cc")
-    if compiler is None:
-        pytest.skip("needs a C compiler (cc)")
     program = folder / "malloc_replay"
     source = Path(__file__).with_name("malloc_replay.c")
-    subprocess.run([compiler, "-O1", "-fno-builtin", "-pthread", "-o", program, source], check=True)
+    subprocess.run([find_tool("cc"), "-O1", "-fno-builtin", "-pthread", "-o", program, source], check=True)
     return program
 
 

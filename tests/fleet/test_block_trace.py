@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import gzip
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from hypothesis import strategies as st
 from fleetsim.allocators.trace import CALLOC, EXIT, FREE, MALLOC, MEMALIGN, OP_NAMES, REALLOC, SLEEP, TOUCH, TRIM, Trace
 from fleetsim.errors import BadInput
 from fleetsim.fleet.block_trace import read_block_trace
+from tests.conftest import find_tool
 
 SECOND = 1_000_000_000
 
@@ -159,12 +159,9 @@ def test_blocks_from_before_mtrace_are_passed_over_on_demand(tmp_path: Path) -> 
 
 
 def test_what_a_real_mtrace_writes_is_read(tmp_path: Path) -> None:
-    compiler = shutil.which("cc")
-    if compiler is None:
-        pytest.skip("needs a C compiler (cc)")
     program, told = tmp_path / "mtraced", tmp_path / "mtrace.txt"
     source = Path(__file__).parent.parent / "allocators" / "mtraced.c"
-    subprocess.run([compiler, "-O0", "-o", program, source], check=True)
+    subprocess.run([find_tool("cc"), "-O0", "-o", program, source], check=True)
     hooks = {"LD_PRELOAD": "libc_malloc_debug.so.0", "MALLOC_TRACE": str(told)}  # since glibc 2.34 mtrace lives there
     subprocess.run([program], check=True, env=os.environ | hooks)
     if not told.exists():
