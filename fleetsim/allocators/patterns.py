@@ -147,6 +147,16 @@ def _threads(b: TraceBuilder, s: Shape, luck: Luck) -> None:
                 b.free(k)
 
 
+def _sessions(b: TraceBuilder, s: Shape, luck: Luck) -> None:
+    """Sessions of 200 blocks begin one after the other and end at random; one in ten stays."""
+    count = s.blocks // 200
+    _fill(b, s, luck, 0, count * 200)
+    b.sleep(SECOND)
+    for session in luck.shuffled(list(range(count)))[: count * 9 // 10]:
+        for k in range(session * 200, (session + 1) * 200):
+            b.free(k)
+
+
 PATTERNS: dict[str, Pattern] = {
     "growth": Pattern("grow, then free all, the oldest first: the memory comes back", _growth),
     "growth-reverse": Pattern("the same, the newest first: what the thread cache keeps lies at the top and holds all", _growth_reverse),
@@ -154,6 +164,7 @@ PATTERNS: dict[str, Pattern] = {
     "random-free": Pattern("nine tenths freed at random: fragmentation keeps the pages", _random_free),
     "random-free-trim": Pattern("the same, and malloc_trim at the end gives whole pages back", _random_free_trim),
     "pinned-top": Pattern("all freed but the last block: the break cannot fall", _pinned_top),
+    "sessions": Pattern("blocks that began together are freed together, one session in ten stays: large holes", _sessions),
     "sawtooth": Pattern("load comes and goes ten times; the peak is kept or given back between", _sawtooth, Shape(blocks=10_000)),
     "big-blocks": Pattern("large blocks come and go; the dynamic threshold moves them from mmap into the heap", _big_blocks,
                           Shape(blocks=20, least=150_000, most=1_000_000)),

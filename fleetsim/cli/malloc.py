@@ -48,6 +48,8 @@ def malloc(
     from fleetsim.law import is_cold
 
     names = allocator or ["glibc"]
+    if tunables and len(names) > 1:
+        raise BadInput(f"the settings {tunables!r} are one allocator's, and {' and '.join(names)} are asked: give one of them")
     simulators = [exact_allocator(name, tunables, cpus) for name in names]
     drawn = {"blocks": blocks, "threads": threads, "seed": seed}
     what = _trace(trace, {k: v for k, v in drawn.items() if v is not None} | _sizes(sizes), skip_unknown)

@@ -98,7 +98,9 @@ def _where(a: Account) -> list[str]:
 
 def _fact(name: str, count: int) -> str:
     words = name.replace("_", " ")
-    return f"{words.removesuffix(' bytes')} {size(count)}" if words.endswith(" bytes") else f"{words} {count:,}"
+    if words.endswith(" bytes") or words.startswith("stats."):  # jemalloc's statistics are bytes
+        return f"{words.removesuffix(' bytes')} {size(count)}"
+    return f"{words} {count:,}"
 
 
 def _comparison(accounts: Sequence[Account]) -> str:

@@ -106,6 +106,15 @@ def test_an_arena_of_a_thread_goes_on_in_other_heaps_and_gives_them_back(program
     assert ours.last["reserved"] // HEAP_MAX == heaps
 
 
+def test_arenas_are_eight_for_each_cpu_and_nine_where_there_is_one() -> None:
+    """The limit is looked up only once there are more than eight (arena_test); from malloc/arena.c, as tests have the CPUs they have."""
+    b = TraceBuilder("arenas")
+    for thread in range(1, 40):
+        b.on(thread).malloc(thread, 100)
+    seen = [exact_allocator("glibc", "", cpus).replay(b.build()).facts["arenas"] for cpus in (1, 2, 4)]
+    assert seen == [9, 16, 32]
+
+
 def test_t_15_1_the_first_free_of_a_mapped_chunk_raises_the_threshold(program: Path) -> None:
     b = TraceBuilder("T-15.1")
     b.malloc(1, 200 << 10)

@@ -89,6 +89,7 @@ def test_samples_as_a_table_and_as_a_page(capsys: Captured, tmp_path: Path) -> N
         (["leak", "--tunables", "arena_max=one"], "the tunable glibc.malloc.arena_max is 'one'"),
         (["leak", "--tunables", "arena_max"], "it must be a whole number"),
         (["leak", "--tunables", "glibc.malloc.hugetlb=1"], "is not simulated"),
+        (["leak", "--allocator", "glibc", "--allocator", "glibc", "--tunables", "arena_max=1"], "are one allocator's"),
         (["leak", "--sizes", "9-3"], "the sizes are '9-3'"),
         (["leak", "--blocks", "0"], "--blocks"),
         (["leak", "--blocks", "100", "--plot", "x.png"], "its name must end in .html"),
