@@ -11,6 +11,7 @@ from fleetsim.allocators.tables import LIES_ALONE, NR_HEAPS, NR_PLACES, NR_POPUL
 from fleetsim.law import law
 from fleetsim.linux.brk import new_area, release_area, resize_area
 from fleetsim.linux.events import TABLE_FULL, record
+from fleetsim.linux.mmap_layout import place_heap
 
 FIRST_BRK, FIRST_TOP = 34, 5824
 """Pages and bytes that a static program's start has taken of its heap: 132 KiB and what was there before (e20: arena, keepcost)."""
@@ -82,6 +83,7 @@ def new_heap(row, th, most):
             area = new_area(row, t, most)
             if area < 0:
                 return -1
+            place_heap(row, area)
             heap["used"] = 1
             heap["fast"] = 0
             heap["task"] = t

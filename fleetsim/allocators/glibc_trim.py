@@ -11,7 +11,8 @@ from fleetsim.allocators.glibc_laws import MINSIZE, PAGE, whole_pages_q
 from fleetsim.allocators.tables import NR_PLACES, PLACE_HEAP, PLACE_MAPPED
 from fleetsim.hardware.cpu import MADVISE
 from fleetsim.law import law
-from fleetsim.linux.brk import bring_back, populate, resize_area, trim_tables, zap_range
+from fleetsim.linux.brk import bring_back, populate, resize_area, zap_range
+from fleetsim.linux.pgtable import trim_tables
 
 ZAP_BUDGET = 4096  # pages given back in one go
 FAR = 1 << 40  # pages: behind the end of any area
@@ -159,7 +160,7 @@ def settle(row, th, h):
         heap["top_pages"] -= done
         if heap["top_pages"] > heap["top_keep"]:
             return False
-        trim_tables(row, heap["area"], heap["brk"])
-    if heap["maps"] >= 0 and heap["mapped_bytes"] == 0:
-        trim_tables(row, heap["maps"], 0)
+        trim_tables(row, row["areas"][heap["area"]], heap["brk"])
+    if heap["maps"] >= 0:
+        trim_tables(row, row["areas"][heap["maps"]], row["areas"][heap["maps"]]["pages"])
     return True

@@ -235,6 +235,7 @@ def set_sysctls(row: Any, spec: HostSpec) -> None:
     sysctl = row["sysctl"]
     sysctl["swappiness"], sysctl["overcommit_ratio"], sysctl["page_cluster"] = 60, 50, 3
     sysctl["vfs_cache_pressure"] = 100
+    row["randomize_va_space"] = 2
     sysctl["min_unmapped_ratio"] = 1
     sysctl["compaction_proactiveness"], sysctl["compact_unevictable_allowed"], sysctl["extfrag_threshold"] = 20, 1, 500
     sysctl["watermark_boost_factor"] = 15_000
@@ -262,6 +263,9 @@ def set_sysctl(row: Any, name: str, value: int) -> bool:
         drop_pagecache(row)
     if field == "nr_hugepages" and int(row["totalreserve"]) > 0:  # the host is up
         resize_pool(row, 0, value)
+        return True
+    if name == "kernel.randomize_va_space":
+        row["randomize_va_space"] = value
         return True
     if field not in SYSCTL_NAMES:
         return False

@@ -21,11 +21,12 @@ from fleetsim.law import law
 from fleetsim.linux.huge_mm import huge_cg, leave_huge, lose_huge, written_huge
 from fleetsim.linux.memcontrol import add_anon, charge
 from fleetsim.linux.mm_inline import account, list_del, move_pages
-from fleetsim.linux.mm_types import AREA_ANON, AREA_FREE, LRU_NONE, NR_AREAS, NR_GROUPS, NR_WRITEBACK, ORDERED, UNIFORM
+from fleetsim.linux.mm_types import AREA_ANON, LRU_NONE, NR_AREAS, NR_GROUPS, NR_WRITEBACK, ORDERED, UNIFORM
+from fleetsim.linux.pgtable import forget_area
 from fleetsim.linux.rmap import add_rss, drop_mapping, find_mapping, present_pages
 from fleetsim.linux.swap_state import add_swap_cache
 from fleetsim.linux.swapfile import move_slots, release_slots
-from fleetsim.linux.vma import drop_group, free_tables, make_groups, zap_area
+from fleetsim.linux.vma import drop_group, make_groups, zap_area
 from fleetsim.linux.zonelist import give_back
 
 
@@ -361,11 +362,10 @@ def unmap_anon(row, a, budget):
             detach(row, a)
         return zap_area(row, a, budget)
     task = row["tasks"][area["task"]]
-    area["kind"] = AREA_FREE
+    forget_area(row, area)
     for k in range(area["groups"]):
         forget_layers(row, a, g + k)
         release_layers(row, g + k)
-    free_tables(row, task, area["tables"])
     if area["accounted"]:
         row["committed"] -= area["pages"] - area["cut"]
     task["total_vm"] -= area["pages"] - area["cut"]

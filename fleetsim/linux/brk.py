@@ -13,10 +13,12 @@ from fleetsim.law import law
 from fleetsim.linux.alloc_slowpath import handle_over_high
 from fleetsim.linux.events import REFUSED, TABLE_FULL, record
 from fleetsim.linux.fault import count_faults, map_anon
-from fleetsim.linux.memory import access_ordered, add_tables, get_pages
+from fleetsim.linux.memory import access_ordered, get_pages
 from fleetsim.linux.mm_inline import add_pages, list_add
 from fleetsim.linux.mm_types import ACCESSED, AREA_ANON, AREA_FREE, LRU_INACTIVE_ANON, LRU_NONE, NR_AREAS, ORDERED
-from fleetsim.linux.vma import drop_group, enough_memory, free_tables, make_groups, vma_link
+from fleetsim.linux.mmap_layout import brk_block, place_area
+from fleetsim.linux.pgtable import add_tables, forget_area
+from fleetsim.linux.vma import drop_group, enough_memory, make_groups, vma_link
 from fleetsim.linux.zap import zap_cohort
 
 
@@ -39,6 +41,7 @@ def new_area(row, t, most):
         return -1
     area = row["areas"][a]
     vma_link(area, AREA_ANON, t, -1, g, 1, 1, 0)
+    place_area(row, a)
     return a
 
 
@@ -56,6 +59,8 @@ def resize_area(row, a, change):
         record(row, REFUSED, area["task"], change, 0, 0, 0, 0, 0, 0, 0)
         return False
     area["pages"] += change
+    if change > 0 and area["pages"] > row["groups"][area["group"]]["pages"] and area["start"] != brk_block(row, task["mm_key"]):
+        place_area(row, a)  # more than it was cut for
     task["total_vm"] += change
     task["data_vm"] += change
     if area["accounted"]:
@@ -71,23 +76,8 @@ def release_area(row, a):
     """
     area = row["areas"][a]
     resize_area(row, a, -area["pages"])
-    free_tables(row, row["tasks"][area["task"]], area["tables"])
     drop_group(row, area["group"])
-    area["kind"] = AREA_FREE
-
-
-@law
-def trim_tables(row, a, upto):
-    """Page tables that map nothing below page `upto` of an area go.
-
-    Source: mm/memory.c free_pgtables (the end of an area is unmapped).
-    """
-    area = row["areas"][a]
-    spare = area["tables"] - (upto + 511) // 512
-    if spare > 0:
-        free_tables(row, row["tasks"][area["task"]], spare)
-        area["tables"] -= spare
-    area["pte_upto"] = min(area["pte_upto"], (upto + 511) // 512 * 512)
+    forget_area(row, area)
 
 
 @law
@@ -140,7 +130,7 @@ def populate(row, th, a, start, end, pages):
     cohort["flags"] |= ACCESSED
     add_pages(row, i, n)
     map_anon(row, task, n)
-    add_tables(row, task, area, end)
+    add_tables(row, area, end)
     count_faults(row, task, n, 0)
     row["spent_ns"] += n * row["cost"][FAULT_ANON]
     task["stime_ns"] += n * row["cost"][FAULT_ANON]

@@ -17,7 +17,6 @@ from fleetsim.linux.memcontrol import add_anon, add_kernel, charge
 from fleetsim.linux.mm_types import (
     AREA_ANON,
     AREA_FILE,
-    AREA_FREE,
     AREA_HUGETLB,
     AREA_SHMEM,
     HELD_BY_EXIT,
@@ -31,18 +30,20 @@ from fleetsim.linux.mm_types import (
     TASK_WAITING,
     WMARK_MIN,
 )
+from fleetsim.linux.mmap_layout import FULL
 from fleetsim.linux.oom_kill import uninterruptible_until
+from fleetsim.linux.pgtable import account_tables, forget_area, free_tables
 from fleetsim.linux.pipe import close_pipes
 from fleetsim.linux.rmap import add_mapping, drop_mapping
 from fleetsim.linux.shm import shmem_unmap
 from fleetsim.linux.swapfile import reinsert_swap_info
-from fleetsim.linux.vma import free_tables
 from fleetsim.linux.zap import munlock_group
 from fleetsim.linux.zonelist import pin_got, rmqueue, unpin
 
 # The image of a small static program: what one process costs before it maps anything itself, in pages
-# (kernel 6.1, measured as the first process of a cgroup: memory.stat anon 216 KiB, page tables 32 KiB, slab 7 KiB, stack and rest 28 KiB).
-IMAGE_ANON, IMAGE_FILE, IMAGE_TABLES, IMAGE_STACK, IMAGE_SLAB = 54, 196, 8, 4, 4
+# (kernel 6.1, measured as the first process of a cgroup: memory.stat anon 216 KiB, page tables 32 KiB, slab 7 KiB, stack and rest 28 KiB);
+# its page tables follow from where it lies (pgtable.py), the upper two levels of them are in the rest.
+IMAGE_ANON, IMAGE_FILE, IMAGE_STACK, IMAGE_SLAB = 54, 196, 4, 4
 IMAGE_VM, IMAGE_DATA = 997, 604
 SLICE = 1024  # pages given back per slice of an exit
 
@@ -55,8 +56,8 @@ def start_task(row, t):
     """
     task = row["tasks"][t]
     cg = task["cg"]
-    for what in range(4):
-        pages = IMAGE_ANON if what == 0 else IMAGE_TABLES if what == 1 else IMAGE_STACK if what == 2 else IMAGE_SLAB
+    for what in range(3):
+        pages = IMAGE_ANON if what == 0 else IMAGE_STACK if what == 1 else IMAGE_SLAB
         got = rmqueue(row, pages, WMARK_MIN)
         pin_got(row)
         if what == 0:
@@ -68,13 +69,6 @@ def start_task(row, t):
         else:
             add_kernel(row, cg, got)
             if what == 1:
-                row["page_tables"] += got
-                task["pgtables"] = got
-                at = cg
-                while at >= 0:
-                    row["cgroups"][at]["pagetables"] += got
-                    at = row["cgroups"][at]["parent"]
-            elif what == 2:
                 row["kernel_stack"] += got
                 task["base_stack"] = got
             else:
@@ -101,6 +95,9 @@ def start_task(row, t):
     task["exit_code"] = 0
     task["pid"] = row["next_pid"]
     row["next_pid"] += 1
+    task["mm_key"] = 4 * task["pid"] + min(FULL, row["randomize_va_space"])
+    task["pgtables"] = 0
+    account_tables(row, t)
     row["committed"] += IMAGE_DATA
     record(row, TASK_START, t, task["pid"], task["cg"], task["exits"], 0, 0, 0, 0, 0)
 
@@ -175,11 +172,10 @@ def unmap_file(row, task, a):
         drop_mapping(row, a, area["group"] + k)
         if area["locked"] > 0:
             munlock_group(row, area["group"] + k)
-    free_tables(row, task, area["tables"])
     if area["accounted"]:
         row["committed"] -= area["pages"]
     task["total_vm"] -= area["pages"]
-    area["kind"] = AREA_FREE
+    forget_area(row, area)
 
 
 @law

@@ -31,6 +31,7 @@ from fleetsim.linux.mm_types import (
     VM,
     WORKINGSET,
 )
+from fleetsim.linux.pgtable import add_tables
 from fleetsim.linux.readahead import clustered, init_window, read_around
 from fleetsim.linux.rmap import map_pages
 from fleetsim.linux.shrink_list import count_activated
@@ -171,6 +172,7 @@ def access_mapped_ordered(row, th, m, at, pages):
         minor = 0 if missing > 0 else (minor + FAULT_AROUND - 1) // FAULT_AROUND
         count_faults(row, task, minor, 0)
         row["spent_ns"] += minor * row["cost"][FAULT_MINOR]
+    add_tables(row, row["areas"][mapping["area"]], at + n)
     cohort["flags"] |= ACCESSED
     row["spent_ns"] += n * row["cost"][ACCESS]
     task["utime_ns"] += n * row["cost"][ACCESS]
@@ -382,6 +384,7 @@ def access_mapped(row, th, m, accesses):
     if accesses == 0:
         return 0
     miss_less(mapping, map_pages(row, m, min(group["resident"] - resident, major * FAULT_AROUND)))
+    add_tables(row, row["areas"][mapping["area"]], row["areas"][mapping["area"]]["pages"])
     unmapped = group["resident"] - mapping["mapped"]
     if unmapped > 0:
         minor = min(unmapped, expected(group, accesses, (unmapped << Q) // group["pages"]))

@@ -15,7 +15,7 @@ from fleetsim.linux.events import REFUSED, TABLE_FULL, TASK_START, record
 from fleetsim.linux.exit import IMAGE_DATA, IMAGE_SLAB, IMAGE_STACK
 from fleetsim.linux.fs_types import NR_MAPPINGS
 from fleetsim.linux.huge_mm import HPAGE_PMD_NR
-from fleetsim.linux.memcontrol import add_kernel, charge
+from fleetsim.linux.memcontrol import add_kernel
 from fleetsim.linux.mm_types import (
     AREA_ANON,
     AREA_FREE,
@@ -26,6 +26,7 @@ from fleetsim.linux.mm_types import (
     TASK_RUNNING,
     WMARK_MIN,
 )
+from fleetsim.linux.pgtable import account_tables
 from fleetsim.linux.rmap import add_mapping, add_rss, find_mapping, present_pages
 from fleetsim.linux.swap_state import take_clean
 from fleetsim.linux.vma import enough_memory
@@ -104,25 +105,6 @@ def share_group(row, a, b, g):
 
 
 @law
-def copy_tables(row, task, pages):
-    """Page tables of a child: as many as its parent's area has.
-
-    Source: mm/memory.c pte_alloc (charged to the child's cgroup).
-    """
-    got = rmqueue(row, pages, WMARK_MIN)
-    pin_got(row)
-    row["page_tables"] += got
-    task["pgtables"] += got
-    charge(row, task["cg"], got)
-    at = task["cg"]
-    while at >= 0:
-        row["cgroups"][at]["pagetables"] += got
-        row["cgroups"][at]["kernel"] += got
-        at = row["cgroups"][at]["parent"]
-    return got
-
-
-@law
 def dup_mmap(row, t, c):
     """Copy every area of task `t` for its child `c`.
 
@@ -154,7 +136,7 @@ def dup_mmap(row, t, c):
                 entries += share_group(row, a, b, layer)
                 layer = row["groups"][layer]["below"]
         if area["kind"] == AREA_ANON:
-            twin["tables"] = copy_tables(row, row["tasks"][c], area["tables"])
+            twin["tables"] = area["tables"]
     return entries
 
 
@@ -252,11 +234,7 @@ def copy_process(row, t, th):
     child["state"] = TASK_RUNNING
     row["committed"] += IMAGE_DATA
     entries = dup_mmap(row, t, c)
-    tables = 0
-    for a in range(NR_AREAS):
-        if row["areas"][a]["kind"] != AREA_FREE and row["areas"][a]["task"] == t:
-            tables += row["areas"][a]["tables"]
-    copy_tables(row, child, parent["pgtables"] - tables)
+    account_tables(row, c)
     kernel_side(row, child)
     child["hwm"] = child["rss_anon"] + child["rss_file"]
     row["spent_ns"] += entries * row["cost"][FORK_PAGE]

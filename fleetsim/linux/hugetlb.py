@@ -32,7 +32,9 @@ from fleetsim.linux.mm_types import (
     WMARK_LOW,
     WMARK_MIN,
 )
+from fleetsim.linux.mmap_layout import place_area
 from fleetsim.linux.nodes import numa_statistics, zone_allowed, zonelist
+from fleetsim.linux.pgtable import account_tables, forget_area
 from fleetsim.linux.vma import vma_link
 from fleetsim.linux.vmscan import do_try_to_free_pages
 from fleetsim.linux.zonelist import pin_got, rmqueue, unpin
@@ -236,6 +238,7 @@ def map_hugetlb(row, th, pages):
                 record(row, REFUSED, t, pages, 0, 0, 0, 0, 0, 0, 0)
                 return -1
             vma_link(area, AREA_HUGETLB, t, -1, -1, 0, 0, pages)
+            place_area(row, a)
             row["tasks"][t]["total_vm"] += huge * HUGE
             return a
     record(row, TABLE_FULL, t, pages, 0, 0, 0, 0, 0, 0, 0)
@@ -254,6 +257,7 @@ def hugetlb_fault(row, th, a, pages):
     task = row["tasks"][area["task"]]
     pool = row["hstates"][0]
     n = min(pages, HUGE - area["touched"] % HUGE)
+    new = False
     if area["touched"] % HUGE == 0:
         if pool["free"] == 0:  # its promise was lost with MADV_DONTNEED and nothing is left: SIGBUS in life
             return -1
@@ -263,7 +267,10 @@ def hugetlb_fault(row, th, a, pages):
         count_faults(row, task, 1, 0)
         row["spent_ns"] += row["cost"][HUGE_CLEAR]
         task["stime_ns"] += row["cost"][HUGE_CLEAR]
+        new = True
     area["touched"] += n
+    if new:
+        account_tables(row, area["task"])
     row["spent_ns"] += n * row["cost"][ACCESS]
     return n
 
@@ -316,4 +323,4 @@ def unmap_hugetlb(row, a):
         free_to_buddy(row, 0)
     task["hugetlb"] -= used * HUGE
     task["total_vm"] -= huge * HUGE
-    area["kind"] = AREA_FREE
+    forget_area(row, area)

@@ -37,11 +37,11 @@ from fleetsim.linux.mm_types import (
     WORKINGSET,
 )
 from fleetsim.linux.page_io import compress_ns
+from fleetsim.linux.pgtable import account_tables, trim_tables
 from fleetsim.linux.shrink_list import evict_file
 from fleetsim.linux.swap import swap_out_in_place
 from fleetsim.linux.swap_state import add_swap_cache, drop_clean, take_clean
 from fleetsim.linux.swapin import read_swap
-from fleetsim.linux.vma import free_tables
 from fleetsim.linux.zap import zap_resident, zap_swapped
 
 MADV_NORMAL, MADV_WILLNEED, MADV_DONTNEED, MADV_FREE, MADV_HUGEPAGE, MADV_NOHUGEPAGE = 0, 3, 4, 8, 14, 15
@@ -291,17 +291,13 @@ def free_part(row, a, unmap, how, amount):
     if unmap == 0:
         return
     gone = last - max(first, area["cut"])
-    tables = 0
     if how == PART_FIRST:
-        tables = last // PTES - area["cut"] // PTES
+        area["tables"] = max(0, area["tables"] - max(0, last // PTES - area["cut"] // PTES))
         area["cut"] = max(area["cut"], last)
+        account_tables(row, area["task"])
     else:
         area["pages"] -= gone
-        tables = area["tables"] - (first + PTES - 1) // PTES
-        area["pte_upto"] = min(area["pte_upto"], (first + PTES - 1) // PTES * PTES)
-    tables = max(0, min(tables, area["tables"]))
-    free_tables(row, task, tables)
-    area["tables"] -= tables
+        trim_tables(row, area, first)
     if area["accounted"]:
         row["committed"] -= gone
     task["total_vm"] -= gone

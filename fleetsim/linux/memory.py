@@ -20,7 +20,7 @@ from fleetsim.linux.bags import blend_base, expected, open_bag
 from fleetsim.linux.fault import count_faults, join_list, map_anon
 from fleetsim.linux.huge_memory import at_pmd_none, do_huge_pmd_anonymous_page, hugepage_vma_check, touch_ahead
 from fleetsim.linux.lru_gen import lru_gen_enabled
-from fleetsim.linux.memcontrol import add_swap, charge
+from fleetsim.linux.memcontrol import add_swap
 from fleetsim.linux.mm_inline import add_pages, count_mlocked, list_add, list_move
 from fleetsim.linux.mm_types import (
     ACCESSED,
@@ -30,40 +30,18 @@ from fleetsim.linux.mm_types import (
     ORDERED,
     REFERENCED,
     SHADOW_WORKINGSET,
-    WMARK_MIN,
     WORKINGSET,
 )
 from fleetsim.linux.page_io import do_sigbus, read_fails
+from fleetsim.linux.pgtable import add_tables
 from fleetsim.linux.rmap import with_slot
 from fleetsim.linux.swap_state import add_swap_cache, keep_slots
 from fleetsim.linux.swapfile import free_slots, free_synchronous
 from fleetsim.linux.swapin import finish_swap_in, keeps_slot, read_swap, remap, swap_in, swapin_window, write_clean
 from fleetsim.linux.workingset_clock import keeps_workingset, workingset_refault
-from fleetsim.linux.zonelist import pin_got, rmqueue
 
 PTES = 512  # pages one page-table page maps
 FRESH = 4  # a page just faulted in counts as accessed with probability 1 − e^−4
-
-
-@law
-def add_tables(row, task, area, upto):
-    """Page tables for the first `upto` pages of an area; one page maps 2 MiB.
-
-    Source: mm/memory.c __pte_alloc; kernel-laws §11.1. The PMD and upper levels are part of the program's image.
-    """
-    want = (upto + PTES - 1) // PTES - area["tables"]
-    if want > 0:
-        got = rmqueue(row, want, WMARK_MIN)
-        pin_got(row)
-        row["page_tables"] += got
-        area["tables"] += got
-        task["pgtables"] += got
-        charge(row, task["cg"], got)
-        at = task["cg"]
-        while at >= 0:
-            row["cgroups"][at]["pagetables"] += got
-            row["cgroups"][at]["kernel"] += got
-            at = row["cgroups"][at]["parent"]
 
 
 @law
@@ -138,7 +116,7 @@ def touch_new(row, th, a, pages):
     if row["thp_enabled"] > 0 and area["touched"] % PTES == 0 and at_pmd_none(area) and hugepage_vma_check(row, area):
         if do_huge_pmd_anonymous_page(row, th, a, g, at):
             map_anon(row, task, PTES)
-            add_tables(row, task, area, area["touched"] + PTES)
+            add_tables(row, area, area["touched"] + PTES)
             count_faults(row, task, 1, 0)
             if task["cg"] > 0:
                 handle_over_high(row, th, PTES)
@@ -153,7 +131,7 @@ def touch_new(row, th, a, pages):
         return 0
     area["touched"] += n
     area["pte_upto"] = max(area["pte_upto"], area["touched"])
-    add_tables(row, task, area, area["touched"])
+    add_tables(row, area, area["touched"])
     return n
 
 
@@ -173,10 +151,10 @@ def read_zero(row, th, a, at, pages):
     faults = 0
     if at < 0 and unread > 0:
         faults = min(unread, expected(row["groups"][area["group"]], pages, (unread << Q) // area["pages"]))
-        add_tables(row, task, area, area["pages"])  # random places: soon one page of every 2 MiB
+        add_tables(row, area, area["pages"])  # random places: soon one page of every 2 MiB
     elif at >= 0:
         faults = max(0, at + pages - max(at, area["zero"]))
-        add_tables(row, task, area, area["zero"] + faults)
+        add_tables(row, area, area["zero"] + faults)
     area["zero"] += faults
     count_faults(row, task, faults, 0)
     row["spent_ns"] += faults * row["cost"][FAULT_MINOR] + pages * row["cost"][ACCESS]

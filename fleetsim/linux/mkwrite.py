@@ -18,6 +18,7 @@ from fleetsim.linux.filemap import fault_in, fill_slice, miss_less, slice_end
 from fleetsim.linux.jbd2 import blocked_until, journal_start
 from fleetsim.linux.mm_types import ACCESSED, LRU_NONE
 from fleetsim.linux.page_writeback import balance_dirty_pages, io_wait, must_balance
+from fleetsim.linux.pgtable import add_tables
 from fleetsim.linux.rmap import map_pages
 from fleetsim.linux.vma import slice_at
 
@@ -109,6 +110,7 @@ def write_mapped_ordered(row, th, m, at, pages):
             return 0
         missing = n
         count_faults(row, row["tasks"][row["threads"][th]["task"]], 0, requests)
+    add_tables(row, row["areas"][mapping["area"]], at + n)
     unmapped = map_pages(row, m, min(n, group["resident"] - mapping["mapped"]))
     dirtied = do_page_mkwrite(row, th, f, g, i, n) if cohort["list"] != LRU_NONE else 0
     cohort["flags"] |= ACCESSED
@@ -135,6 +137,7 @@ def write_mapped(row, th, m, accesses):
     accesses, major = fault_in(row, th, m, accesses)
     if accesses == 0:
         return 0
+    add_tables(row, row["areas"][mapping["area"]], row["areas"][mapping["area"]]["pages"])
     map_pages(row, m, major)
     unmapped = group["resident"] - mapping["mapped"]
     minor = 0

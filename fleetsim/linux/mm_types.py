@@ -154,7 +154,7 @@ TASK = np.dtype(
         ("rss_file", "i8"),
         ("rss_shmem", "i8"),
         ("swapents", "i8"),
-        ("pgtables", "i8"),  # pages of page tables
+        ("pgtables", "i8"),  # pages of page tables, without PUDs
         ("total_vm", "i8"),  # pages of address space
         ("data_vm", "i8"),
         ("untouched_vm", "i8"),  # … of it in mappings that are never touched and have no row of their own
@@ -163,8 +163,9 @@ TASK = np.dtype(
         ("base_file", "i4"),  # part of rss_file outside every area: the program's text
         ("base_shared", "i4"),  # part of rss_anon that a child shares with its parent's image
         ("base_anon", "i4"),  # part of rss_anon outside every area: stack, heap and data of the program itself
-        ("base_stack", "i4"),  # … and of the kernel memory it brought with it
-        ("base_slab", "i4"),
+        ("base_stack", "i2"),  # … and of the kernel memory it brought with it
+        ("base_slab", "i2"),
+        ("mm_key", "i4"),  # whose address space it is: decides its layout, see mmap_layout.py
         ("hugetlb", "i4"),  # pages mapped of the hugetlb pools, in 4 KiB
         ("pipes", "i4"),  # pipes it has open, each with one page of data; of those that a fork shares, only the parent counts them
         ("inherited_pipes", "i4"),  # … pipes of its parent that it has open too
@@ -220,6 +221,9 @@ AREA = np.dtype(
         ("tables", "i4"),  # page-table pages it needed so far
         ("walk_key", "i4"),  # what `walk_cost` was computed from …
         ("walk_cost", "i4"),  # … 1024ths of a nanosecond that address translation adds to an access (translation.py)
+        ("zero", "i8"),  # private anonymous: pages never written that were read, so that they map the zero page
+        ("tables", "i4"),  # page tables that stand, see pgtable.py
+        ("start", "i4"),  # vm_start, in 2 MiB
         ("cut", "i4"),  # pages unmapped at its front
         ("thp_flag", "i1"),  # 1 MADV_HUGEPAGE, −1 MADV_NOHUGEPAGE
         ("locked", "i1"),  # VM_LOCKED: 1 mlock, 2 mlock on fault
@@ -328,6 +332,7 @@ KERNEL_FIELDS = [
     ("anon_thp", "i4"),  # huge pages mapped
     ("thp_enabled", "i8"),  # transparent_hugepage/enabled and /defrag, see huge_memory.py
     ("thp_defrag", "i8"),
+    ("randomize_va_space", "i8"),  # kernel.randomize_va_space
     ("lru_gen", "i8"),  # lru_gen/enabled, see lru_gen.py
     ("lru_gen_min_ttl", "i8"),  # lru_gen/min_ttl_ms, ns
     ("in_lru_fault", "i8"),  # 1: what runs just now touches mapped memory, 0: it is a system call (current->in_lru_fault)

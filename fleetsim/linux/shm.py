@@ -11,9 +11,11 @@ from fleetsim.law import law
 from fleetsim.linux.events import REFUSED, TABLE_FULL, record
 from fleetsim.linux.fs_types import NR_FILES
 from fleetsim.linux.mm_types import AREA_FREE, AREA_SHMEM, NR_AREAS
+from fleetsim.linux.mmap_layout import place_area
+from fleetsim.linux.pgtable import forget_area, trim_tables
 from fleetsim.linux.rmap import add_mapping, drop_mapping, find_mapping
 from fleetsim.linux.shmem import LINKED, NOT_LINKED, SHM_MNT, shmem_evict_inode, shmem_truncate
-from fleetsim.linux.vma import enough_memory, free_tables, open_file, vma_link
+from fleetsim.linux.vma import enough_memory, open_file, vma_link
 from fleetsim.linux.zap import munlock_group
 
 
@@ -65,6 +67,7 @@ def shmem_mmap(row, t, f):
         if area["kind"] != AREA_FREE:
             continue
         vma_link(area, AREA_SHMEM, t, f, file["group"], file["groups"], 0, file["size"])
+        place_area(row, a)
         ok = True
         for k in range(file["groups"]):
             ok = ok and add_mapping(row, a, file["group"] + k) >= 0
@@ -92,15 +95,14 @@ def shmem_unmap(row, a, budget):
         if area["locked"] > 0:
             munlock_group(row, area["group"] + k)
     area["locked"] = 0
-    free_tables(row, task, area["tables"])
-    area["tables"] = 0
+    trim_tables(row, area, 0)
     done = 0
     if row["files"][area["file"]]["linked"] != LINKED:
         done, gone = shmem_evict_inode(row, area["file"], budget)
         if not gone and budget > 0:
             return done, False
     task["total_vm"] -= area["pages"]
-    area["kind"] = AREA_FREE
+    forget_area(row, area)
     return done, True
 
 

@@ -20,10 +20,11 @@ from fleetsim.linux.bags import expected, open_bag
 from fleetsim.linux.fault import count_faults
 from fleetsim.linux.filemap import FAULT_AROUND
 from fleetsim.linux.memcontrol import add_shmem, charge
-from fleetsim.linux.memory import add_tables, get_pages
+from fleetsim.linux.memory import get_pages
 from fleetsim.linux.mm_inline import account, add_pages, list_add, list_del, list_move
 from fleetsim.linux.mm_types import ACCESSED, LRU_ACTIVE_ANON, LRU_INACTIVE_ANON, LRU_NONE, ORDERED, SHADOW_WORKINGSET, WORKINGSET
 from fleetsim.linux.page_io import do_sigbus, read_fails
+from fleetsim.linux.pgtable import add_tables
 from fleetsim.linux.readahead import swapin_nr_pages
 from fleetsim.linux.rmap import find_mapping, map_pages, present_pages, try_to_unmap
 from fleetsim.linux.swap_state import add_swap_cache
@@ -222,7 +223,7 @@ def shmem_fault(row, th, a, g, at, pages, limit, write):
         spent = new * row["cost"][FAULT_SHMEM] + faults * row["cost"][FAULT_MINOR]
         row["spent_ns"] += spent
         task["stime_ns"] += spent
-    add_tables(row, task, area, at + done if group["kind"] == ORDERED else area["pages"])
+    add_tables(row, area, at + done if group["kind"] == ORDERED else area["pages"])
     group["touches"] += done
     row["spent_ns"] += done * row["cost"][ACCESS]
     task["utime_ns"] += done * row["cost"][ACCESS]
@@ -252,7 +253,7 @@ def touch_shared(row, th, a, g, pages):
     if n <= 0:
         return n
     map_pages(row, find_mapping(row, a, g), n)
-    add_tables(row, task, area, area["touched"] + n)
+    add_tables(row, area, area["touched"] + n)
     count_faults(row, task, n, 0)
     row["spent_ns"] += n * row["cost"][FAULT_SHMEM]
     task["stime_ns"] += n * row["cost"][FAULT_SHMEM]

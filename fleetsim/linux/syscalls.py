@@ -20,6 +20,7 @@ from fleetsim.linux.mempolicy import MPOL_BIND, MPOL_DEFAULT, MPOL_INTERLEAVE, M
 from fleetsim.linux.mempolicy import set_mempolicy as set_mempolicy
 from fleetsim.linux.mm_fault import access, at_rest, read_untouched, touch
 from fleetsim.linux.mm_types import AREA_FILE, AREA_FREE, NR_AREAS, ORDERED, UNIFORM
+from fleetsim.linux.mmap_layout import place_area
 from fleetsim.linux.namei import lookup_files as lookup_files
 from fleetsim.linux.namei import lookup_missing as lookup_missing
 from fleetsim.linux.namei import make_files as make_files
@@ -134,6 +135,7 @@ def map_file(row, th, f, kind, hot_pages, private):
             if private and not enough_memory(row, t, file["size"], 1):
                 break
             vma_link(area, AREA_FILE, t, f, file["group"], file["groups"], private, file["size"])
+            place_area(row, a)
             area["touched"] = file["size"]
             row["tasks"][t]["total_vm"] += file["size"]
             if private:

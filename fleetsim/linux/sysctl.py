@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The vm.* knobs of a host: the kernel's own names, defaults and bounds, as data.
+"""The vm.* knobs of a host, and kernel.randomize_va_space: the kernel's own names, defaults and bounds, as data.
 
 Rules: a knob's bounds are those the kernel refuses a write by (EINVAL); a default of None is computed at boot from the size of the
 host (`page_alloc.calculate_min_free_kbytes`, `mmap.reserve_kbytes`). `vm.dirty_ratio` and `vm.dirty_bytes` are two faces of one
 limit, as are the two background ones: writing one makes the other 0 (`counterpart`).
-Leaves out: NUMA balancing, memory failure, address-space layout, and
+Leaves out: NUMA balancing, memory failure, and
 `vm.lowmem_reserve_ratio`, which is five numbers (`LOWMEM_RESERVE_RATIO`) and cannot be set yet.
 Source: kernel/sysctl.c vm_table (Linux 6.1) and the files that own the variables; kernel-laws §20b; defaults as recorded there.
 """
@@ -42,6 +42,7 @@ class Sysctl:
 
 
 _KNOBS = (
+    Sysctl("kernel.randomize_va_space", 2, 0, 2),
     Sysctl("vm.admin_reserve_kbytes", None, 0, LONG_MAX, "kB"),
     Sysctl("vm.compact_memory", None, 1, 1, write_only=True),
     Sysctl("vm.compact_unevictable_allowed", 1, 0, 1),

@@ -161,4 +161,6 @@ def resolve(path: str, text: str) -> Write:
         return of_zswap(path.rsplit("/", 1)[1], text, path)
     if path.startswith(SYSFS):
         return of_mm(path.removeprefix(SYSFS), text, path)
-    raise BadInput(f"there is no file {path!r} to write to; known are {FORMS}; vm's are {', '.join(n[3:] for n in SYSCTLS)}")
+    raise BadInput(
+        f"there is no file {path!r} to write to; known are {FORMS}; vm's are {', '.join(n[3:] for n in SYSCTLS if n.startswith('vm.'))}"
+    )

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Areas and files: making them, cutting them into groups and cohorts, and taking them down (mm/mmap.c, mm/memory.c unmap).
 
-Leaves out: splitting and merging of areas, partial munmap, address-space layout (hardware/mmu.py's business).
+Leaves out: splitting and merging of areas, partial munmap. Where areas lie is in mmap_layout.py.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 from fleetsim.hardware.cpu import EXIT, SYSCALL
 from fleetsim.law import law
 from fleetsim.linux.events import REFUSED, TABLE_FULL, record
-from fleetsim.linux.memcontrol import charge
 from fleetsim.linux.mm_inline import list_del
 from fleetsim.linux.mm_types import (
     AREA_ANON,
@@ -22,9 +21,10 @@ from fleetsim.linux.mm_types import (
     UNIFORM,
 )
 from fleetsim.linux.mmap import commit_limit, vm_enough_memory
+from fleetsim.linux.mmap_layout import place_area
+from fleetsim.linux.pgtable import forget_area
 from fleetsim.linux.swap_types import NR_SWAPFILES
 from fleetsim.linux.zap import zap_group
-from fleetsim.linux.zonelist import unpin
 
 COHORT_PAGES_MIN = 64
 COHORTS_MAX = 64
@@ -242,6 +242,7 @@ def vma_link(area, kind, t, f, g, groups, accounted, pages):
     area["touched"] = 0
     area["zero"] = 0
     area["tables"] = 0
+    area["start"] = 0
     area["cut"] = 0
     area["pte_upto"] = 0
     area["thp_flag"] = 0
@@ -278,6 +279,7 @@ def mmap_anon(row, t, pages, kind, hot_pages, accounted):
     vma_link(
         area, AREA_ANON, t, -1, g, 2 if kind == UNIFORM and 0 < hot_pages < pages else 1, 1 if accounted > 0 or mode == 2 else 0, pages
     )
+    place_area(row, a)
     if area["accounted"]:
         row["committed"] += pages
     task["total_vm"] += pages
@@ -303,30 +305,12 @@ def zap_area(row, a, budget):
         return budget, False
     for k in range(area["groups"]):
         drop_group(row, area["group"] + k)
-    free_tables(row, task, area["tables"])
     if area["accounted"]:
         row["committed"] -= area["pages"] - area["cut"]
     task["total_vm"] -= area["pages"] - area["cut"]
     task["data_vm"] -= area["pages"] - area["cut"]
-    area["kind"] = AREA_FREE
+    forget_area(row, area)
     return budget - left, True
-
-
-@law
-def free_tables(row, task, pages):
-    """Give back page-table pages of a task.
-
-    Source: mm/memory.c free_pgtables.
-    """
-    unpin(row, pages)
-    row["page_tables"] -= pages
-    task["pgtables"] -= pages
-    charge(row, task["cg"], -pages)
-    at = task["cg"]
-    while at >= 0:
-        row["cgroups"][at]["pagetables"] -= pages
-        row["cgroups"][at]["kernel"] -= pages
-        at = row["cgroups"][at]["parent"]
 
 
 @law

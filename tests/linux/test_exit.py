@@ -6,11 +6,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fleetsim.linux.exit import IMAGE_ANON, IMAGE_SLAB, IMAGE_STACK, IMAGE_TABLES
+from fleetsim.linux.exit import IMAGE_ANON, IMAGE_SLAB, IMAGE_STACK
 from fleetsim.linux.mm_types import TASK_DEAD, TASK_EXITING, TASK_RUNNING
 from tests.host.worlds import FAST_DISK, PAGES, world
 
-IMAGE = IMAGE_ANON + IMAGE_SLAB + IMAGE_STACK + IMAGE_TABLES
+IMAGE = IMAGE_ANON + IMAGE_SLAB + IMAGE_STACK + 8
 
 
 def test_an_empty_program_costs_what_was_measured() -> None:
