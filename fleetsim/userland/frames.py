@@ -176,8 +176,7 @@ class Frames:
     def kernel_part(self, part: str, t: int = 0) -> int:
         """Number of the first page of a part: `tables` and `upper` tables of a task, its `image`, the `text`, `vdso` and
         `zero` page that all share."""
-        row, tasks = self.row, self.row["tasks"]
-        alive = [i for i in range(NR_TASKS) if int(tasks[i]["state"]) in (TASK_RUNNING, TASK_EXITING)]
+        row, tasks, alive = self.row, self.row["tasks"], alive_tasks(self.row)
         if part in ("zero", "vdso"):
             return int(part == "vdso")
         at = 1 + VDSO_PAGES
@@ -191,6 +190,11 @@ class Frames:
                 return at + sum(pages for i, pages in sizes.items() if i < t)
             at += sum(sizes.values())
         return at + sum(int(nr_tables(row, i)) for i in alive if i < t)
+
+
+def alive_tasks(row: Any) -> list[int]:
+    """Tasks that have an address space."""
+    return [t for t in range(NR_TASKS) if int(row["tasks"][t]["state"]) in (TASK_RUNNING, TASK_EXITING)]
 
 
 def image_owner(row: Any, t: int) -> int:

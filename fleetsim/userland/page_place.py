@@ -104,7 +104,7 @@ def natural_places(counts: GroupCounts, p: Ints, low: int, span: int, shift: int
     """
     places = Places(np.full(len(p), counts.g, np.int64), np.zeros(len(p), np.int64), np.zeros(len(p), np.int64), np.full(len(p), -1))
     ordered = int(counts.group["kind"]) == ORDERED
-    if ordered and counts.huge == 0 and _by_slices(counts, p, low, places):
+    if ordered and counts.huge == 0 and _by_slices(counts, p, low, span, places):
         return places
     begin = low + (-(low + shift)) % HUGE if counts.huge else low
     end = begin + HUGE * counts.huge
@@ -126,14 +126,15 @@ def natural_places(counts: GroupCounts, p: Ints, low: int, span: int, shift: int
     return places
 
 
-def _by_slices(counts: GroupCounts, p: Ints, low: int, places: Places) -> bool:
+def _by_slices(counts: GroupCounts, p: Ints, low: int, span: int, places: Places) -> bool:
     """Each slice has its own pages; False if they do not fit there (a heap's slices are used again beyond its end)."""
     group = counts.group
     cohorts, slice_ = int(group["cohorts"]), int(group["slice"])
     begin = np.arange(cohorts, dtype=np.int64) * slice_
-    end = np.minimum(begin + slice_, int(group["pages"]))
-    end[-1] = max(int(group["pages"]), int(begin[-1]))
-    begin = np.minimum(np.maximum(begin, low), end)
+    end = np.minimum(begin + slice_, span)
+    end[-1] = max(span, int(begin[-1]))  # a file may have grown beyond what it was cut for
+    begin, end = np.maximum(begin, low), np.maximum(end, low)
+    end = np.maximum(begin, end)
     if counts.is_file:  # what is missing are the lowest, once there was reclaim
         begin = np.where(counts.cohorts["evicted"] > 0, np.maximum(begin, end - counts.mapped), begin)
     if np.any(counts.out + counts.cached + counts.mapped > end - begin):
@@ -205,7 +206,7 @@ class AreaView:
     def _span(self, g: int, begin: int) -> int:
         """Up to where a group's pages lie, the same for all who see it."""
         group = self.row["groups"][g]
-        if self.kind == AREA_FILE:
+        if self.kind == AREA_FILE or (self.kind == AREA_SHMEM and int(group["kind"]) == ORDERED):
             return int(group["pages"])
         if self.kind == AREA_SHMEM:
             return self.counts(g).held
@@ -219,7 +220,7 @@ class AreaView:
         chain = self.chain(top)
         places = natural_places(self.counts(chain[0]), p, max(0, self.cut - begin), self._span(chain[0], begin), begin)
         shared = [g for g in chain if int(self.row["groups"][g]["task"]) < 0]
-        if not shared:
+        if not shared or self.kind != AREA_ANON:
             return places
         _order_of_hiding(self.counts(chain[0]), places)
         seen = {(chain[0], MAPPED): self.counts(chain[0]).nr_mapped, (chain[0], SWAPPED): self._entries(chain[0])}

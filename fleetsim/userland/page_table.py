@@ -34,7 +34,7 @@ from fleetsim.userland.address_space import (
     find_vma,
     image_resident,
 )
-from fleetsim.userland.frames import Frames, image_owner
+from fleetsim.userland.frames import Frames, alive_tasks, image_owner
 from fleetsim.userland.page_place import HUGE, MAPPED, SWAPPED, AreaView, GroupCounts, Ints
 from fleetsim.userland.permutation import permuted
 
@@ -280,10 +280,11 @@ class PageTables:
         return PAGE, mmu.make_entry(self._kernel_frame(first + number + offset), flags)
 
     def _image_shared(self, owner: int) -> bool:
-        tasks = self.row["tasks"]
-        return owner != self.t or any(
-            int(tasks[i]["base_shared"]) and image_owner(self.row, i) == owner for i in range(len(tasks)) if i != owner
-        )
+        """True if the image's pages are write-protected since a fork: somebody else has them too."""
+        if owner != self.t:
+            return True
+        alive = [i for i in alive_tasks(self.row) if i != owner and int(self.row["tasks"][i]["base_shared"])]
+        return any(image_owner(self.row, i) == owner for i in alive)
 
     # --- the walk --------------------------------------------------------------------------------------------------------
 
