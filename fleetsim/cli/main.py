@@ -19,7 +19,7 @@ from typing import Annotated
 import typer
 
 from fleetsim import __version__
-from fleetsim.cli import bench, check, doctor, fidelity, listing, malloc, run, schema, tlb, validate
+from fleetsim.cli import bench, check, doctor, fidelity, listing, malloc, run, schema, tlb, validate, walk
 from fleetsim.cli.interrupt import deliver_interrupts
 from fleetsim.cli.output import invocation
 from fleetsim.errors import EXIT_BAD_INPUT, EXIT_OK, EXIT_TOOL_FAILED, FleetsimError
@@ -44,6 +44,7 @@ app.command("schema")(schema.schema)
 app.command("doctor")(doctor.doctor)
 app.command("tlb")(tlb.tlb)
 app.command("bench")(bench.bench)
+app.command("walk")(walk.walk)
 
 
 def _show_version(wanted: bool) -> None:

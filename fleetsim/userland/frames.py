@@ -27,7 +27,7 @@ Ints = NDArray[np.int64]
 DMA_END, NORMAL_START = 4096, 1 << 20  # frames: 16 MiB, 4 GiB
 NODE_ALIGN = 32_768  # sections of 128 MiB
 ORDER = (ZONE_NORMAL, ZONE_DMA32, ZONE_DMA, ZONE_NODE1)
-UPPER_TABLES = 4  # frames set aside for each task's PGD and tables of 512 GiB
+UPPER_TABLES = 8  # frames set aside for each task: PGD, P4D, tables of 512 GiB
 
 
 @dataclass

@@ -216,9 +216,13 @@ class AreaView:
             touched = self.pages
         return max(self.counts(g).held, min(int(group["pages"]), touched - begin))
 
+    def bottom_places(self, g: int, begin: int, p: Ints) -> Places:
+        """What the lowest group of a chain has at some of its positions, whoever maps it."""
+        return natural_places(self.counts(g), p, max(0, self.cut - begin), self._span(g, begin), begin)
+
     def _look_at(self, top: int, begin: int, p: Ints) -> Places:
         chain = self.chain(top)
-        places = natural_places(self.counts(chain[0]), p, max(0, self.cut - begin), self._span(chain[0], begin), begin)
+        places = self.bottom_places(chain[0], begin, p)
         shared = [g for g in chain if int(self.row["groups"][g]["task"]) < 0]
         if not shared or self.kind != AREA_ANON:
             return places

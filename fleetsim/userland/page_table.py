@@ -4,7 +4,7 @@
 A table stands where `linux/pgtable.py` counts one; `pte` entries of many pages at once come out of `entries()`, which `walk()` asks for
 one. Tables themselves lie in frames of the kernel's. With five levels the same process is shown as a processor with LA57 would have
 it: one table more, the addresses the same.
-Leaves out: PUDs beyond those four that frames.py sets aside share frames with nobody's, the second PGD of page-table isolation.
+Leaves out: more than six PUDs (what is populated is never so far apart), the second PGD of page-table isolation.
 Source: arch/x86/include/asm/pgtable.h, mm/memory.c, mm/huge_memory.c (Linux 6.1), which bits a fault sets.
 """
 
@@ -34,7 +34,7 @@ from fleetsim.userland.address_space import (
     find_vma,
     image_resident,
 )
-from fleetsim.userland.frames import Frames, alive_tasks, image_owner
+from fleetsim.userland.frames import UPPER_TABLES, Frames, alive_tasks, image_owner
 from fleetsim.userland.page_place import HUGE, MAPPED, SWAPPED, AreaView, GroupCounts, Ints
 from fleetsim.userland.permutation import permuted
 
@@ -145,9 +145,9 @@ class PageTables:
         if level >= mmu.PUD:
             first = self.frames.kernel_part("upper", self.t)
             if level > mmu.PUD:
-                return self._kernel_frame(first + (level == mmu.P4D) * 3)
+                return self._kernel_frame(first + (level == mmu.P4D))
             slot = block // BLOCKS_PER_PMD // SLOTS_PER_PUD
-            return self._kernel_frame(first + 1 + min(1, self.pud_slots.index(slot))) if slot in self.pud_slots else None
+            return self._kernel_frame(first + min(2 + self.pud_slots.index(slot), UPPER_TABLES - 1)) if slot in self.pud_slots else None
         first = self.frames.kernel_part("tables", self.t)
         if level == mmu.PMD:
             slot = block // BLOCKS_PER_PMD
@@ -173,11 +173,12 @@ class PageTables:
             return self._anonymous(view, p)
         return self._of_file(view, p)
 
-    def _empty(self, n: int) -> Entries:
+    def nothing(self, n: int) -> Entries:
+        """Entries of pages that have none."""
         return Entries(np.zeros(n, np.int64), np.full(n, -1), np.zeros(n, np.uint64), np.full(n, -1), np.full(n, -1), np.zeros(n, np.bool_))
 
     def _hugetlb(self, a: int, p: Ints) -> Entries:
-        out = self._empty(len(p))
+        out = self.nothing(len(p))
         there = p < -(-int(self.row["areas"][a]["touched"]) // HUGE) * HUGE
         out.kind[there] = HUGE_PAGE
         out.frame[there] = self.frames.of_hugetlb(a, p[there] // HUGE) + p[there] % HUGE
@@ -185,7 +186,7 @@ class PageTables:
         return out
 
     def _anonymous(self, view: AreaView, p: Ints) -> Entries:
-        out, places = self._empty(len(p)), view.look(p)
+        out, places = self.nothing(len(p)), view.look(p)
         out.group = places.owner.copy()
         for g in np.unique(places.owner[places.owner >= 0]):
             counts, group = view.counts(int(g)), self.row["groups"][int(g)]
@@ -208,7 +209,7 @@ class PageTables:
 
     def _of_file(self, view: AreaView, p: Ints) -> Entries:
         """A mapped file, or a shared object: this process maps the first pages of those in memory, as many as it has mapped."""
-        out, places = self._empty(len(p)), view.look(p)
+        out, places = self.nothing(len(p)), view.look(p)
         out.shared[:] = view.kind == AREA_SHMEM or int(view.area["accounted"]) == 0
         for g in np.unique(places.owner[places.owner >= 0]):
             counts = view.counts(int(g))

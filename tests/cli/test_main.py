@@ -51,11 +51,11 @@ def said(capsys: Captured, *arguments: object) -> tuple[int, str, str]:
 def test_help_names_every_verb(capsys: Captured) -> None:
     code, out, _ = said(capsys, "--help")
     assert code == 0
-    for verb in ("run", "check", "validate", "fidelity", "tlb", "malloc", "list", "schema", "doctor", "bench"):
+    for verb in ("run", "check", "validate", "fidelity", "walk", "tlb", "malloc", "list", "schema", "doctor", "bench"):
         assert verb in out
 
 
-@pytest.mark.parametrize("verb", ["run", "check", "validate", "fidelity", "tlb", "malloc", "list", "schema", "doctor", "bench"])
+@pytest.mark.parametrize("verb", ["run", "check", "validate", "fidelity", "walk", "tlb", "malloc", "list", "schema", "doctor", "bench"])
 def test_every_verb_has_help_and_json(verb: str, capsys: Captured) -> None:
     code, out, _ = said(capsys, verb, "--help")
     assert code == 0

@@ -3,17 +3,18 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
+from fleetsim.hardware import mmu
 from fleetsim.linux.mm_types import AREA_ANON, AREA_FILE, AREA_FREE, AREA_HUGETLB, AREA_SHMEM, NR_AREAS
 from fleetsim.linux.pgtable import nr_tables
 from fleetsim.linux.rmap import find_mapping
 from fleetsim.userland.frames import Frames, alive_tasks, zone_starts
 from fleetsim.userland.page_place import GroupCounts
 from fleetsim.userland.page_table import HUGE_PAGE, NOTHING, PAGE, SWAP, SWAP_CACHE, ZERO_PAGE, Entries, PageTables
-from fleetsim.hardware import mmu
 
 
 class Host:
@@ -50,7 +51,7 @@ def contradictions(row: Any) -> list[str]:
 def _one_process(host: Host, t: int) -> None:
     task, tables = host.row["tasks"][t], host.tables[t]
     mine = {a: e for a, e in host.entries.items() if int(host.row["areas"][a]["task"]) == t}
-    present = {kind: 0 for kind in (AREA_ANON, AREA_FILE, AREA_SHMEM)}
+    present = dict.fromkeys((AREA_ANON, AREA_FILE, AREA_SHMEM), 0)
     for a, e in mine.items():
         kind = int(host.row["areas"][a]["kind"])
         if kind in present:
@@ -65,7 +66,7 @@ def _one_process(host: Host, t: int) -> None:
     host.say(tables.bytes == counted, "task", t, "VmPTE", tables.bytes, counted, "needed", int(nr_tables(host.row, t)))
     mapped = sum(vma.pages for vma in tables.vmas)
     host.say(mapped == int(task["total_vm"]), "task", t, "VmSize", mapped, int(task["total_vm"]))
-    for one, other in zip(tables.vmas, tables.vmas[1:], strict=False):
+    for one, other in pairwise(tables.vmas):
         host.say(one.end <= other.start, "task", t, one.name, hex(one.end), "overlaps", other.name, hex(other.start))
 
 
@@ -90,7 +91,9 @@ def _one_area(host: Host, a: int, e: Entries) -> None:
             if int(group["task"]) >= 0:
                 want, out = counts.nr_mapped, counts.nr_out + counts.nr_cached
                 dirty = int(((e.flags & np.uint64(mmu.DIRTY)) > 0)[mine & there].sum())
-                host.say(dirty == counts.nr_mapped - counts.nr_clean, "area", a, "group", g, "dirty", dirty, counts.nr_mapped, counts.nr_clean)
+                host.say(
+                    dirty == counts.nr_mapped - counts.nr_clean, "area", a, "group", g, "dirty", dirty, counts.nr_mapped, counts.nr_clean
+                )
                 huge = int((mine & (e.kind == HUGE_PAGE)).sum())
                 host.say(huge == 512 * int(group["huge"]), "area", a, "group", g, "huge", huge / 512, int(group["huge"]))
                 cached = int((mine & (e.kind == SWAP_CACHE)).sum())
