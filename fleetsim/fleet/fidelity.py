@@ -28,6 +28,7 @@ from fleetsim.linux.node_stat import node_counts, node_numastat
 from fleetsim.linux.oom_badness import OOM_INELIGIBLE, proc_oom_score
 from fleetsim.linux.oom_kill import task_points
 from fleetsim.linux.page_writeback import swap_writeback
+from fleetsim.linux.pgtable import mm_pgtables
 from fleetsim.linux.psi_laws import avg_hundredths
 from fleetsim.linux.slub import slab_stat
 from fleetsim.linux.vmstat import MEMINFO_COUNTS, MEMINFO_FIELDS, VMSTAT_FIELDS, meminfo, vmstat
@@ -176,11 +177,11 @@ def task_columns(row: Any, name: str, t: int) -> dict[str, object]:
         "RssFile": "rss_file",
         "RssShmem": "rss_shmem",
         "VmData": "data_vm",
-        "VmPTE": "pgtables",
         "swap": "swapents",
         "HugetlbPages": "hugetlb",
     }
     columns |= {f"{at}{shown}_kB": int(task[name]) * 4 for shown, name in pages.items()}
+    columns[at + "VmPTE_kB"] = int(mm_pgtables(row, t)) * 4
     columns[at + "rss_kB"] = int(task["rss_anon"] + task["rss_file"] + task["rss_shmem"]) * 4
     columns[at + "VmLck_kB"] = int(vm_locked(row, t)) * 4
     columns |= {f"{at}{count}": int(task[count]) for count in ("minflt", "majflt")}

@@ -37,6 +37,7 @@ from fleetsim.linux.oom_report import (
     task_dump,
 )
 from fleetsim.linux.per_cpu_pages import nr_pcp
+from fleetsim.linux.pgtable import mm_pgtables
 
 GFP_GLOBAL, GFP_MEMCG = 0x140CCA, 0xCC0  # GFP_HIGHUSER_MOVABLE|__GFP_COMP; GFP_KERNEL, what a charge passes
 PAGE = 4096
@@ -60,7 +61,7 @@ def oom_task(row: Any, names: Names, t: int) -> OomTask:
         pid,
         int(task["total_vm"]),
         rss,
-        int(task["pgtables"]) * PAGE,
+        int(mm_pgtables(row, t)) * PAGE,
         int(task["swapents"]),
         int(task["oom_score_adj"]),
         names.task_name(t),

@@ -25,6 +25,7 @@ from fleetsim.linux.mm_types import (
     VM,
 )
 from fleetsim.linux.oom_badness import OOM_2_6_11, OOM_INELIGIBLE, badness_2_6_11, oom_adj_of, oom_badness
+from fleetsim.linux.pgtable import mm_pgtables
 from fleetsim.linux.swapfile import reinsert_swap_info
 
 VM_OOM_KILL = VM["oom_kill"]
@@ -41,7 +42,7 @@ def task_points(row, t, totalpages):
     """
     task = row["tasks"][t]
     rss = task["rss_anon"] + task["rss_file"] + task["rss_shmem"]
-    return oom_badness(rss, task["swapents"], task["pgtables"] * TASK_PAGE, task["oom_score_adj"], totalpages)
+    return oom_badness(rss, task["swapents"], mm_pgtables(row, t) * TASK_PAGE, task["oom_score_adj"], totalpages)
 
 
 @law
@@ -150,7 +151,7 @@ def oom_kill_task(row, t, cg, invoker):
         task["rss_anon"],
         task["rss_file"],
         task["rss_shmem"],
-        task["pgtables"],
+        mm_pgtables(row, t),
         task["swapents"],
     )
     row["vm"][VM_OOM_KILL] += 1

@@ -7,7 +7,7 @@ An area's tables stand for whole blocks of 2 MiB, from that of its first mapped 
 stay when pages go (MADV_DONTNEED) and go when the address space does (munmap, exit, brk). A mapping of the hugetlb pool has no page
 tables for 2 MiB, only those for 1 GiB.
 NR_PAGETABLE and memory.stat count these two levels; the table for each 512 GiB (PUD) and the top one are the kernel's, counted
-among its other memory of a program (`base_slab`), and VmPTE has the PUDs besides (`userland/page_table.py` counts them).
+among its other memory of a program (`base_slab`), and VmPTE and badness have the PUDs besides (`mm_pgtables`).
 Source: mm/memory.c __pte_alloc, __pmd_alloc, free_pgtables; arch/x86/mm/pgtable.c (Linux 6.1: only PTE and PMD tables have a
 constructor that counts them); kernel-laws §11.1, T-11.1, T-11.2.
 """
@@ -20,7 +20,7 @@ from fleetsim.linux.mm_types import AREA_FREE, AREA_HUGETLB, NR_AREAS, WMARK_MIN
 from fleetsim.linux.mmap_layout import BLOCK, FULL, brk_block, mmap_base, stack_top, text_start
 from fleetsim.linux.zonelist import pin_got, rmqueue, unpin
 
-BLOCKS_PER_PMD = 512  # a page of PMDs maps 1 GiB
+BLOCKS_PER_PMD, BLOCKS_PER_PUD = 512, 512 * 512  # a page of PMDs maps 1 GiB, one of PUDs 512 GiB
 IMAGE_PARTS = 5
 
 
@@ -59,47 +59,37 @@ def populated_blocks(area):
 
 
 @law
-def has_pmd(row, t, slot, upto):
-    """True if the image of task `t`, or one of its areas before row `upto`, has something in a slot of 1 GiB.
+def has_table(row, t, per, slot, upto):
+    """True if the image of task `t`, or one of its areas before row `upto`, has something in a slot of `per` blocks.
 
-    Source: mm/memory.c __pmd_alloc (one for all).
+    Source: mm/memory.c __pmd_alloc, __pud_alloc (one for all).
     """
     for part in range(IMAGE_PARTS):
-        if image_block(row, row["tasks"][t]["mm_key"], part) // BLOCKS_PER_PMD == slot:
+        if image_block(row, row["tasks"][t]["mm_key"], part) // per == slot:
             return True
     for a in range(upto):
         area = row["areas"][a]
         if area["kind"] != AREA_FREE and area["task"] == t:
             first, blocks = populated_blocks(area)
-            if blocks > 0 and first // BLOCKS_PER_PMD <= slot <= (first + blocks - 1) // BLOCKS_PER_PMD:
+            if blocks > 0 and first // per <= slot <= (first + blocks - 1) // per:
                 return True
     return False
 
 
 @law
-def image_pmds(row, key):
-    """PMD tables of a program's image.
+def upper_tables(row, t, per):
+    """Tables of task `t` that map `per` blocks each: BLOCKS_PER_PMD or BLOCKS_PER_PUD.
 
-    Source: mmap_layout.py.
+    Source: mm/memory.c __pmd_alloc, __pud_alloc. Areas do not share a block, so only an area's first and last slot can be another's too.
     """
+    key = row["tasks"][t]["mm_key"]
     count = 0
     for part in range(IMAGE_PARTS):
         new = 1
         for before in range(part):
-            if image_block(row, key, before) // BLOCKS_PER_PMD == image_block(row, key, part) // BLOCKS_PER_PMD:
+            if image_block(row, key, before) // per == image_block(row, key, part) // per:
                 new = 0
         count += new
-    return count
-
-
-@law
-def nr_tables(row, t):
-    """Page-table pages of task `t` that NR_PAGETABLE counts.
-
-    Source: mm/memory.c __pte_alloc, __pmd_alloc. Areas do not share 2 MiB, so only an area's first and last slot can be another's too.
-    """
-    key = row["tasks"][t]["mm_key"]
-    count = image_tables(key) + image_pmds(row, key)
     for a in range(NR_AREAS):
         area = row["areas"][a]
         if area["kind"] == AREA_FREE or area["task"] != t:
@@ -107,13 +97,36 @@ def nr_tables(row, t):
         first, blocks = populated_blocks(area)
         if blocks == 0:
             continue
-        low, high = first // BLOCKS_PER_PMD, (first + blocks - 1) // BLOCKS_PER_PMD
-        count += area["tables"] + high - low + 1
-        if has_pmd(row, t, low, a):
+        low, high = first // per, (first + blocks - 1) // per
+        count += high - low + 1
+        if has_table(row, t, per, low, a):
             count -= 1
-        if high > low and has_pmd(row, t, high, a):
+        if high > low and has_table(row, t, per, high, a):
             count -= 1
     return count
+
+
+@law
+def nr_tables(row, t):
+    """Page-table pages of task `t` that NR_PAGETABLE counts: those of PTEs and of PMDs.
+
+    Source: mm/memory.c __pte_alloc, __pmd_alloc.
+    """
+    count = image_tables(row["tasks"][t]["mm_key"]) + upper_tables(row, t, BLOCKS_PER_PMD)
+    for a in range(NR_AREAS):
+        area = row["areas"][a]
+        if area["kind"] != AREA_FREE and area["task"] == t:
+            count += area["tables"]
+    return count
+
+
+@law
+def mm_pgtables(row, t):
+    """Page-table pages of task `t`, all but the top one: VmPTE, and what badness counts.
+
+    Source: include/linux/mm.h mm_pgtables_bytes.
+    """
+    return row["tasks"][t]["pgtables"] + upper_tables(row, t, BLOCKS_PER_PUD)
 
 
 @law

@@ -34,6 +34,7 @@ from fleetsim.linux.mmap_layout import (
     text_start,
 )
 from fleetsim.linux.shmem import LINKED
+from fleetsim.userland.page_place import GroupCounts
 
 PAGE_SHIFT = 12
 PAGE = 1 << PAGE_SHIFT
@@ -158,7 +159,7 @@ def address_space(row: Any, t: int, labels: Labels | None = None) -> list[Vma]:
             continue
         first = int(area["start"]) * BLOCK
         if first == heap:
-            heap_pieces += [Piece(heap, int(area["pages"]), a)] if int(area["pages"]) else []
+            heap_pieces = _heap(row, a, heap)
         elif int(area["pages"]) > int(area["cut"]):
             vmas.append(_mapping(row, a, labels))
     vmas.append(Vma("heap", "rw-p", tuple(heap_pieces), "[heap]"))
@@ -166,6 +167,15 @@ def address_space(row: Any, t: int, labels: Labels | None = None) -> list[Vma]:
         pages = int(task["untouched_vm"])
         vmas.append(Vma("untouched", "rw-p", (Piece(max(16, min(TASK_UNMAPPED_BASE, UNTOUCHED_END - pages)), pages),)))
     return sorted(vmas, key=lambda vma: vma.first)
+
+
+def _heap(row: Any, a: int, heap: int) -> list[Piece]:
+    """The allocator fills the image's part of the heap first: the pages that it has above what brk() gave it lie there."""
+    pages, counts = int(row["areas"][a]["pages"]), GroupCounts(row, int(row["areas"][a]["group"]))
+    early = min(HEAP_PAGES - HEAP_PART.resident, max(0, counts.held - pages))
+    pieces = [Piece(heap - HEAP_PAGES, HEAP_PAGES - early, part=HEAP_PART)]
+    pieces += [Piece(heap - early, early, a, pages)] if early else []
+    return pieces + ([Piece(heap, pages, a)] if pages else [])
 
 
 def _mapping(row: Any, a: int, labels: Labels) -> Vma:

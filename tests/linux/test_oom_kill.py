@@ -8,6 +8,7 @@ import pytest
 from fleetsim.errors import BadInput
 from fleetsim.linux.mm_types import TASK_EXITING, TASK_RUNNING
 from fleetsim.linux.oom_kill import out_of_memory, select_bad_process, task_points, total_pages
+from fleetsim.linux.pgtable import mm_pgtables
 from tests.host.worlds import FAST_DISK, PAGES, DiskSpec, World, world
 
 
@@ -48,9 +49,10 @@ def test_oom_score_adj_moves_the_choice_and_minus_1000_forbids_it(adj: dict[str,
 def test_badness_is_rss_and_swap_and_page_tables() -> None:
     w = sized(a=40)
     task = w.task("a")
-    assert task_points(w.row, 0, total_pages(w.row, 0, -1)) == int(task["rss_anon"] + task["rss_file"] + task["pgtables"])
+    pages = int(task["rss_anon"] + task["rss_file"] + mm_pgtables(w.row, 0))
+    assert task_points(w.row, 0, total_pages(w.row, 0, -1)) == pages
     task["swapents"] = 1234
-    assert task_points(w.row, 0, total_pages(w.row, 0, -1)) == int(task["rss_anon"] + task["rss_file"] + task["pgtables"]) + 1234
+    assert task_points(w.row, 0, total_pages(w.row, 0, -1)) == pages + 1234
 
 
 def test_inside_a_cgroup_only_its_subtree_is_looked_at_and_measured_against_its_limit() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from fleetsim.hardware import mmu
 from fleetsim.linux.mm_types import AREA_ANON, AREA_FILE, AREA_FREE, AREA_HUGETLB, AREA_SHMEM, NR_AREAS
-from fleetsim.linux.pgtable import nr_tables
+from fleetsim.linux.pgtable import mm_pgtables, nr_tables
 from fleetsim.linux.rmap import find_mapping
 from fleetsim.userland.frames import Frames, alive_tasks, zone_starts
 from fleetsim.userland.page_place import GroupCounts
@@ -63,6 +63,7 @@ def _one_process(host: Host, t: int) -> None:
     host.say(present[AREA_SHMEM] == int(task["rss_shmem"]), "task", t, "RssShmem", present, int(task["rss_shmem"]))
     host.say(swap == int(task["swapents"]), "task", t, "VmSwap", swap, int(task["swapents"]))
     counted = 4096 * (int(task["pgtables"]) + len(tables.pud_slots))
+    host.say(counted == 4096 * int(mm_pgtables(host.row, t)), "task", t, "mm_pgtables", counted)
     host.say(tables.bytes == counted, "task", t, "VmPTE", tables.bytes, counted, "needed", int(nr_tables(host.row, t)))
     mapped = sum(vma.pages for vma in tables.vmas)
     host.say(mapped == int(task["total_vm"]), "task", t, "VmSize", mapped, int(task["total_vm"]))
