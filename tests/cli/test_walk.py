@@ -19,7 +19,12 @@ fleet:
     name: web
     memory: 1GiB
     thp: never
-    pods: [{name: app, workload: script, requests: 64MiB, limits: 256MiB, ops: [mmap_anon A 64, touch A 32 0, fork_hold 500, rewrite A 1 1 seq, sleep 500]}]
+    pods:
+      - name: app
+        workload: script
+        requests: 64MiB
+        limits: 256MiB
+        ops: [mmap_anon A 64, touch A 32 0, fork_hold 500, rewrite A 1 1 seq, sleep 500]
 """
 Captured = pytest.CaptureFixture[str]
 
