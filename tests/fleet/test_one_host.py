@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from fleetsim.errors import BadInput
 from fleetsim.fleet.controller import run_timeline
@@ -14,7 +16,6 @@ from fleetsim.fleet.plan import Plan, make_plan
 from fleetsim.fleet.scenario import load_scenario
 from fleetsim.observe.catalog import profile
 from fleetsim.units import NS_PER_S
-from tests.fleet.test_local import MemorySink
 
 SCENARIO = """\
 summary: One container leaks.
@@ -33,6 +34,16 @@ timeline:
 """
 
 
+class NoSink:
+    """Samples are of no interest here."""
+
+    def series(self, labels: Mapping[str, str]) -> int:
+        return 0
+
+    def samples(self, ids: NDArray[np.int64], times_ms: NDArray[np.int64], values: NDArray[np.float64]) -> None:
+        pass
+
+
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     file = tmp_path_factory.mktemp("scenario") / "incident.yaml"
@@ -41,7 +52,7 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
 
 
 def test_alone_it_is_what_it_is_in_the_whole_fleet(plan: Plan) -> None:
-    engine = LocalEngine(profile("full"), MemorySink(), threads=1)
+    engine = LocalEngine(profile("full"), NoSink(), threads=1)
     engine.start(plan)
     try:
         run_timeline(plan, engine, History(plan), lambda stage, share: None)
