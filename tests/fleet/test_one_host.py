@@ -27,7 +27,7 @@ fleet:
     memory: 1GiB
     files: {/data/f: 16MiB}
     pods:
-      - {name: app, workload: script, requests: 64MiB, limits: 128MiB, ops: [mmap_anon A 32, touch A 32 8, fork_hold 500]}
+      - {name: app, workload: script, requests: 64MiB, limits: 128MiB, ops: [mmap_anon A 32, touch A 32 8, fork_hold 500, sleep 500]}
       - {name: db, workload: script, requests: 64MiB, ops: [malloc 1000 100-3000 0, exit 3]}
 timeline:
   - {at: 10s, fault: leaking_allocator, on: one app, rate: 1MiB/s}
