@@ -30,6 +30,7 @@ CASES = {
     "hit": ("", "No part of it: the processor finds the entry, and next time has it in its TLB."),
     "not canonical": (SIGSEGV, "There is no page fault: general protection, and the kernel sends SIGSEGV (SI_KERNEL) without an address."),
     "kernel address": (SIGSEGV, "The upper half is the kernel's, and is not in the page tables of user mode: SIGSEGV (SEGV_MAPERR)."),
+    "last page": (SIGSEGV, "The last page below the hole is never given out (TASK_SIZE_MAX), so it is nobody's: SIGSEGV (SEGV_MAPERR)."),
     "no area": (SIGSEGV, "No area of the process has this address, nobody mapped it: SIGSEGV (SEGV_MAPERR)."),
     "forbidden": (SIGSEGV, "The area is {prot}: nobody may {verb} it. SIGSEGV (SEGV_ACCERR)."),
     "beyond the end": (SIGBUS, "The page lies beyond the end of the file, which was cut since it was mapped: SIGBUS."),
@@ -84,7 +85,7 @@ def _classify(tables: PageTables, walk: Walk, access: str, fault: mmu.Fault | No
     if fault.exception == "#GP":
         return "not canonical", {}
     if not mmu.is_user(walk.address, walk.levels):
-        return "kernel address", {}
+        return "kernel address" if walk.address >> 63 else "last page", {}
     if walk.vma is None:
         return _no_area(tables, walk), {}
     needed = {mmu.WRITE: ("w", "write to"), mmu.EXECUTE: ("x", "execute"), mmu.READ: ("r", "read")}[access]

@@ -78,6 +78,7 @@ def test_addresses_that_nobody_has() -> None:
         (0, READ, "no area"),
         (1 << 47, READ, "not canonical"),
         (0xFFFF888000000000, READ, "kernel address"),
+        ((1 << 47) - 1, READ, "last page"),
         (stack.start - 4096, WRITE, "stack grows"),
         (stack.start - (9 << 20), WRITE, "no area"),
         (code.start, WRITE, "forbidden"),
