@@ -41,8 +41,7 @@ ALL_NODES = (1 << NR_NODES) - 1
 
 # --- LRU lists (include/linux/mmzone.h, enum lru_list) ---------------------------------------------------------------
 LRU_INACTIVE_ANON, LRU_ACTIVE_ANON, LRU_INACTIVE_FILE, LRU_ACTIVE_FILE, LRU_UNEVICTABLE = 0, 1, 2, 3, 4
-NR_LRU_LISTS = 5
-LRU_NONE = -1
+NR_LRU_LISTS, LRU_NONE = 5, -1
 
 SWAP_CLUSTER_MAX = 32  # pages a reclaimer aims at (include/linux/swap.h)
 DEF_PRIORITY = 12  # where a reclaim pass begins (include/linux/mmzone.h)
@@ -332,7 +331,6 @@ KERNEL_FIELDS = [
     ("anon_thp", "i4"),  # huge pages mapped
     ("thp_enabled", "i8"),  # transparent_hugepage/enabled and /defrag, see huge_memory.py
     ("thp_defrag", "i8"),
-    ("randomize_va_space", "i8"),  # kernel.randomize_va_space
     ("lru_gen", "i8"),  # lru_gen/enabled, see lru_gen.py
     ("lru_gen_min_ttl", "i8"),  # lru_gen/min_ttl_ms, ns
     ("in_lru_fault", "i8"),  # 1: what runs just now touches mapped memory, 0: it is a system call (current->in_lru_fault)

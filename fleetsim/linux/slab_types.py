@@ -45,6 +45,7 @@ EXT4_JOURNAL = np.dtype(
 HSTATE = np.dtype([(name, "i8") for name in ("nr", "free", "resv", "surplus", "overcommit")])  # one pool, in huge pages
 
 KERNEL_OWN_FIELDS = [
+    ("randomize_va_space", "i8"),  # kernel.randomize_va_space
     ("slab", SLAB, (NR_CACHES,)),
     ("dentries", DENTRY_RUN, (NR_DENTRY_RUNS,)),
     ("nr_dentries", "i8"),

@@ -95,7 +95,7 @@ def _classify(tables: PageTables, walk: Walk, access: str, fault: mmu.Fault | No
         return _write_protected(tables, walk, walk.vma), {}
     if walk.kind in (SWAP, SWAP_CACHE):
         area, slot = mmu.swap_entry(walk.entries[-1])
-        device = "zram" if int(tables.row["swap_info"][area]["disk"]) == ON_ZRAM else "the disk, or zswap,"
+        device = "zram" if int(tables.row["swap_info"][area]["disk"]) == ON_ZRAM else "the disk (or zswap)"
         return "swap cache" if walk.kind == SWAP_CACHE else "swap-in", {"slot": slot, "area": area, "device": device}
     return _nothing_there(tables, walk, access, walk.vma), {}
 

@@ -84,8 +84,8 @@ def render(tables: PageTables, walk: Walk, outcome: Outcome, access: str, who: s
     """The walk as a page of text."""
     lines = [f"{who}: {access} at {walk.address:#018x}", _area_line(walk), ""]
     if not mmu.is_canonical(walk.address, walk.levels):
-        bits = mmu.address_bits(walk.levels)
-        lines += [f"not canonical: bits 63 to {bits - 1} must all be alike with {walk.levels} levels of page tables", ""]
+        top = mmu.address_bits(walk.levels) - 1
+        lines += [f"not canonical: bits 63 to {top} must all be alike with {walk.levels} levels of page tables", ""]
     else:
         parts = [f"{mmu.LEVEL_NAMES[step.level]} {step.index}" for step in walk.steps]
         lines += [f"indices  {' · '.join(parts)} · offset {walk.address & (PAGE - 1):#x}", ""]

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""A keyed permutation is one: of all numbers at once and of each alone."""
+
 from __future__ import annotations
 
 import numpy as np
