@@ -16,30 +16,21 @@ from fleetsim.errors import EXIT_OK
 class Subject(StrEnum):
     hosts = "hosts"
     tlb = "tlb"
+    malloc = "malloc"
 
 
-def bench(
-    subject: Annotated[Subject, typer.Argument(help="hosts: simulated hosts. tlb: the exact TLB simulator.")] = Subject.hosts,
-    json: Json = False,
-) -> int:
-    """Measure speed on this machine: µs per host-second, bytes per host, cold and warm start; or exact TLB accesses per second."""
+WHAT = "hosts: simulated hosts. tlb: the exact TLB simulator. malloc: the exact allocator."
+
+
+def bench(subject: Annotated[Subject, typer.Argument(help=WHAT)] = Subject.hosts, json: Json = False) -> int:
+    """Measure speed on this machine: µs per host-second, memory and start; or exact accesses, or calls of malloc, per second."""
     result: Any
     with progress() as show:
         if subject is Subject.tlb:
             from fleetsim.fleet.bench_tlb import run_bench_tlb
 
             result = run_bench_tlb(progress=show)
-    malloc = "malloc"
-
-
-def bench(
-    subject: Annotated[Subject, typer.Argument(help="hosts: simulated hosts. malloc: the exact allocator.")] = Subject.hosts,
-    json: Json = False,
-) -> int:
-    """Measure speed on this machine: µs per host-second, bytes per host, cold and warm start; or calls of malloc per second."""
-    result: Any
-    with progress() as show:
-        if subject is Subject.malloc:
+        elif subject is Subject.malloc:
             from fleetsim.fleet.bench_malloc import run_bench_malloc
 
             result = run_bench_malloc(progress=show)

@@ -121,9 +121,9 @@ CGROUP = np.dtype(
         ("anon", "i8"),  # memory.stat anon, pages, with children
         ("shmem", "i8"),  # memory.stat shmem, part of file
         ("kernel", "i8"),  # page tables, stacks, slab
-        ("pagetables", "i8"),
+        ("pagetables", "i4"),
         ("file_dirty", "i8"),  # memory.stat file_dirty
-        ("file_writeback", "i8"),
+        ("file_writeback", "i4"),
         ("anon_thp", "i4"),  # memory.stat anon_thp, pages
         ("anon_cost", "i8"),
         ("file_cost", "i8"),
@@ -217,10 +217,8 @@ AREA = np.dtype(
         ("pages", "i8"),
         ("touched", "i8"),  # pages written for the first time, in order
         ("zero", "i4"),  # private anonymous: pages never written that were read, so that they map the zero page
-        ("tables", "i4"),  # page-table pages it needed so far
         ("walk_key", "i4"),  # what `walk_cost` was computed from …
         ("walk_cost", "i4"),  # … 1024ths of a nanosecond that address translation adds to an access (translation.py)
-        ("zero", "i8"),  # private anonymous: pages never written that were read, so that they map the zero page
         ("tables", "i4"),  # page tables that stand, see pgtable.py
         ("start", "i4"),  # vm_start, in 2 MiB
         ("cut", "i4"),  # pages unmapped at its front
@@ -346,7 +344,6 @@ KERNEL_FIELDS = [
     ("vm", "i8", (len(VMSTAT_FIELDS),)),
     ("sysctl", SYSCTL),
     *KERNEL_OWN_FIELDS,
-    # machinery
     ("cost", "i8", (48,)),  # the CPU profile, see hardware/cpu.py
     ("cpus", "i8"),
     ("cpu", CPU, (NR_CPUS,)),
