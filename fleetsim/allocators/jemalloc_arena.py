@@ -23,8 +23,9 @@ from fleetsim.law import law
 
 CACHE_LINE = 64
 ARENA_METADATA = 91_024  # bytes: base_t, arena_t and its bins; measured with libjemalloc2 5.3.0-1, like all that follow
-FIRST_METADATA, FIRST_MAPPED, FIRST_RESIDENT = 2_639_344, 6 << 20, 2_646_016
-"""The first arena's also has the tables of sizes and arenas, and a leaf of the radix tree."""
+FIRST_METADATA, FIRST_MAPPED, FIRST_GAP = 2_374_352, 6 << 20, 4_500
+"""The first arena's: also the tables of sizes and arenas, and a leaf of the radix tree; of it the process touches little."""
+CTL_METADATA = 37_856  # bytes for each further arena that there may be, in the tables that mallctl() answers from
 LEAF = 2 << 20  # bytes of a leaf: 8 for each page of a GiB of addresses; counted as resident, populated only where extents begin and end
 
 
@@ -40,8 +41,11 @@ def start_arena(heap, a):
     arena["base_growth"] = page_class(HUGE_PAGE) - 1
     arena["wake"] = -1
     if a == 0:
-        arena["base_allocated"], arena["base_mapped"], arena["base_resident"] = FIRST_METADATA, FIRST_MAPPED, FIRST_RESIDENT
-        arena["base_room"], arena["base_growth"] = FIRST_MAPPED - FIRST_METADATA, page_class(FIRST_MAPPED - HUGE_PAGE)
+        arena["base_allocated"], arena["base_mapped"] = FIRST_METADATA, FIRST_MAPPED
+        arena["base_room"], arena["base_growth"] = FIRST_MAPPED - FIRST_METADATA - FIRST_GAP, page_class(FIRST_MAPPED - HUGE_PAGE)
+        arena["base_resident"] = (FIRST_METADATA + FIRST_GAP + PAGE - 1) // PAGE * PAGE
+        for _ in range(heap.options[0]["narenas"] - 1):
+            base_alloc(heap, 0, CTL_METADATA)
     else:
         base_alloc(heap, a, ARENA_METADATA)
     options = heap.options[0]
@@ -166,26 +170,27 @@ def free_small(heap, e, address):
 
 
 @law
-def alloc_large(heap, t, a, k, alignment):
+def alloc_large(heap, t, a, k, size, alignment):
     """A block of large class `k`: an extent of its own, in the arena of oversize blocks if it is that large.
 
-    alignment  int64  pages, 1: any
+    size       int64  bytes by which it is judged: malloc's request, any other call's class, 0 from a thread cache
+    alignment  int64  bytes, 0: any
     returns    int64  its address: some cache lines behind the begin of the extent
 
-    Source: src/large.c large_palloc; src/arena.c arena_extent_alloc_large, arena_cache_oblivious_randomize.
+    Source: src/large.c large_palloc; src/arena.c arena_malloc_hard, arena_extent_alloc_large, arena_cache_oblivious_randomize.
     """
     options = heap.options[0]
-    if SIZE_OF[k] >= options["oversize_threshold"]:
+    if size >= options["oversize_threshold"]:
         a = options["narenas"]
         if heap.arenas[a]["used"] == 0:
             start_arena(heap, a)
-    e = alloc_extent(heap, a, (SIZE_OF[k] + LARGE_PAD) // PAGE, alignment)
+    e = alloc_extent(heap, a, (SIZE_OF[k] + LARGE_PAD) // PAGE, max(1, alignment // PAGE))
     heap.state[0]["allocated"] += SIZE_OF[k]
-    line = 0
-    if alignment <= 1:
-        line, heap.threads[t]["luck"] = draw(heap.threads[t]["luck"], PAGE // CACHE_LINE)
+    step, line = max(CACHE_LINE, alignment), 0
+    if step < PAGE:
+        line, heap.threads[t]["luck"] = draw(heap.threads[t]["luck"], PAGE // step)
     tick(heap, t, a, 1)
-    return heap.extents[e]["page"] * PAGE + line * CACHE_LINE
+    return heap.extents[e]["page"] * PAGE + line * step
 
 
 @law

@@ -57,15 +57,15 @@ def aligned_class(size, alignment):
 def give(heap, t, number, size, alignment, zeroed):
     """Thread `t` gets block `number` of `size` bytes.
 
-    alignment  int64  bytes, 1: any
+    alignment  int64  bytes, 0: not asked for
     zeroed     bool   calloc: small blocks are written, large ones purged
 
     Source: src/jemalloc.c imalloc_body; src/ehooks.c ehooks_default_zero_impl.
     """
     if heap.threads[t]["used"] == 0:
         start_thread(heap, t)
-    k = aligned_class(size, alignment) if alignment > 1 else size_class(size)
-    address = cached_or_new(heap, t, k, max(1, alignment // PAGE) if k >= SMALL_CLASSES else 1)
+    k = aligned_class(size, alignment) if alignment > 0 else size_class(size)
+    address = cached_or_new(heap, t, k, size if alignment == 0 else SIZE_OF[k], alignment)
     e = heap.owner[address // PAGE]
     block = heap.blocks[number]
     block["address"], block["size"], block["extent"], block["live"] = address, size, e, 1
@@ -157,7 +157,7 @@ def resize(heap, t, number, size):
     heap.state[0]["live"] += size - before
     block["size"] = size
     if not stays:
-        block["address"] = cached_or_new(heap, t, new, 1)
+        block["address"] = cached_or_new(heap, t, new, SIZE_OF[new], 0)
         block["extent"] = heap.owner[block["address"] // PAGE]
         touch(heap, block["address"], min(SIZE_OF[new], SIZE_OF[old]))
         put_back(heap, t, old, address)
@@ -194,7 +194,7 @@ def replay_ops(heap, ops, addresses, usable, start, stop):
         if not has_room(heap, size if kind != SLEEP else 0):
             return i
         if kind == MALLOC or kind == CALLOC:
-            give(heap, t, number, size, 1, kind == CALLOC)
+            give(heap, t, number, size, 0, kind == CALLOC)
         elif kind == MEMALIGN:
             give(heap, t, number, size, op["argument"], False)
         elif kind == REALLOC:
@@ -226,5 +226,5 @@ def prepare(heap, tcache_classes):
     """
     heap.options[0]["tcache_classes"] = tcache_classes
     start_thread(heap, 0)
-    touch(heap, alloc_large(heap, 0, 0, size_class(72_704), 1), 64)
+    touch(heap, alloc_large(heap, 0, 0, size_class(72_704), 0, 0), 64)
     count_malloc(heap, 0, SIZE_OF[size_class(72_704)])

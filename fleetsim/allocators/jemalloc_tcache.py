@@ -204,26 +204,27 @@ def end_thread(heap, t):
 
 
 @law
-def cached_or_new(heap, t, k, alignment):
+def cached_or_new(heap, t, k, size, alignment):
     """A block of size class `k` for thread `t`.
 
-    alignment  int64  pages, 1: any; only large blocks ask for more
+    size       int64  bytes by which it is judged oversize
+    alignment  int64  bytes, 0: not asked for; a large block for which it is never comes from the cache
     returns    int64  its address
 
     Source: include/jemalloc/internal/tcache_inlines.h tcache_alloc_small, tcache_alloc_large.
     """
     thread, options = heap.threads[t], heap.options[0]
     a = thread["arena"]
-    if options["tcache"] == 0 or k >= options["tcache_classes"] or alignment > 1:
+    if options["tcache"] == 0 or k >= options["tcache_classes"] or (alignment > 0 and k >= SMALL_CLASSES):
         if k >= SMALL_CLASSES:
-            return alloc_large(heap, t, a, k, alignment)
+            return alloc_large(heap, t, a, k, size, alignment)
         address = alloc_small(heap, a, k)
         tick(heap, t, a, 1)
         return address
     stack, start = heap.stacks[t], SLOT_START[k]
     if thread["cached"][k] == 0:
         if k >= SMALL_CLASSES:
-            return alloc_large(heap, t, a, k, 1)
+            return alloc_large(heap, t, a, k, 0, 0)
         fill = SLOTS[k] >> thread["fill_shift"][k]
         for i in range(fill):
             stack[start + fill - 1 - i] = alloc_small(heap, a, k)

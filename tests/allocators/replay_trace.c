@@ -8,7 +8,6 @@
 // (0 with glibc), and 0. ADDRESSES gets two int64 per op: address and malloc_usable_size. The program itself calls no malloc
 // besides the trace's: its tables are mapped, and threads hand over one op after the other.
 #define _GNU_SOURCE
-#include <dlfcn.h>
 #include <fcntl.h>
 #include <malloc.h>
 #include <pthread.h>
@@ -41,8 +40,8 @@ static pthread_cond_t turn[THREADS];
 static pthread_t handles[THREADS];
 static char started[THREADS];
 static int current, finished, exiting;
-static int (*mallctl)(const char *, void *, size_t *, void *, size_t);
-static int (*property)(const char *, size_t *);
+extern int mallctl(const char *, void *, size_t *, void *, size_t) __attribute__((weak)); // a dlsym() that fails calls malloc
+extern int MallocExtension_GetNumericProperty(const char *, size_t *) __attribute__((weak));
 static const char *je_names[6] = {"stats.allocated", "stats.active", "stats.metadata", "stats.resident", "stats.mapped", "stats.retained"};
 static const char *tc_names[6] = {"generic.current_allocated_bytes", "generic.heap_size", "tcmalloc.pageheap_free_bytes",
                                   "tcmalloc.pageheap_unmapped_bytes", "tcmalloc.current_total_thread_cache_bytes",
@@ -80,10 +79,10 @@ static void sample(void) {
             if (mallctl(je_names[i], &value, &size, NULL, 0)) die(je_names[i]);
             row[3 + i] = (int64_t)value;
         }
-    } else if (property) {
+    } else if (MallocExtension_GetNumericProperty) {
         for (int i = 0; i < 6; i++) {
             size_t value = 0;
-            property(tc_names[i], &value);
+            MallocExtension_GetNumericProperty(tc_names[i], &value);
             row[3 + i] = (int64_t)value;
         }
     }
@@ -190,8 +189,6 @@ int main(int argc, char **argv) {
     int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE;
     blocks = mmap(NULL, numbers * sizeof *blocks, PROT_READ | PROT_WRITE, flags, -1, 0);
     sizes = mmap(NULL, numbers * sizeof *sizes, PROT_READ | PROT_WRITE, flags, -1, 0);
-    mallctl = (int (*)(const char *, void *, size_t *, void *, size_t))dlsym(RTLD_DEFAULT, "mallctl");
-    property = (int (*)(const char *, size_t *))dlsym(RTLD_DEFAULT, "MallocExtension_GetNumericProperty");
     for (int t = 0; t < THREADS; t++) pthread_cond_init(&turn[t], NULL);
     sample();
     start_ns = now_ns();
