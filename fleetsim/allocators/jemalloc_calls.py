@@ -20,7 +20,7 @@ from fleetsim.allocators.jemalloc_sizes import (
     size_class,
 )
 from fleetsim.allocators.jemalloc_tables import DIRTY, MUZZY, RETAINED
-from fleetsim.allocators.jemalloc_tcache import cached_or_new, count_free, count_malloc, end_thread, put_back, start_thread, touch
+from fleetsim.allocators.jemalloc_tcache import cached_or_new, count_free, count_malloc, end_thread, new_thread, put_back, start_thread, touch
 from fleetsim.allocators.trace import CALLOC, EXIT, FREE, MALLOC, MEMALIGN, REALLOC, SLEEP, TOUCH
 from fleetsim.law import law
 
@@ -84,14 +84,13 @@ def take(heap, t, number):
 
     Source: src/jemalloc.c ifree.
     """
-    if heap.threads[t]["used"] == 0:
-        start_thread(heap, t)
     block = heap.blocks[number]
     k = block_class(heap, block)
     block["live"] = 0
     heap.state[0]["live"] -= block["size"]
     put_back(heap, t, k, block["address"])
-    count_free(heap, t, SIZE_OF[k])
+    if heap.threads[t]["used"]:
+        count_free(heap, t, SIZE_OF[k])
 
 
 @law
@@ -157,7 +156,10 @@ def resize(heap, t, number, size):
     heap.state[0]["live"] += size - before
     block["size"] = size
     if not stays:
-        block["address"] = cached_or_new(heap, t, new, SIZE_OF[new], 0)
+        if min(old, new) >= SMALL_CLASSES:  # never from the thread's cache, as it happens
+            block["address"] = alloc_large(heap, t, heap.threads[t]["arena"], new, SIZE_OF[new], 0)
+        else:
+            block["address"] = cached_or_new(heap, t, new, SIZE_OF[new], 0)
         block["extent"] = heap.owner[block["address"] // PAGE]
         touch(heap, block["address"], min(SIZE_OF[new], SIZE_OF[old]))
         put_back(heap, t, old, address)
@@ -225,6 +227,8 @@ def prepare(heap, tcache_classes):
     Source: src/jemalloc.c malloc_init_hard; measured with libjemalloc2 5.3.0-1.
     """
     heap.options[0]["tcache_classes"] = tcache_classes
+    for t in range(len(heap.threads)):
+        new_thread(heap, t)
     start_thread(heap, 0)
     touch(heap, alloc_large(heap, 0, 0, size_class(72_704), 0, 0), 64)
     count_malloc(heap, 0, SIZE_OF[size_class(72_704)])

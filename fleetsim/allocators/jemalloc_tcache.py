@@ -155,7 +155,6 @@ def start_thread(heap, t):
     thread["used"] = 1
     thread["arena"] = choose_arena(heap)
     heap.arenas[thread["arena"]]["threads"] += 1
-    thread["ticks"], thread["luck"] = TICKS, 104_729 * (t + 1)
     thread["malloc_bytes"], thread["free_bytes"], thread["collect"] = 0, 0, 0
     for k in range(options["tcache_classes"]):
         thread["cached"][k], thread["low_water"][k], thread["fill_shift"][k], thread["refilled"][k] = 0, 0, 1, 0
@@ -201,6 +200,17 @@ def end_thread(heap, t):
         else:
             decay_arena(heap, a, False)
     thread["used"] = 0
+    new_thread(heap, t)
+
+
+@law
+def new_thread(heap, t):
+    """A thread that has not called malloc yet.
+
+    Source: include/jemalloc/internal/tsd.h TSD_DATA_SLOWEST_INITIALIZER.
+    """
+    thread = heap.threads[t]
+    thread["ticks"], thread["luck"] = TICKS, 104_729 * (t + 1)
 
 
 @law
@@ -238,12 +248,12 @@ def cached_or_new(heap, t, k, size, alignment):
 
 @law
 def put_back(heap, t, k, address):
-    """A block of size class `k` at `address` is freed by thread `t`.
+    """A block of size class `k` at `address` is freed by thread `t`; one that never called malloc has no cache yet.
 
-    Source: include/jemalloc/internal/tcache_inlines.h tcache_dalloc_small, tcache_dalloc_large.
+    Source: include/jemalloc/internal/tcache_inlines.h tcache_dalloc_small, tcache_dalloc_large; src/tsd.c tsd_fetch_min.
     """
     thread, options = heap.threads[t], heap.options[0]
-    if options["tcache"] == 0 or k >= options["tcache_classes"]:
+    if options["tcache"] == 0 or k >= options["tcache_classes"] or thread["used"] == 0:
         e = heap.owner[address // PAGE]
         a = heap.extents[e]["arena"]
         if k >= SMALL_CLASSES:
