@@ -18,8 +18,14 @@ def _glibc(settings: str, cpus: int) -> ExactAllocator:
     return GlibcExact(parse_tunables(settings), cpus)
 
 
-EXACT: dict[str, Callable[[str, int], ExactAllocator]] = {"glibc": _glibc}
-"""name → (settings as text, CPUs) → the simulator. Of glibc the text is what GLIBC_TUNABLES would hold."""
+def _jemalloc(settings: str, cpus: int) -> ExactAllocator:
+    from fleetsim.allocators.jemalloc_exact import JemallocExact, parse_malloc_conf
+
+    return JemallocExact(parse_malloc_conf(settings), cpus)
+
+
+EXACT: dict[str, Callable[[str, int], ExactAllocator]] = {"glibc": _glibc, "jemalloc": _jemalloc}
+"""name → (settings as text, CPUs) → the simulator. Of glibc the text is what GLIBC_TUNABLES would hold, of jemalloc MALLOC_CONF."""
 
 
 def exact_allocator(name: str, settings: str = "", cpus: int = 2) -> ExactAllocator:

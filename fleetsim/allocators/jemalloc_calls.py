@@ -230,5 +230,5 @@ def prepare(heap, tcache_classes):
     for t in range(len(heap.threads)):
         new_thread(heap, t)
     start_thread(heap, 0)
-    touch(heap, alloc_large(heap, 0, 0, size_class(72_704), 0, 0), 64)
+    touch(heap, alloc_large(heap, 0, 0, size_class(72_704), 72_704, 0), 64)
     count_malloc(heap, 0, SIZE_OF[size_class(72_704)])

@@ -17,6 +17,7 @@ from fleetsim.allocators.jemalloc_calls import ROOM_EXTENTS, prepare, replay_ops
 from fleetsim.allocators.jemalloc_sizes import LARGE_MIN, PAGE, SIZE_OF, TCACHE_CLASSES, size_class
 from fleetsim.allocators.jemalloc_tables import DIRTY, MUZZY, RETAINED, JemallocHeap, enlarged, new_tables
 from fleetsim.allocators.trace import SAMPLE, Progress, Replay, Trace, sampling
+from fleetsim.errors import BadInput
 
 NAMES = ("allocated", "active", "metadata", "resident", "mapped", "retained")
 STATS = np.dtype([(name, "i8") for name in (*NAMES, "dirty", "muzzy", "tcache_bytes")])
@@ -42,24 +43,24 @@ class JemallocOptions:
     oversize_threshold: int = 8 << 20
     lg_extent_max_active_fit: int = 6
 
-    @classmethod
-    def parse(cls, text: str) -> JemallocOptions:
-        """`name:value,…` as in MALLOC_CONF. Bad input is a ValueError of one sentence that says what would be right."""
-        given: dict[str, int | bool] = {}
-        for part in filter(None, text.split(",")):
-            name, colon, value = part.partition(":")
-            if name in _BOOLEANS and value in ("true", "false"):
-                given[name] = value == "true"
-            elif name in _BOOLEANS:
-                raise ValueError(f"{part!r}: {name} is true or false, such as '{name}:true'")
-            elif name not in _NUMBERS or not colon:
-                raise ValueError(f"{part!r} is no option that is simulated: name:value with one of {', '.join(sorted(_BOOLEANS | set(_NUMBERS)))}")
-            else:
-                least, most = _NUMBERS[name]
-                if not value.lstrip("-").isdecimal() or not least <= int(value) <= most:
-                    raise ValueError(f"{part!r}: {name} is a whole number from {least} to {most}")
-                given[name] = int(value)
-        return cls(**given)  # type: ignore[arg-type]
+
+def parse_malloc_conf(text: str) -> JemallocOptions:
+    """Of `name:value,…`, as in MALLOC_CONF. jemalloc passes over what it does not know; here it is refused."""
+    given: dict[str, int | bool] = {}
+    for part in filter(None, text.split(",")):
+        name, colon, value = part.partition(":")
+        if name in _BOOLEANS and value in ("true", "false"):
+            given[name] = value == "true"
+        elif name in _BOOLEANS:
+            raise BadInput(f"the option {part!r}: it must be true or false, such as {name}:true")
+        elif name not in _NUMBERS or not colon:
+            raise BadInput(f"unknown option {part!r}: there are {', '.join(sorted(_BOOLEANS | set(_NUMBERS)))} (as name:value,name:value)")
+        else:
+            least, most = _NUMBERS[name]
+            if not value.removeprefix("-").isdecimal() or not least <= int(value) <= most:
+                raise BadInput(f"the option {part!r}: it must be a whole number, {least} to {most}")
+            given[name] = int(value)
+    return JemallocOptions(**given)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -103,23 +104,25 @@ class JemallocExact:
             while done < stop:
                 done = int(replay_ops(heap, ops, told, usable, done, stop))
                 if done < stop:
-                    heap = self._grown(heap, int(ops[done]["size"]))
+                    heap = roomier(heap, int(ops[done]["size"]))
             samples.append(sample(heap, done))
             stats.append(stats_of(heap))
             if progress:
-                progress(done / len(ops))
+                progress(done / max(1, len(ops)))
         if not samples:
             samples, stats = [sample(heap, 0)], [stats_of(heap)]
         table = np.array(stats, STATS)
         facts = {f"stats.{name}": int(table[-1][name]) for name in NAMES}
         return JemallocReplay(self.name, np.array(samples, SAMPLE), told, usable, facts, table)
 
-    def _grown(self, heap: JemallocHeap, size: int) -> JemallocHeap:
-        """Twice the room where it is short."""
-        row = heap.state[0]
-        pages = max(2 * len(heap.owner), int(row["pages_end"]) + 8 * (size // PAGE))
-        extents = 2 * len(heap.extents) if row["extents_end"] + ROOM_EXTENTS > len(heap.extents) else len(heap.extents)
-        return enlarged(heap, pages if row["pages_end"] * 2 + 8 * (size // PAGE) > len(heap.owner) or extents == len(heap.extents) else 0, extents)
+
+def roomier(heap: JemallocHeap, size: int) -> JemallocHeap:
+    """The same heap with twice the rows where a call of `size` bytes might not find enough."""
+    row = heap.state[0]
+    extents, pages = len(heap.extents), len(heap.owner)
+    if row["extents_end"] + ROOM_EXTENTS > extents:
+        return enlarged(heap, 0, 2 * extents)
+    return enlarged(heap, max(2 * pages, int(row["pages_end"]) + 8 * (size // PAGE)), 0)
 
 
 def _cached_bytes(heap: JemallocHeap) -> int:

@@ -3,8 +3,8 @@
 //
 //   replay_trace OPS BLOCKS EVERY SAMPLES ADDRESSES
 //
-// OPS is the trace's array as in fleetsim/allocators/trace.py. SAMPLES gets a row of 10 int64 at the start, each EVERY ops and
-// at the end: ops done, anonymous resident bytes, break, then six numbers of jemalloc's mallctl or of tcmalloc's MallocExtension
+// OPS is the trace's array as in fleetsim/allocators/trace.py. SAMPLES gets a row of 10 int64 at the start, each EVERY ops
+// (0: before and after each sleep) and at the end: ops done, anonymous resident bytes, break, then six numbers of jemalloc's mallctl or of tcmalloc's MallocExtension
 // (0 with glibc), and 0. ADDRESSES gets two int64 per op: address and malloc_usable_size. The program itself calls no malloc
 // besides the trace's: its tables are mapped, and threads hand over one op after the other.
 #define _GNU_SOURCE
@@ -151,8 +151,10 @@ static void *work(void *argument) {
             pass_to(o->thread);
             continue;
         }
+        if (!every && o->op == SLEEP) sample();
         one(o);
         next_op++;
+        if (!every && o->op == SLEEP) sample();
         if (every && next_op % every == 0) sample();
         if (o->op == EXIT && self > 0) {
             started[self] = 0;
