@@ -33,7 +33,7 @@ static struct op *ops;
 static int64_t (*out)[2];
 static void **blocks;
 static size_t *sizes;
-static long count, every, next_op, start_ns;
+static long count, every, next_op;
 static int samples_fd, statm_fd;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t turn[THREADS];
@@ -50,12 +50,6 @@ static const char *tc_names[6] = {"generic.current_allocated_bytes", "generic.he
 static void die(const char *what) {
     perror(what);
     _exit(3);
-}
-
-static long now_ns(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return t.tv_sec * 1000000000L + t.tv_nsec;
 }
 
 static void sample(void) {
@@ -100,11 +94,8 @@ static void one(struct op *o) {
     case TOUCH: memset((char *)blocks[o->block] + o->argument, 1, o->size); return;
     case TRIM: malloc_trim(o->size); return;
     case SLEEP: {
-        long until = start_ns + o->time_ns, left = until - now_ns();
-        if (left > 0) {
-            struct timespec t = {left / 1000000000L, left % 1000000000L};
-            nanosleep(&t, NULL);
-        }
+        struct timespec t = {o->size / 1000000000L, o->size % 1000000000L};
+        nanosleep(&t, NULL);
         return;
     }
     default: return;
@@ -193,7 +184,6 @@ int main(int argc, char **argv) {
     sizes = mmap(NULL, numbers * sizeof *sizes, PROT_READ | PROT_WRITE, flags, -1, 0);
     for (int t = 0; t < THREADS; t++) pthread_cond_init(&turn[t], NULL);
     sample();
-    start_ns = now_ns();
     work((void *)0);
     for (int t = 1; t < THREADS; t++)
         if (started[t]) pthread_join(handles[t], NULL);
