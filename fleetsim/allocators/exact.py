@@ -24,8 +24,15 @@ def _jemalloc(settings: str, cpus: int) -> ExactAllocator:
     return JemallocExact(parse_malloc_conf(settings), cpus)
 
 
-EXACT: dict[str, Callable[[str, int], ExactAllocator]] = {"glibc": _glibc, "jemalloc": _jemalloc}
-"""name → (settings as text, CPUs) → the simulator. Of glibc the text is what GLIBC_TUNABLES would hold, of jemalloc MALLOC_CONF."""
+def _tcmalloc(settings: str, cpus: int) -> ExactAllocator:
+    from fleetsim.allocators.tcmalloc_exact import TcmallocExact, parse_tcmalloc
+
+    return TcmallocExact(parse_tcmalloc(settings))
+
+
+EXACT: dict[str, Callable[[str, int], ExactAllocator]] = {"glibc": _glibc, "jemalloc": _jemalloc, "tcmalloc": _tcmalloc}
+"""name → (settings as text, CPUs) → the simulator. The text is what GLIBC_TUNABLES would hold, of jemalloc MALLOC_CONF, of tcmalloc
+variables of the environment, TCMALLOC_NAME=VALUE, with colons between."""
 
 
 def exact_allocator(name: str, settings: str = "", cpus: int = 2) -> ExactAllocator:
