@@ -79,7 +79,7 @@ class TcmallocExact:
 
     def start(self, threads: int, blocks: int) -> TcmallocHeap:
         """A process that has done nothing yet."""
-        heap = new_tables(threads, blocks, 4 * ROOM_PAGES, 4 * ROOM_SPANS)
+        heap = new_tables(threads + 1, blocks, 4 * ROOM_PAGES, 4 * ROOM_SPANS)
         row = heap.options[0]
         row["release_rate_q"] = round(self.options.release_rate * 1024)
         row["aggressive_decommit"] = self.options.aggressive_decommit
