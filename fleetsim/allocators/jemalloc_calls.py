@@ -20,7 +20,16 @@ from fleetsim.allocators.jemalloc_sizes import (
     size_class,
 )
 from fleetsim.allocators.jemalloc_tables import DIRTY, MUZZY, RETAINED
-from fleetsim.allocators.jemalloc_tcache import cached_or_new, count_free, count_malloc, end_thread, new_thread, put_back, start_thread, touch
+from fleetsim.allocators.jemalloc_tcache import (
+    cached_or_new,
+    count_free,
+    count_malloc,
+    end_thread,
+    new_thread,
+    put_back,
+    start_thread,
+    touch,
+)
 from fleetsim.allocators.trace import CALLOC, EXIT, FREE, MALLOC, MEMALIGN, REALLOC, SLEEP, TOUCH
 from fleetsim.law import law
 
@@ -195,7 +204,7 @@ def replay_ops(heap, ops, addresses, usable, start, stop):
         t, number, size, kind = int(op["thread"]), int(op["block"]), op["size"], int(op["op"])
         if not has_room(heap, size if kind != SLEEP else 0):
             return i
-        if kind == MALLOC or kind == CALLOC:
+        if kind in (MALLOC, CALLOC):
             give(heap, t, number, size, 0, kind == CALLOC)
         elif kind == MEMALIGN:
             give(heap, t, number, size, op["argument"], False)
@@ -212,7 +221,7 @@ def replay_ops(heap, ops, addresses, usable, start, stop):
             pass_time(heap, op["time_ns"])
         elif kind == EXIT:
             end_thread(heap, t)
-        if kind == MALLOC or kind == CALLOC or kind == MEMALIGN:
+        if kind in (MALLOC, CALLOC, MEMALIGN):
             touch(heap, heap.blocks[number]["address"], op["written"])
         if len(addresses) > 0 and number >= 0 and kind != FREE:
             addresses[i] = heap.blocks[number]["address"]

@@ -163,7 +163,7 @@ def replay_ops(heap, ops, addresses, usable, start, stop):
         t, number, size, kind = int(op["thread"]), int(op["block"]), op["size"], int(op["op"])
         if not has_room(heap, (size + op["argument"]) if kind != SLEEP else 0):
             return i
-        if kind == MALLOC or kind == CALLOC or kind == MEMALIGN:
+        if kind in (MALLOC, CALLOC, MEMALIGN):
             address = allocate_aligned(heap, t, size, op["argument"]) if kind == MEMALIGN else allocate(heap, t, size)
             if kind == CALLOC:
                 touch(heap, address, usable_size(heap, address))

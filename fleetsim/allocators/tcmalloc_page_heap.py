@@ -266,7 +266,8 @@ def alloc_span(heap, pages):
     if s >= 0:
         return s
     free, returned, system = row["free"][NORMAL], row["free"][RETURNED], row["system"]
-    if free > 0 and returned > 0 and free + returned >= system // 4 and system // COALESCE_INTERVAL != (system + pages) // COALESCE_INTERVAL:
+    rare = system // COALESCE_INTERVAL != (system + pages) // COALESCE_INTERVAL
+    if rare and free > 0 and returned > 0 and free + returned >= system // 4:
         release(heap, 0x7FFFFFFF)
         s = search(heap, pages)
         if s >= 0:
