@@ -193,9 +193,9 @@ def tmp_path_for(parent: Path, name: str) -> Path:
 
 
 def test_missing_test_tools_are_said_and_only_an_error_where_required(machine: Machine) -> None:
-    result = machine.run("ensure-test-tools.sh")
+    result = machine.run("ensure-test-tools.sh", FLEETSIM_LIBRARY_DIRS="/nonexistent")
     assert result.returncode == 0
-    for program in ("prometheus-node-exporter", "procps", "unshare"):
+    for program in ("prometheus-node-exporter", "procps", "unshare", "libjemalloc2", "libtcmalloc_minimal.so.4"):
         assert program in sentence(result)
     assert machine.run("ensure-test-tools.sh", FLEETSIM_REQUIRE_TOOLS="1").returncode == 3
 

@@ -17,7 +17,7 @@ from fleetsim.allocators.trace import CALLOC, OP, Trace
 AT_SLEEPS = 0  # instead of every so many ops: a sample before and one after each sleep
 
 PACKAGE_OF = {"libjemalloc.so.2": "libjemalloc2", "libtcmalloc_minimal.so.4": "libtcmalloc-minimal4"}
-FOLDERS = ("/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/lib", "/usr/local/lib")
+FOLDERS = (*Path("/usr/lib").glob("*-linux-gnu"), Path("/usr/lib64"), Path("/usr/lib"), Path("/usr/local/lib"))
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Real:
 
 def library(name: str) -> Path:
     for folder in FOLDERS:
-        if (Path(folder) / name).exists():
-            return Path(folder) / name
+        if (folder / name).exists():
+            return folder / name
     pytest.skip(f"needs {name} (Debian: {PACKAGE_OF[name]})")
 
 
