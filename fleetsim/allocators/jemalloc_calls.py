@@ -16,7 +16,6 @@ from fleetsim.allocators.jemalloc_sizes import (
     PAGE,
     SIZE_OF,
     SMALL_CLASSES,
-    page_class_size,
     size_class,
 )
 from fleetsim.allocators.jemalloc_tables import DIRTY, MUZZY, RETAINED
@@ -182,11 +181,8 @@ def has_room(heap, size):
 
     Source: the bounds of map_extent and flush_bin above.
     """
-    largest = 0
-    for a in range(len(heap.arenas)):
-        largest = max(largest, heap.arenas[a]["next_growth"])
-    pages = 3 * (page_class_size(largest) // PAGE) + 4 * (size // PAGE) + ROOM_PAGES
     row = heap.state[0]
+    pages = row["growth"] + 4 * (size // PAGE) + ROOM_PAGES
     return row["pages_end"] + pages <= len(heap.owner) and row["extents_end"] + ROOM_EXTENTS <= len(heap.extents)
 
 

@@ -331,6 +331,7 @@ def map_extent(heap, a, pages, alignment):
             arena["next_growth"] += 1
         mapping = page_class_size(arena["next_growth"]) // PAGE
         arena["next_growth"] += 1
+        row["growth"] = max(row["growth"], 4 * mapping)
     page = row["pages_end"]
     row["pages_end"] += mapping
     e = new_extent(heap, a, page, mapping, arena["next_serial"], ACTIVE, 1)

@@ -37,6 +37,7 @@ STATE = np.dtype(
     [
         ("now", "i8"),  # ns
         ("pages_end", "i8"),  # pages that were ever mapped: where the next mapping goes
+        ("growth", "i8"),  # pages that mappings of one call can have at most
         ("free_extent", "i8"),  # chain of unused rows of extents, −1: none
         ("extents_end", "i8"),
         ("touched", "i8"),  # populated pages
