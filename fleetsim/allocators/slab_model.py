@@ -50,7 +50,7 @@ SLAB_HEAP = np.dtype(
         ("large_pages", "i8"),  # populated pages of 4 KiB in them
         ("pool", "i8", (NR_COHORTS,)),  # populated free pages by age
         ("first", "i8", (NR_COHORTS,)),  # … there were before any of them was purged
-        ("since", "i8", (NR_COHORTS,)),  # ns
+        ("since", "i8", (NR_COHORTS,)),  # ns: when that was first seen, −1: not yet
         ("freed", "i8"),  # pages of 8 KiB ever freed to the page heap
         ("returned", "i8"),  # … that were returned to the kernel for it
     ]
@@ -120,13 +120,13 @@ def take_pages(row, pages):
 
 
 @law
-def give_pages(row, pages, now):
-    """`pages` populated pages join the pool now.
+def give_pages(row, pages):
+    """`pages` populated pages join the pool.
 
     Source: src/pac.c pac_dalloc_impl; src/page_heap.cc Delete.
     """
     last = NR_COHORTS - 1
-    if row["since"][last] != now:
+    if row["since"][last] >= 0:
         row["pool"][0] += row["pool"][1]  # the two oldest become one
         row["first"][0] += row["first"][1]
         row["since"][0] = row["since"][1]
@@ -135,7 +135,7 @@ def give_pages(row, pages, now):
         row["pool"][last], row["first"][last] = 0, 0
     row["pool"][last] += pages
     row["first"][last] += pages
-    row["since"][last] = now
+    row["since"][last] = -1
     row["freed"] += pages // 2
 
 
@@ -223,7 +223,7 @@ def free_class_in_order(row, classes, k, share):
 
 
 @law
-def free_blocks(row, classes, how, share, now):
+def free_blocks(row, classes, how, share):
     """Free a share of all blocks: beside each other or at random; the pages that are free then join the pool, or are purged at once.
 
     how    int64  ALL, IN_ORDER or AT_RANDOM
@@ -250,7 +250,7 @@ def free_blocks(row, classes, how, share, now):
         pages = min(pages, kept_of_run(pages, how, share == ONE and before * PAGE > CACHED_UP_TO * blocks, row["threshold"]))
     elif row["kind"] == JEMALLOC and blocks > 0:
         pages -= min(pages, purged_by_chance(before, share, before * PAGE // blocks, row["threshold"]))
-    give_pages(row, pages, now)
+    give_pages(row, pages)
     if row["kind"] == TCMALLOC:
         due = returned_pages(row["freed"], row["rate_q"]) - row["returned"]
         row["returned"] += due
@@ -261,9 +261,13 @@ def free_blocks(row, classes, how, share, now):
 def look_at_time(row, now):
     """The task is active (or has a background thread) and looks at the time: jemalloc purges what it may not keep any more.
 
-    Source: src/pac.c pac_maybe_decay_purge.
+    What was freed since the last look counts as freed now.
+
+    Source: src/pac.c pac_maybe_decay_purge; src/decay.c decay_backlog_update.
     """
     if row["kind"] == JEMALLOC:
         for c in range(NR_COHORTS):
+            if row["since"][c] < 0:
+                row["since"][c] = now
             kept = row["first"][c] * decay_share(now - row["since"][c], row["decay_ms"]) >> SMOOTHSTEP_BITS
             row["pool"][c] = min(row["pool"][c], kept)

@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 def malloc(
     trace: Annotated[
-        str, typer.Argument(help="A trace file (plain text, or mtrace's), or a built-in pattern.", metavar="TRACE|PATTERN")
+        str,
+        typer.Argument(
+            help="A trace file (plain text, or mtrace's), a built-in pattern, or loops: 'malloc 9000 64-4096 | free random 90% | wait 12'.",
+            metavar="TRACE|PATTERN|LOOPS",
+        ),
     ] = "",
     allocator: Annotated[
         list[str] | None, typer.Option("--allocator", help="Whose malloc; may be repeated (default glibc).", metavar="NAME")
@@ -42,6 +46,15 @@ def malloc(
     """
     if not trace:
         _list(json)
+        return EXIT_OK
+    from fleetsim.fleet.malloc_loops import account_of_loops, is_loops
+
+    if is_loops(trace):
+        loops = account_of_loops(trace, allocator or ["glibc"], tunables, cpus, 1 if seed is None else seed)
+        if json:
+            invocation.print_json(loops.as_json())
+        else:
+            print(loops.as_text())
         return EXIT_OK
     from fleetsim.allocators.exact import exact_allocator
     from fleetsim.fleet.malloc_report import account, as_json, as_text, write_plot
