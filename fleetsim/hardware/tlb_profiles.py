@@ -7,10 +7,11 @@ virtual machine (`n4K …`, and `nPDE nPDPTE nPML4E`). Parts that several roles 
 A role may keep a page in smaller pieces (`D1G/2M`: of 1 GiB pages only the 2 MiB piece that was used).
 
 Where figures are from: kernel-laws §11.2, whose rows these are ([D] documents, [M] cpuid, [S] the kernel's performance metrics);
-what it tags [U] is not verified, and neither is what no vendor gives a number for: the page-walk caches (32, 4 and 2 entries on
-Intel, more on AMD, as those report who measured them), the nested caches, the cycles of a load by the page walker (30: between a
-hit in the second and one in the third cache level), the frequency. `generic` is the tutorial's table: no page-walk caches, so that
-each walk is four loads of 25 cycles, its "100+".
+what it tags [U] is not verified, and neither is what it does not give, of which no vendor publishes numbers: estimates of the right
+order are the page-walk caches (Intel 32, 4 and 2 entries, AMD more), the nested caches, the cycles of a load by the page walker
+(30: between a hit in the second and one in the third cache level), the associativity of second levels but Skylake's, Zen's and
+Neoverse's, and the frequency. `generic` is the tutorial's table: no page-walk caches, so that each walk is four loads of 25
+cycles, its "100+"; one part for all page sizes, so that 1536 huge pages are 3 GiB or 1.5 TiB.
 Leaves out: hashed set indices, pseudo-LRU (all parts are true LRU per set), coalescing of adjacent pages (Zen), next-page prefetch,
 the cost of a load by which data cache it hits.
 """

@@ -49,6 +49,7 @@ def test_plain_addresses_comments_and_events() -> None:
 
 def test_an_access_across_pages_is_two() -> None:
     assert records(b" L 0ffc,8\nI  1ffe,2\n") == [(LOAD, 0xFFC), (LOAD + STRADDLE, 0x1003), (FETCH, 0x1FFE)]
+    assert records(b"I  0fff,2\n") == [(FETCH, 0xFFF), (FETCH + STRADDLE, 0x1000)], "by one byte"
 
 
 @given(st.integers(1, 40))
