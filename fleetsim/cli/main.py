@@ -19,7 +19,7 @@ from typing import Annotated
 import typer
 
 from fleetsim import __version__
-from fleetsim.cli import bench, check, doctor, fidelity, listing, malloc, run, schema, tlb, validate, walk
+from fleetsim.cli import bench, cat, check, doctor, fidelity, listing, malloc, run, schema, tlb, validate, walk
 from fleetsim.cli.interrupt import deliver_interrupts
 from fleetsim.cli.output import invocation
 from fleetsim.errors import EXIT_BAD_INPUT, EXIT_OK, EXIT_TOOL_FAILED, FleetsimError
@@ -38,13 +38,14 @@ app.command("run")(run.run)
 app.command("check")(check.check)
 app.command("validate")(validate.validate)
 app.command("fidelity")(fidelity.fidelity)
+app.command("cat")(cat.cat)
+app.command("walk")(walk.walk)
+app.command("tlb")(tlb.tlb)
 app.command("malloc")(malloc.malloc)
 app.command("list")(listing.list_)
 app.command("schema")(schema.schema)
 app.command("doctor")(doctor.doctor)
-app.command("tlb")(tlb.tlb)
 app.command("bench")(bench.bench)
-app.command("walk")(walk.walk)
 
 
 def _show_version(wanted: bool) -> None:

@@ -48,14 +48,17 @@ def said(capsys: Captured, *arguments: object) -> tuple[int, str, str]:
 # --- help and speed ---------------------------------------------------------------------------------------------------
 
 
+VERBS = ("run", "check", "validate", "fidelity", "cat", "walk", "tlb", "malloc", "list", "schema", "doctor", "bench")
+
+
 def test_help_names_every_verb(capsys: Captured) -> None:
     code, out, _ = said(capsys, "--help")
     assert code == 0
-    for verb in ("run", "check", "validate", "fidelity", "walk", "tlb", "malloc", "list", "schema", "doctor", "bench"):
+    for verb in VERBS:
         assert verb in out
 
 
-@pytest.mark.parametrize("verb", ["run", "check", "validate", "fidelity", "walk", "tlb", "malloc", "list", "schema", "doctor", "bench"])
+@pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_help_and_json(verb: str, capsys: Captured) -> None:
     code, out, _ = said(capsys, verb, "--help")
     assert code == 0
@@ -96,7 +99,7 @@ def test_the_version_is_said(capsys: Captured) -> None:
         (["list", "scenarios", "nowhere"], "nowhere"),
         (["validate", "none.yaml"], "none.yaml"),
         (["check", "none.yaml"], "none.yaml"),
-        (["fidelity", "none"], "none"),
+        (["fidelity", "cat", "none"], "none"),
     ],
 )
 def test_bad_input_is_exit_2_one_sentence_and_the_command_again(
