@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from fleetsim.allocators.glibc_exact_bins import cut, forget_chunk, take_out, tcache_get, tcache_index
 from fleetsim.allocators.glibc_exact_free import free_chunk, int_free
-from fleetsim.allocators.glibc_exact_malloc import int_malloc
+from fleetsim.allocators.glibc_exact_malloc import arena_malloc, int_malloc
 from fleetsim.allocators.glibc_exact_pages import remap_area, touch
 from fleetsim.allocators.glibc_exact_system import arena_of_thread
 from fleetsim.allocators.glibc_exact_tables import (
@@ -54,7 +54,7 @@ def init_tcache(row, chunks, pages):
     if thread["tcache"] >= 0 or thread["ended"]:
         return
     a = arena_of_thread(row, chunks, pages, TCACHE_STRUCT)
-    c = int_malloc(row, chunks, pages, a, request2size(TCACHE_STRUCT))
+    c = arena_malloc(row, chunks, pages, a, request2size(TCACHE_STRUCT))
     thread["tcache"] = c
     touch(row, pages, chunks[c]["addr"] + HEADER, chunks[c]["addr"] + HEADER + TCACHE_STRUCT)
 
@@ -70,7 +70,7 @@ def libc_malloc(row, chunks, pages, request):
     index = tcache_index(size)
     if index < row["tcache_bins"] and row["threads"][row["thread"]]["counts"][index] > 0:
         return tcache_get(row, chunks, index)
-    return int_malloc(row, chunks, pages, arena_of_thread(row, chunks, pages, request), size)
+    return arena_malloc(row, chunks, pages, arena_of_thread(row, chunks, pages, request), size)
 
 
 @law
@@ -87,7 +87,7 @@ def libc_calloc(row, chunks, pages, request):
     if a > 0:
         heap = row["heap"][arena["heap"]]
         dirty = max(dirty, heap["addr"] + heap["opened"] - top_addr)
-    c = int_malloc(row, chunks, pages, a, request2size(request))
+    c = arena_malloc(row, chunks, pages, a, request2size(request))
     if chunks[c]["state"] != MMAPPED:
         size = chunks[c]["size"]
         if chunks[c]["addr"] == top_addr and size > dirty:
@@ -167,6 +167,8 @@ def libc_realloc(row, chunks, pages, c, request):
         else:
             fresh = int_malloc(row, chunks, pages, a, size)
             after = chunks[c]["next"]
+            if fresh < 0:
+                fresh, after = libc_malloc(row, chunks, pages, request), -1
             if fresh != after:
                 touch(row, pages, chunks[fresh]["addr"] + HEADER, chunks[fresh]["addr"] + HEADER + old - 8)
                 int_free(row, chunks, pages, c)
@@ -218,7 +220,7 @@ def libc_memalign(row, chunks, pages, alignment, request):
     alignment = max(alignment, MINSIZE)
     size = request2size(request)
     a = arena_of_thread(row, chunks, pages, request + alignment + MINSIZE)
-    c = int_malloc(row, chunks, pages, a, request2size(size + alignment + MINSIZE))
+    c = arena_malloc(row, chunks, pages, a, request2size(size + alignment + MINSIZE))
     return align_chunk(row, chunks, pages, c, alignment, size)
 
 

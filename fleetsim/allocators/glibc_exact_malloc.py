@@ -172,7 +172,7 @@ def larger_bin(row, chunks, a, index):
 
 @law
 def int_malloc(row, chunks, pages, a, size):
-    """A chunk of `size` bytes (or a little more) from an arena, as the thread at work.
+    """A chunk of `size` bytes (or a little more) from an arena, as the thread at work; −1: it has none (see sysmalloc).
 
     Source: malloc/malloc.c _int_malloc.
     """
@@ -204,3 +204,13 @@ def int_malloc(row, chunks, pages, a, size):
         if not arena["have_fast"]:
             return sysmalloc(row, chunks, pages, a, size)
         consolidate(row, chunks, pages, a)
+
+
+@law
+def arena_malloc(row, chunks, pages, a, size):
+    """A chunk from an arena, or from the main one if that has none.
+
+    Source: malloc/malloc.c __libc_malloc, malloc/arena.c arena_get_retry.
+    """
+    c = int_malloc(row, chunks, pages, a, size)
+    return c if c >= 0 else int_malloc(row, chunks, pages, 0, size)

@@ -189,7 +189,10 @@ def cut_top(row, chunks, pages, a, size):
 def sysmalloc(row, chunks, pages, a, size):
     """A chunk of `size` bytes when the top is too small: a mapping from the threshold on, else more heap.
 
-    Source: malloc/malloc.c sysmalloc.
+    returns  int64  chunk, −1: the arena has none, ask the main one. That happens when freeing the rest of a full heap trims the
+                    arena, and so takes away the heap that was just made
+
+    Source: malloc/malloc.c sysmalloc (catch all failure paths).
     """
     if size >= row["mmap_threshold"] and row["mmaps"] < row["mmaps_max"]:
         return map_chunk(row, chunks, pages, size)
@@ -198,6 +201,8 @@ def sysmalloc(row, chunks, pages, a, size):
             return map_chunk(row, chunks, pages, size)
     else:
         extend_brk(row, chunks, pages, size)
+    if chunks[row["arena"][a]["top"]]["size"] < size + MINSIZE:
+        return -1
     return cut_top(row, chunks, pages, a, size)
 
 

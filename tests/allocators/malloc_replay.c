@@ -111,10 +111,14 @@ static void perform(long i) {
   }
 }
 
+static void look(long i) {
+  if ((i + 1) % every == 0 || i + 1 == count) sample(i + 1);
+}
+
 static void perform_all(void) {
   for (long i = from; i < to; i++) {
     perform(i);
-    if ((i + 1) % every == 0 || i + 1 == count) sample(i + 1);
+    if (ops[i].op != EXIT) look(i);  // of an exit once the thread is gone
   }
 }
 
@@ -164,6 +168,7 @@ int main(int argc, char **argv) {
       sem_post(&turn[t]);
       if (ops[to - 1].op == EXIT) {
         pthread_join(threads[t], 0);
+        look(to - 1);
       } else {
         sem_wait(&done);
       }

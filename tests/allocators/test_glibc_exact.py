@@ -106,6 +106,19 @@ def test_an_arena_of_a_thread_goes_on_in_other_heaps_and_gives_them_back(program
     assert ours.last["reserved"] // HEAP_MAX == heaps
 
 
+def test_a_heap_that_is_made_and_taken_away_in_one_call_sends_the_request_to_the_main_arena(program: Path) -> None:
+    """The rest of the full heap is freed, which trims the arena: the new heap is all top, so it goes. Found by random traces."""
+    b = TraceBuilder("made and taken").on(1)
+    b.written = 0
+    b.malloc("a", 50 << 20)
+    b.malloc("b", 5 << 20)
+    b.free("b")
+    b.malloc("c", 20 << 20)
+    ours, real = both(program, b.build(), "mmap_threshold=100000000", every=1)
+    assert_same(b.build(), ours, real)
+    assert ours.addresses[0] > MIDDLE > ours.addresses[-1]
+
+
 def test_arenas_are_eight_for_each_cpu_and_nine_where_there_is_one() -> None:
     """The limit is looked up only once there are more than eight (arena_test); from malloc/arena.c, as tests have the CPUs they have."""
     b = TraceBuilder("arenas")
