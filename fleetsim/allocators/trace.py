@@ -105,9 +105,9 @@ def sampling(trace: Trace, every: int) -> int:
 
 
 def fragmentation(samples: np.ndarray) -> np.ndarray:
-    """Share of resident bytes that no live block may use, 0..1 (never below 0: blocks may be untouched)."""
+    """Share of resident bytes that no live block may use, 0..1 (never below 0: blocks may be untouched; 0 if nothing is resident)."""
     resident = np.maximum(samples["resident"], 1)
-    return np.clip(1.0 - samples["allocated"] / resident, 0.0, 1.0)
+    return np.where(samples["resident"] > 0, np.clip(1.0 - samples["allocated"] / resident, 0.0, 1.0), 0.0)
 
 
 class TraceBuilder:

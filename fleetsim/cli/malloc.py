@@ -30,7 +30,7 @@ def malloc(
     tunables: Annotated[str, typer.Option(help="Its settings, such as glibc.malloc.arena_max=1:glibc.malloc.tcache_count=0.")] = "",
     cpus: Annotated[int, typer.Option(help="CPUs of the machine: they bound the number of arenas.", min=1, max=127)] = 2,
     every: Annotated[int, typer.Option(help="Ops between two samples (default: a thousand samples in all).", min=0)] = 0,
-    blocks: Annotated[int | None, typer.Option(help="Of a pattern: how many blocks.", min=1, max=5_000_000)] = None,
+    blocks: Annotated[int | None, typer.Option(help="Of a pattern: how many blocks.", min=1, max=200_000)] = None,
     sizes: Annotated[str, typer.Option(help="Of a pattern: least and most bytes of a block.", metavar="LEAST-MOST")] = "",
     threads: Annotated[int | None, typer.Option(help="Of the pattern 'threads': how many.", min=1, max=4000)] = None,
     seed: Annotated[int | None, typer.Option(help="Of a pattern: all luck follows from it (default 1).", min=0)] = None,

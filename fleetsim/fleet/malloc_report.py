@@ -56,7 +56,8 @@ def as_text(accounts: Sequence[Account]) -> str:
 def _one(a: Account) -> str:
     r, last = a.replay, a.replay.last
     threads = f"{a.trace.threads} thread{'s' if a.trace.threads > 1 else ''}"
-    head = f"{a.trace.source}: {len(a.trace.ops):,} ops, {threads}, {r.allocator} {f'({a.settings})' if a.settings else 'as it comes'}"
+    ops = f"{len(a.trace.ops):,} op{'s' if len(a.trace.ops) > 1 else ''}"
+    head = f"{a.trace.source}: {ops}, {threads}, {r.allocator} {f'({a.settings})' if a.settings else 'as it comes'}"
     columns = ("ops", "time", "live", "allocated", "resident", "mapped", "heap (brk)", "address space", "unused")
     lines = [head, "", "".join(f"{c:>{max(11, len(c) + 2)}}" for c in columns)]
     shares = fragmentation(r.samples)
