@@ -103,7 +103,7 @@ def estimate_pattern(machine: Machine, pattern: Pattern) -> Estimate:
     walks = np.zeros(3, np.int64)
     by_chance = pattern.name == "chase" and pattern.step_bytes * NODES_PER_PAGE <= 1 << PAGE_SHIFT[machine.page]
     if by_chance or pattern.name in ("uniform", "zipf"):
-        cycles, missed, loads = estimate(classes_of(machine, pattern), shape, walks)
+        cycles, missed, loads = estimate(classes_of(machine, pattern), shape, 0, walks)
     else:
         size = PAGE_SIZES.index(machine.page)
         chase = int(pattern.name == "chase")

@@ -57,7 +57,7 @@ def gap(x):
     g = x - square // 2 + scaled(square, x, 40) // 6
     for _ in range(halvings):
         g = 2 * g - scaled(g, g, 40)
-    return g
+    return min(g, ONE)  # the product is rounded down
 
 
 @law

@@ -11,7 +11,7 @@ such visits: certain up to τ1, linear up to 2 τ1, exponential beyond, with the
 A set-associative part whose pages lie in its sets at random is worth a mixture of two fully associative ones: what fits into a set
 before it is full has the moments of a gamma distribution (Gauss quadrature with two points; with all pages equally likely the
 mixture is the part itself, as it is in life).
-Page-walk caches are taken as uniformly used by what walks.
+Page-walk caches are taken as uniformly used by what walks, or, where each class has memory of its own, by the same reasoning.
 
 Leaves out: what the exact simulator (tlb.py) leaves out; code, switches, shootdowns, virtual machines; order (see tlb_sweep.py); that
 the pieces of a 1 GiB page, where the second level keeps such, may not be equally popular.
@@ -38,6 +38,7 @@ CLASS = np.dtype(
         ("pieces", "i8"),  # entries of level 2 that stand for one page
         ("x1", "i8"),  # popularity times the characteristic time of its first level, · 2^40
         ("missed", "i8"),  # share of its accesses that miss the first level, · 2^40
+        ("walked", "i8"),  # walks for its pages, per access of all classes, · 2^40
     ]
 )
 FOREVER = 1 << 56  # a characteristic time that all pages live through
@@ -234,8 +235,8 @@ def l2_time(classes, number, wanted):
 
 
 @law
-def l2_misses(classes, part, walks):
-    """What misses one part of the second level too: adds to `walks`, by page size, shares of all accesses, · 2^40.
+def l2_misses(classes, part):
+    """What misses one part of the second level too: adds to `walked` of the classes it keeps.
 
     Source: see the module.
     """
@@ -255,9 +256,8 @@ def l2_misses(classes, part, walks):
                 x2 = min(LARGE * classes[i]["pieces"], scaled(classes[i]["rate"], time, RATE_BITS))
                 late, _ = survival(classes[i]["x1"], x2, classes[i]["pieces"])
                 missed = scaled(ONE - gap(classes[i]["x1"]), late, 40)
-                walks[classes[i]["size"]] += scaled(
-                    scaled(classes[i]["weight"], min(missed, classes[i]["missed"]), WEIGHT_BITS), weight, 40
-                )
+                late_too = scaled(classes[i]["weight"], min(missed, classes[i]["missed"]), WEIGHT_BITS)
+                classes[i]["walked"] += scaled(late_too, weight, 40)
 
 
 @law
@@ -278,6 +278,40 @@ def walk_loads(shape, size, span_bytes, all_bytes):
         if reach < span:
             loads += ONE - (reach >> 12 << 20) // (span >> 12) * (1 << 20)
     return loads
+
+
+@law
+def unknown_regions(classes, entries, which):
+    """Walks that a paging-structure cache does not help, if each class has memory of its own.
+
+    entries  int64  of the cache
+    which    int64  0 PDE, 1 PDPTE, 2 PML4E
+    returns  int64  per access, · 2^40
+
+    Source: Che et al. 2002, for regions instead of pages.
+    """
+    regions = np.zeros(len(classes), CLASS)
+    total = walked = 0
+    for i in range(len(classes)):
+        regions[i]["l1"] = -1
+        if classes[i]["size"] <= which and classes[i]["walked"] > 0:
+            regions[i]["l1"] = 0
+            regions[i]["pages"] = (classes[i]["pages"] - 1 >> 9 * (which + 1 - classes[i]["size"])) + 1
+            total += regions[i]["pages"]
+            walked += classes[i]["walked"]
+    if total <= entries:
+        return 0
+    if entries == 0:
+        return walked
+    for i in range(len(classes)):
+        if regions[i]["l1"] == 0:
+            regions[i]["rate"] = scaled((classes[i]["walked"] << 20) // max(1, walked >> 20), total, 40 - RATE_BITS) // regions[i]["pages"]
+    time = characteristic_time(regions, 0, entries << PAGE_BITS)
+    unknown = 0
+    for i in range(len(classes)):
+        if regions[i]["l1"] == 0:
+            unknown += scaled(classes[i]["walked"], ONE - gap(min(LARGE, scaled(regions[i]["rate"], time, RATE_BITS))), 40)
+    return unknown
 
 
 @law
@@ -308,15 +342,16 @@ def prepare(classes, shape):
         one["l1"] = shape["l1"][one["size"], NUMBER]
         one["l2"] = shape["l2"][one["size"], NUMBER]
         one["pieces"] = shape["l2"][one["size"], PIECES]
-        one["missed"] = 0
+        one["missed"] = one["walked"] = 0
 
 
 @law
-def estimate(classes, shape, walks):
+def estimate(classes, shape, apart, walks):
     """Cycles per access of random accesses to some classes of pages.
 
     classes  record[:]  rows of CLASS: `pages`, `weight` and `size` are given, the rest is filled in
     shape    record     the processor (tlb_shape.shape_of)
+    apart    int64      1: each class lies in memory of its own; 0: all are scattered over the same
     walks    int64[3]   set to the walks per access, by page size, · 2^40
     returns  (int64 cycles per access · 2^20, int64 share of accesses that miss the first level · 2^40, int64 loads per access · 2^40)
 
@@ -333,14 +368,20 @@ def estimate(classes, shape, walks):
             if not known and level == 0:
                 l1_misses(classes, part)
             elif not known:
-                l2_misses(classes, part, walks)
+                l2_misses(classes, part)
     missed = loads = walked = 0
     for i in range(len(classes)):
         missed += scaled(classes[i]["weight"], classes[i]["missed"], WEIGHT_BITS)
-    spans = (pages_bytes(classes, 0), pages_bytes(classes, 1), pages_bytes(classes, 2))
-    for size in range(3):
-        if walks[size] > 0:
-            loads += scaled(walks[size], walk_loads(shape, size, spans[size], spans[0] + spans[1] + spans[2]), 40)
-            walked += walks[size]
+        walks[classes[i]["size"]] += classes[i]["walked"]
+        walked += classes[i]["walked"]
+    if apart:
+        loads = walked
+        for which in range(3):
+            loads += unknown_regions(classes, shape["walk"][which, ENTRIES], which)
+    else:
+        spans = (pages_bytes(classes, 0), pages_bytes(classes, 1), pages_bytes(classes, 2))
+        for size in range(3):
+            if walks[size] > 0:
+                loads += scaled(walks[size], walk_loads(shape, size, spans[size], spans[0] + spans[1] + spans[2]), 40)
     cycles = missed * shape["l1_miss"] + walked * shape["l2_miss"] + loads * shape["load"]
     return cycles >> 20, missed, loads

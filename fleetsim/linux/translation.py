@@ -19,13 +19,16 @@ import numpy as np
 from fleetsim.hardware.cpu import TLB_MHZ
 from fleetsim.hardware.tlb_model import CLASS, WEIGHT_BITS, estimate
 from fleetsim.hardware.tlb_profiles import find
-from fleetsim.hardware.tlb_shape import SHAPE, shape_of
+from fleetsim.hardware.tlb_shape import SETS, SHAPE, shape_of
 from fleetsim.hardware.tlb_sweep import estimate_order
 from fleetsim.law import ONE_Q, Q, law
 from fleetsim.linux.mm_types import AREA_HUGETLB, ORDERED
 
 SHAPES = np.zeros(1, SHAPE)
 SHAPES[0] = shape_of(find("skylake"))
+CHANCE = SHAPES.copy()  # for random access: pages that lie side by side fill all sets alike, and LRU over all of them is as good
+for _level in ("l1", "l2"):
+    CHANCE[0][_level][:, SETS] = 1
 PAGE_BYTES, PTES = 4096, 512
 SHARE_PARTS = 64  # the share of huge pages is looked at in so many parts
 COST_BITS = 10  # area["walk_cost"] is in 1024ths of a nanosecond
@@ -63,7 +66,7 @@ def random_ns(hot_pages, cold_pages, hot_huge, cold_huge, hot_q, mhz):
         one["size"] = k % 2
         one["weight"] = ((hot_q if hot else ONE_Q - hot_q) << WEIGHT_BITS - Q) // SHARE_PARTS * parts
         one["pages"] = (pages * parts // SHARE_PARTS + (PTES - 1) * (k % 2)) // (PTES if k % 2 else 1)
-    cycles, _, _ = estimate(classes, SHAPES[0], walks)
+    cycles, _, _ = estimate(classes, CHANCE[0], 1, walks)
     return cycles * 1000 // mhz >> 20 - COST_BITS
 
 

@@ -6,9 +6,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from fleetsim.hardware.tlb import run
 from fleetsim.hardware.tlb_patterns import Pattern
 from fleetsim.hardware.tlb_profiles import find
-from fleetsim.hardware.tlb_run import Machine, run_pattern
+from fleetsim.hardware.tlb_run import Machine, result_of, run_pattern
 from fleetsim.law import ONE_Q
 from fleetsim.linux.huge_mm import split_huge
 from fleetsim.linux.translation import random_ns, sweep_ns
@@ -81,6 +82,24 @@ def test_what_a_host_pays_is_what_the_exact_simulator_says(huge: bool) -> None:
     exact = run_pattern(Machine(find("skylake"), page), Pattern("uniform", MIB_OF_DATABASE << 20), 100_000, warm_up=100_000)
     paid = ns_per_access(database(thp="always" if huge else "never"))
     assert paid == pytest.approx(5 + exact.cycles_per_access / 3, rel=0.1)
+
+
+@pytest.mark.parametrize("hot_share", [0.5, 0.9, 0.99])
+@pytest.mark.parametrize(("hot_pages", "cold_pages"), [(48, 4000), (400, 4000), (1200, 1200), (1400, 100_000), (3000, 1_000_000)])
+def test_hot_and_cold_parts_pay_what_the_exact_simulator_says(hot_pages: int, cold_pages: int, hot_share: float) -> None:
+    """`hot:F:P` of the op language, as a trace of its own."""
+    luck = np.random.default_rng(9)
+    hot = luck.integers(0, hot_pages, 400_000)
+    cold = hot_pages + luck.integers(0, cold_pages, 400_000)
+    addresses = np.where(luck.random(400_000) < hot_share, hot, cold) << 12
+    machine = Machine(find("skylake"))
+    core, entries = machine.core()
+    run(core, entries, addresses[:200_000], np.zeros(200_000, np.int8))
+    before = result_of(machine, core).cycles
+    run(core, entries, addresses[200_000:], np.zeros(200_000, np.int8))
+    exact = (result_of(machine, core).cycles - before) / 200_000
+    said = random_ns(hot_pages, cold_pages, 0, 0, round(hot_share * ONE_Q), 3000) / 1024 * 3
+    assert said == pytest.approx(exact, rel=0.1, abs=0.1)
 
 
 def test_a_hot_part_that_fits_makes_most_accesses_cheap() -> None:
