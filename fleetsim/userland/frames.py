@@ -81,6 +81,7 @@ class Frames:
         self.row, self.key = row, int(row["host_key"])
         starts = zone_starts(row)
         self.zones = [ZoneFrames(z, starts[z], int(row["zones"][z]["managed"])) for z in range(NR_ZONES)]
+        self._parts: dict[tuple[str, int], int] = {}
         self._small: dict[int, list[int]] = {}  # group → small pages by zone
         self._small_at: dict[int, list[int]] = {}  # … and the number of the first in each
         self._huge_at: dict[int, list[tuple[int, int, int]]] = {}  # group → (zone, first block number, blocks)
@@ -149,7 +150,8 @@ class Frames:
         frames, seen = np.zeros_like(number), 0
         for z in ORDER:
             here = (number >= seen) & (number < seen + by_zone[z])
-            frames[here] = self.zones[z].frame_at(number[here] - seen + first[z], self.key)
+            if here.any():
+                frames[here] = self.zones[z].frame_at(number[here] - seen + first[z], self.key)
             seen += by_zone[z]
         return frames
 
@@ -176,9 +178,14 @@ class Frames:
     def kernel_part(self, part: str, t: int = 0) -> int:
         """Number of the first page of a part: `tables` and `upper` tables of a task, its `image`, the `text`, `vdso` and
         `zero` page that all share."""
-        row, tasks, alive = self.row, self.row["tasks"], alive_tasks(self.row)
+        if (part, t) not in self._parts:
+            self._parts[part, t] = self._find_part(part, t)
+        return self._parts[part, t]
+
+    def _find_part(self, part: str, t: int) -> int:
         if part in ("zero", "vdso"):
             return int(part == "vdso")
+        row, tasks, alive = self.row, self.row["tasks"], alive_tasks(self.row)
         at = 1 + VDSO_PAGES
         if part == "text":
             return at

@@ -8,6 +8,8 @@ Source: J. Black and P. Rogaway, "Ciphers with Arbitrary Finite Domains" (2002),
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,7 +24,8 @@ def _mix(x: NDArray[np.uint64], key: np.uint64) -> NDArray[np.uint64]:
     return x ^ (x >> np.uint64(32))
 
 
-def round_keys(*words: int) -> list[np.uint64]:
+@lru_cache(maxsize=256)
+def round_keys(*words: int) -> tuple[np.uint64, ...]:
     """A key for each round, out of any whole numbers."""
     state = np.zeros(1, np.uint64)
     for word in words:
@@ -31,7 +34,7 @@ def round_keys(*words: int) -> list[np.uint64]:
     for number in range(ROUNDS):
         state = _mix(state, np.uint64(number + 1))
         keys.append(state[0])
-    return keys
+    return tuple(keys)
 
 
 def permuted(numbers: NDArray[np.int64], n: int, *key: int) -> NDArray[np.int64]:
