@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Sees to what only tests compare against: the real node_exporter, free, vmstat, unshare, valgrind; the libraries of
 # jemalloc and tcmalloc; and a C compiler, for those that ask a real malloc.
+# Sees to the programs that only tests compare against: the real node_exporter, free, vmstat, pmap, unshare.
 #
 # Without them the tests that need them are skipped and say so; with FLEETSIM_REQUIRE_TOOLS=1 their absence is an error.
 set -euo pipefail
@@ -11,6 +12,7 @@ declare -A PACKAGE_OF=(
     [prometheus-node-exporter]=prometheus-node-exporter
     [free]=procps
     [vmstat]=procps
+    [pmap]=procps
     [unshare]=util-linux
     [valgrind]=valgrind
     [cc]=build-essential
