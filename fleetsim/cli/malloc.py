@@ -25,9 +25,12 @@ def malloc(
         ),
     ] = "",
     allocator: Annotated[
-        list[str] | None, typer.Option("--allocator", help="Whose malloc; may be repeated (default glibc).", metavar="NAME")
+        list[str] | None, typer.Option("--allocator", help="glibc (default), jemalloc or tcmalloc; may be repeated.", metavar="NAME")
     ] = None,
-    tunables: Annotated[str, typer.Option(help="Its settings, such as glibc.malloc.arena_max=1:glibc.malloc.tcache_count=0.")] = "",
+    tunables: Annotated[
+        str,
+        typer.Option(help="Its settings: as GLIBC_TUNABLES (name=value:…), MALLOC_CONF (name:value,…), or TCMALLOC_NAME=VALUE:…."),
+    ] = "",
     cpus: Annotated[int, typer.Option(help="CPUs of the machine: they bound the number of arenas.", min=1, max=127)] = 2,
     every: Annotated[int, typer.Option(help="Ops between two samples (default: a thousand samples in all).", min=0)] = 0,
     blocks: Annotated[int | None, typer.Option(help="Of a pattern: how many blocks.", min=1, max=200_000)] = None,
@@ -40,7 +43,7 @@ def malloc(
     ] = False,
     json: Json = False,
 ) -> int:
-    """Replay TRACE block by block on the malloc of glibc (or another) and print memory over time, and where it is.
+    """Replay TRACE block by block on the malloc of glibc, jemalloc or tcmalloc and print memory over time, and where it is.
 
     Without TRACE the built-in patterns are listed.
     """
@@ -50,7 +53,9 @@ def malloc(
     from fleetsim.fleet.malloc_loops import account_of_loops, is_loops
 
     if is_loops(trace):
-        loops = account_of_loops(trace, allocator or ["glibc"], tunables, cpus, 1 if seed is None else seed)
+        with progress() as show:
+            show("replaying the loops", 0.0)
+            loops = account_of_loops(trace, allocator or ["glibc"], tunables, cpus, 1 if seed is None else seed)
         if json:
             invocation.print_json(loops.as_json())
         else:
