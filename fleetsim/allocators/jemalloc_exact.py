@@ -23,6 +23,8 @@ NAMES = ("allocated", "active", "metadata", "resident", "mapped", "retained")
 STATS = np.dtype([(name, "i8") for name in (*NAMES, "dirty", "muzzy", "tcache_bytes")])
 """stats.allocated and so on, bytes; dirty and muzzy are stats.arenas.*.pdirty and pmuzzy as bytes."""
 
+CPP_RESERVE = 80 << 10  # bytes of the C++ library's block: allocated, but not by the program
+
 _BOOLEANS = {"background_thread", "tcache", "retain"}
 _NUMBERS = {"narenas": (1, 4094), "dirty_decay_ms": (-1, 1 << 40), "muzzy_decay_ms": (-1, 1 << 40), "lg_tcache_max": (3, 23)} | {
     "oversize_threshold": (0, 1 << 60), "lg_extent_max_active_fit": (0, 62)
@@ -156,7 +158,7 @@ def sample(heap: JemallocHeap, done: int) -> tuple[int, ...]:
     allocated, active, _, _, mapped, retained, dirty, muzzy, cached = stats_of(heap)
     row = heap.state[0]
     arenas = heap.arenas[heap.arenas["used"] == 1]
-    usable = allocated - cached - int(arenas["internal"].sum())
+    usable = allocated - cached - int(arenas["internal"].sum()) - CPP_RESERVE
     leaf_pages = int(row["pages_end"]) // (LEAF // PAGE) + 1
     metadata = int(arenas["base_resident"].sum()) - LEAF + leaf_pages * PAGE
     return (

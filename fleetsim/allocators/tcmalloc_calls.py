@@ -206,3 +206,4 @@ def prepare(heap):
     touch(heap, allocate(heap, len(heap.threads) - 1, CPP_RESERVE), 64)
     for size in (8, 16):
         touch(heap, allocate(heap, 0, size), size)
+    row["usable"] = 0  # of the program's own blocks
