@@ -15,22 +15,19 @@ from fleetsim.errors import EXIT_OK, BadInput
 if TYPE_CHECKING:
     from fleetsim.allocators.trace import Trace
 
+TRACES = "A trace file (plain text, or mtrace's), a built-in pattern, or loops: 'malloc 9000 64-4096 | free random 90% | wait 12'."
+SETTINGS = "Its settings: as GLIBC_TUNABLES (name=value:…), MALLOC_CONF (name:value,…), or TCMALLOC_NAME=VALUE:…."
+
 
 def malloc(
     trace: Annotated[
         str,
-        typer.Argument(
-            help="A trace file (plain text, or mtrace's), a built-in pattern, or loops: 'malloc 9000 64-4096 | free random 90% | wait 12'.",
-            metavar="TRACE|PATTERN|LOOPS",
-        ),
+        typer.Argument(help=TRACES, metavar="TRACE|PATTERN|LOOPS"),
     ] = "",
     allocator: Annotated[
         list[str] | None, typer.Option("--allocator", help="glibc (default), jemalloc or tcmalloc; may be repeated.", metavar="NAME")
     ] = None,
-    tunables: Annotated[
-        str,
-        typer.Option(help="Its settings: as GLIBC_TUNABLES (name=value:…), MALLOC_CONF (name:value,…), or TCMALLOC_NAME=VALUE:…."),
-    ] = "",
+    tunables: Annotated[str, typer.Option(help=SETTINGS)] = "",
     cpus: Annotated[int, typer.Option(help="CPUs of the machine: they bound the number of arenas.", min=1, max=127)] = 2,
     every: Annotated[int, typer.Option(help="Ops between two samples (default: a thousand samples in all).", min=0)] = 0,
     blocks: Annotated[int | None, typer.Option(help="Of a pattern: how many blocks.", min=1, max=200_000)] = None,
@@ -50,17 +47,8 @@ def malloc(
     if not trace:
         _list(json)
         return EXIT_OK
-    from fleetsim.fleet.malloc_loops import account_of_loops, is_loops
-
-    if is_loops(trace):
-        with progress() as show:
-            show("replaying the loops", 0.0)
-            loops = account_of_loops(trace, allocator or ["glibc"], tunables, cpus, 1 if seed is None else seed)
-        if json:
-            invocation.print_json(loops.as_json())
-        else:
-            print(loops.as_text())
-        return EXIT_OK
+    if trace.lstrip().startswith("malloc "):
+        return _loops(trace, allocator or ["glibc"], tunables, cpus, 1 if seed is None else seed, json)
     from fleetsim.allocators.exact import exact_allocator
     from fleetsim.fleet.malloc_report import account, as_json, as_text, write_plot
     from fleetsim.law import is_cold
@@ -84,6 +72,19 @@ def malloc(
         invocation.print_json(as_json(accounts))
     else:
         print(as_text(accounts))
+    return EXIT_OK
+
+
+def _loops(text: str, names: list[str], tunables: str, cpus: int, seed: int, json: bool) -> int:
+    from fleetsim.fleet.malloc_loops import account_of_loops
+
+    with progress() as show:
+        show("replaying the loops", 0.0)
+        loops = account_of_loops(text, names, tunables, cpus, seed)
+    if json:
+        invocation.print_json(loops.as_json())
+    else:
+        print(loops.as_text())
     return EXIT_OK
 
 

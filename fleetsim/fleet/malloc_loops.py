@@ -58,11 +58,6 @@ class Step:
     text: str = ""
 
 
-def is_loops(text: str) -> bool:
-    """True if this cannot be a file's or a pattern's name but is meant as loops."""
-    return text.lstrip().startswith("malloc ")
-
-
 def parse_loops(text: str) -> list[Step]:
     """The steps of a line. Anything else is bad input."""
     steps = []
