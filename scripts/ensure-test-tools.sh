@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Sees to what only tests compare against: the real node_exporter, free, vmstat, unshare, valgrind; the libraries of
-# jemalloc and tcmalloc; and a C compiler, for those that ask a real malloc.
-# Sees to the programs that only tests compare against: the real node_exporter, free, vmstat, pmap, unshare.
+# Sees to what only tests compare against: the real node_exporter, free, vmstat, pmap, unshare, valgrind; the libraries
+# of jemalloc and tcmalloc; and a C compiler, for those that ask a real malloc.
 #
 # Without them the tests that need them are skipped and say so; with FLEETSIM_REQUIRE_TOOLS=1 their absence is an error.
 set -euo pipefail

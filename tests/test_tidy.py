@@ -28,8 +28,6 @@ ENTRY_POINTS = ("fleetsim.cli.main", "fleetsim.__main__", "fleetsim.host.warm")
 FILE_BYTES_MAX = 512 * 1024
 REACHED_FROM_TESTS_ONLY = {
     "fleetsim.observe.exposition": "the page a live Prometheus scrapes; compared with the real exporter's until a game day serves it",
-    "fleetsim.userland.procfs": "/proc as text; read by the real exporter and the real tools in tests until hosts have a shell",
-    "fleetsim.userland.sysfs": "/sys as text, for the same readers",
 }
 
 Rule = Callable[[Source], Iterator[str]]

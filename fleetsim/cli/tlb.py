@@ -263,7 +263,7 @@ def _show_profiles(json: bool) -> None:
         return
     table = Table(title="TLB profiles (entries × ways; cycles of: L1 miss, L2 miss, a load of the page walker)", title_justify="left")
     for column in ("profile", "processor", "parts", "cycles", "reach of L2: 4K, 2M, 1G"):
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column == "profile")
     for profile in PROFILES:
         table.add_row(*_profile_row(profile))
     console().print(table)

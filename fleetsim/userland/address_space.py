@@ -69,7 +69,7 @@ HEAP_PART = Part("heap", HEAP_PAGES, "rw-p", "[heap]", 12)
 LIBRARY_PARTS = (
     Part("thread-local storage", 46, "rw-p", "", 10),
     Part("libc headers", 22, "r--p", LIBC, 22),
-    Part("libc code", 128, "r-xp", LIBC, 100),
+    Part("libc code", 128, "r-xp", LIBC, 99),
     Part("libc constants", 40, "r--p", LIBC, 12),
     Part("libc relocated constants", 3, "r--p", LIBC),
     Part("libc data", 2, "rw-p", LIBC, 2),
@@ -81,10 +81,11 @@ LIBRARY_PARTS = (
     Part("loader data", 1, "rw-p", LD, 1),
 )
 STACK_PART = Part("stack", STACK_PAGES, "rw-p", "[stack]", 5)
-VVAR_PART, VDSO_PART = Part("vvar", VVAR_PAGES, "r--p", "[vvar]", 1), Part("vdso", VDSO_PAGES - VVAR_PAGES, "r-xp", "[vdso]", 2)
+VVAR_PART, VDSO_PART = Part("vvar", VVAR_PAGES, "r--p", "[vvar]", 1), Part("vdso", VDSO_PAGES - VVAR_PAGES, "r-xp", "[vdso]", 1)
 ANON_ORDER = (STACK_PART, PROGRAM_PARTS[4], HEAP_PART, PROGRAM_PARTS[5], *(p for p in LIBRARY_PARTS if "w" in p.prot))
 TEXT_ORDER = (
     LIBRARY_PARTS[2],
+    VDSO_PART,
     *(p for p in (*LIBRARY_PARTS, *PROGRAM_PARTS) if p.path and p.resident and "w" not in p.prot and p is not LIBRARY_PARTS[2]),
 )
 """Which part's pages are in memory first, where an image has fewer than it might: a fork's child has two pages of libc's code."""

@@ -25,7 +25,6 @@ from fleetsim.userland.address_space import (
     ANON_ORDER,
     PAGE_SHIFT,
     STACK_PART,
-    VDSO_PART,
     VVAR_PART,
     Labels,
     Piece,
@@ -265,12 +264,12 @@ class PageTables:
         assert part is not None
         resident, number = image_resident(self.row, self.t, part)
         offset = page - piece.first - (piece.pages - resident if part is STACK_PART else 0)
-        if part in (VVAR_PART, VDSO_PART):
-            resident, number = part.resident, 0 if part is VVAR_PART else VVAR_PART.pages
+        if part is VVAR_PART:  # mapped by frame number: no page of the process's, and no part of its RSS
+            resident, number = part.resident, 0
         if not 0 <= offset < resident:
             return NOTHING, 0
         flags = mmu.PRESENT | mmu.USER | mmu.ACCESSED | (0 if "x" in part.prot else mmu.NX)
-        if part in (VVAR_PART, VDSO_PART):
+        if part is VVAR_PART:
             first = self.frames.kernel_part("vdso")
         elif part in ANON_ORDER:
             owner = image_owner(self.row, self.t)

@@ -87,7 +87,7 @@ def smap_counts(tables: PageTables, vma: Vma, mappers: Counter[int]) -> dict[str
     row, a = tables.row, vma.area
     kind = int(row["areas"][a]["kind"]) if a >= 0 else -1
     out = dict.fromkeys(FIELDS, 0)
-    there = _mapped(e)
+    there = _mapped(e) & (vma.name != "vvar")  # mapped by frame number: no page of the process's (vm_normal_page)
     swap = (e.kind == SWAP) | (e.kind == SWAP_CACHE)
     if kind == AREA_HUGETLB:  # not in Rss
         out["Private_Hugetlb"] = int(there.sum())

@@ -99,7 +99,7 @@ def test_the_version_is_said(capsys: Captured) -> None:
         (["list", "scenarios", "nowhere"], "nowhere"),
         (["validate", "none.yaml"], "none.yaml"),
         (["check", "none.yaml"], "none.yaml"),
-        (["fidelity", "cat", "none"], "none"),
+        (["fidelity", "none"], "none"),
     ],
 )
 def test_bad_input_is_exit_2_one_sentence_and_the_command_again(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every command of docs/tutorial-jemalloc.md does what stands below it (see `test_tutorial_malloc.py` for how it is read)."""
+"""Every command of docs/tutorial-jemalloc.md does what stands below it (see `test_tutorial.py` for how it is read)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli import test_tutorial_malloc as malloc_chapter
+from tests.cli import test_tutorial as malloc_chapter
 
 TEXT = malloc_chapter.TUTORIAL.with_name("tutorial-jemalloc.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```\n(\$ .*?)^```", TEXT, re.MULTILINE | re.DOTALL)

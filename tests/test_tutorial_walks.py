@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every command of docs/tutorial-mmu.md prints what is shown under it; `--update-goldens` writes what it prints now."""
+"""Every command of docs/tutorial.md prints what is shown under it; `--update-goldens` writes what it prints now."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from fleetsim.cli.main import execute
 
 REPO = Path(__file__).resolve().parent.parent
-TUTORIAL = REPO / "docs" / "tutorial-mmu.md"
+TUTORIAL = REPO / "docs" / "tutorial.md"
 BLOCK = re.compile(r"```console\n(.*?)```", re.DOTALL)
 
 

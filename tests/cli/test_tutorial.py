@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every command of docs/tutorial-malloc.md does what stands below it.
+"""Every command of docs/tutorial.md does what stands below it (walks, shown whole: test_tutorial_walks.py).
 
 In a block, lines that begin with `$ ` are commands; the lines below are looked for in their output, in order. `…` stands for anything.
 """
@@ -16,7 +16,8 @@ import pytest
 from fleetsim.allocators.exact import EXACT
 from fleetsim.cli.main import execute
 
-TUTORIAL = Path(__file__).parent.parent.parent / "docs" / "tutorial-malloc.md"
+DOCS = Path(__file__).parent.parent.parent / "docs"
+TUTORIAL = DOCS / "tutorial.md"
 BLOCKS = re.findall(r"^```\n(\$ .*?)^```", TUTORIAL.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 
 
@@ -37,7 +38,10 @@ def pattern(line: str) -> str:
 
 @pytest.mark.parametrize("block", BLOCKS, ids=[block.splitlines()[0] for block in BLOCKS])
 def test_the_tutorial_can_be_tried(block: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not (tmp_path / "docs").exists():
+        (tmp_path / "docs").symlink_to(DOCS)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "110")
     for name in re.findall(r"--allocator (\w+)", block):
         if name not in EXACT:
             pytest.skip(f"there is no exact simulator of {name} here")
