@@ -3,7 +3,7 @@
 
 A slice of work is a part of one large lruvec, or several small ones. Two short ways: a lruvec without file pages where only file
 pages are scanned (it ends where the long way does), and, on a host with a tick, a lruvec of which next to nothing would be scanned:
-what it owes adds up until it is worth the way (at most an eighth of what kswapd wants; the recordings are as near as without).
+what it owes adds up until it is worth the way (at most a sixth of what kswapd wants; the recordings are as near as without).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fleetsim.linux.vmscan_laws import ScanBalance, scan_balance
 PGSCAN_KSWAPD = VM["pgscan_kswapd"]
 SLICE_MIN = 512  # pages of one slice of work at least …
 SLICE_SHARE = 16  # … and at most this part of what the run wants to reclaim
-OWED_SHARE = 8  # a lruvec owes at most this part of it …
+OWED_SHARE = 6  # a lruvec owes at most this part of it …
 OWED_MAX = 32_767  # … and what cgroup["owed"] can hold
 
 

@@ -41,6 +41,8 @@ def huge_part(row, g, pages):
 
     Source: fleetsim's own representation.
     """
+    if row["groups"][g]["huge"] == 0:
+        return 0
     return min(SHARE_PARTS, row["groups"][g]["huge"] * PTES * SHARE_PARTS // max(1, pages))
 
 
