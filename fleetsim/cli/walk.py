@@ -3,22 +3,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from fleetsim.cli.look import At, Host, Scenario, host_of
 from fleetsim.cli.options import Json, Seed
-from fleetsim.cli.output import invocation, progress
+from fleetsim.cli.output import invocation
 from fleetsim.errors import EXIT_OK, BadInput
 
 
 def walk(
-    scenario: Annotated[Path, typer.Argument(help="A scenario file.", metavar="SCENARIO")],
-    host: Annotated[str, typer.Argument(help="One of its hosts.", metavar="HOST")],
+    scenario: Scenario,
+    host: Host,
     task: Annotated[str, typer.Argument(help="A process there, by name or pid.", metavar="TASK")],
     address: Annotated[str, typer.Argument(help="0x7f0000001000, or an area: heap, stack+0x10, A+3MiB.", metavar="ADDRESS")] = "heap",
-    at: Annotated[str, typer.Option("--at", help="When, since the scenario's beginning: 90s, 5m.", metavar="TIME")] = "1m",
+    at: At = "1m",
     write: Annotated[bool, typer.Option("--write", help="The access is a write (default: a read).")] = False,
     execute: Annotated[bool, typer.Option("--exec", help="The access is an instruction fetch.")] = False,
     levels: Annotated[int, typer.Option("--levels", min=4, max=5, help="Levels of page tables: 4, or 5 as with LA57.")] = 4,
@@ -28,11 +28,8 @@ def walk(
     json: Json = False,
 ) -> int:
     """Run HOST of SCENARIO up to TIME and translate ADDRESS of TASK: every entry, the page or the fault, what the kernel does."""
-    from fleetsim.fleet.one_host import find_task, host_at, labels_of
-    from fleetsim.fleet.plan import make_plan
-    from fleetsim.fleet.scenario import load_scenario
+    from fleetsim.fleet.one_host import find_task, labels_of
     from fleetsim.hardware import mmu
-    from fleetsim.units import duration_ns
     from fleetsim.userland import procfs_maps
     from fleetsim.userland.page_fault import explain
     from fleetsim.userland.page_table import PageTables
@@ -40,15 +37,7 @@ def walk(
 
     if write and execute:
         raise BadInput("--write and --exec are two accesses; give one of them")
-    try:
-        at_ns = duration_ns(at)
-    except ValueError as error:
-        raise BadInput(f"--at is {at!r}; {error}") from None
-    loaded = load_scenario(scenario)
-    plan = make_plan(loaded, seed)
-    invocation.seeds[loaded.name] = plan.seed
-    with progress(loaded.name) as show:
-        shard = host_at(plan, host, at_ns, show)
+    shard = host_of(scenario, host, at, seed)
     t = find_task(shard, task)
     tables = PageTables(shard.records[0], t, labels_of(shard, t))
     if maps or smaps:
