@@ -29,6 +29,7 @@ _BOOLEANS = {"background_thread", "tcache", "retain"}
 _NUMBERS = {"narenas": (1, 4094), "dirty_decay_ms": (-1, 1 << 40), "muzzy_decay_ms": (-1, 1 << 40), "lg_tcache_max": (3, 23)} | {
     "oversize_threshold": (0, 1 << 60), "lg_extent_max_active_fit": (0, 62)
 }  # fmt: skip
+PAGES_MAX = 1 << 26  # 256 GiB of address space
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ class JemallocExact:
             while done < stop:
                 done = int(replay_ops(heap, ops, told, usable, done, stop))
                 if done < stop:
-                    heap = roomier(heap, int(ops[done]["size"]))
+                    heap = roomier(heap, int(ops[done]["size"]), f"{trace.source}: op {done + 1}")
             samples.append(sample(heap, done))
             stats.append(stats_of(heap))
             if progress:
@@ -118,13 +119,16 @@ class JemallocExact:
         return JemallocReplay(self.name, np.array(samples, SAMPLE), told, usable, facts, table)
 
 
-def roomier(heap: JemallocHeap, size: int) -> JemallocHeap:
-    """The same heap with twice the rows where a call of `size` bytes might not find enough."""
+def roomier(heap: JemallocHeap, size: int, op: str) -> JemallocHeap:
+    """The same heap with twice the rows where a call of `size` bytes might not find enough. `op` is what messages call it."""
     row = heap.state[0]
     extents, pages = len(heap.extents), len(heap.owner)
     if row["extents_end"] + ROOM_EXTENTS > extents:
         return enlarged(heap, 0, 2 * extents)
-    return enlarged(heap, max(2 * pages, int(row["pages_end"]) + 8 * (size // PAGE)), 0)
+    least = int(row["pages_end"]) + 8 * (size // PAGE)
+    if least > PAGES_MAX:
+        raise BadInput(f"{op} needs more than the 256 GiB of address space simulated here")
+    return enlarged(heap, min(PAGES_MAX, max(2 * pages, least)), 0)
 
 
 def _cached_bytes(heap: JemallocHeap) -> int:

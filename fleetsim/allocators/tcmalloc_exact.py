@@ -26,6 +26,7 @@ STATS = np.dtype([(name, "i8") for name in (*NAMES, "tcmalloc.transfer_cache_fre
 
 METADATA, METADATA_PER_SPAN = 450_560, 48  # bytes resident at the start (measured with 2.10-1), and of each span's description
 PREFIX = "TCMALLOC_"
+PAGES_MAX = 1 << 19  # 4 GiB of address space
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ class TcmallocExact:
             while done < stop:
                 done = int(replay_ops(heap, ops, told, usable, done, stop))
                 if done < stop:
-                    heap = roomier(heap, int(ops[done]["size"] + ops[done]["argument"]))
+                    heap = roomier(heap, int(ops[done]["size"] + ops[done]["argument"]), f"{trace.source}: op {done + 1}")
             samples.append(sample(heap, done))
             stats.append(stats_of(heap))
             if progress:
@@ -111,12 +112,15 @@ class TcmallocExact:
         return TcmallocReplay(self.name, np.array(samples, SAMPLE), told, usable, facts, table)
 
 
-def roomier(heap: TcmallocHeap, size: int) -> TcmallocHeap:
-    """The same heap with twice the rows where a call of `size` bytes might not find enough."""
+def roomier(heap: TcmallocHeap, size: int, op: str) -> TcmallocHeap:
+    """The same heap with twice the rows where a call of `size` bytes might not find enough. `op` is what messages call it."""
     row = heap.state[0]
     if row["spans_end"] + ROOM_SPANS > len(heap.spans):
         return enlarged(heap, 0, 2 * len(heap.spans))
-    return enlarged(heap, max(2 * len(heap.owner), int(row["end"]) + 4 * (size // PAGE) + ROOM_PAGES), 0)
+    least = int(row["end"]) + 4 * (size // PAGE) + ROOM_PAGES
+    if least > PAGES_MAX:
+        raise BadInput(f"{op} needs more than the 4 GiB of address space simulated here")
+    return enlarged(heap, min(PAGES_MAX, max(2 * len(heap.owner), least)), 0)
 
 
 def stats_of(heap: TcmallocHeap) -> tuple[int, ...]:

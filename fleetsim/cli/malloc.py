@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fleetsim.cli.options import Json
-from fleetsim.cli.output import invocation, progress
+from fleetsim.cli.output import invocation, progress, say
 from fleetsim.errors import EXIT_OK, BadInput
 
 if TYPE_CHECKING:
@@ -48,11 +48,17 @@ def malloc(
         _list(json)
         return EXIT_OK
     if trace.lstrip().startswith("malloc "):
+        options = ("--every", "--blocks", "--sizes", "--threads", "--plot", "--skip-unknown")
+        for option, value in zip(options, (every, blocks, sizes, threads, plot, skip_unknown), strict=True):
+            if value:
+                raise BadInput(f"{option} is not for loops of calls: leave it out, or write the calls to a file")
         return _loops(trace, allocator or ["glibc"], tunables, cpus, 1 if seed is None else seed, json)
     from fleetsim.allocators.exact import exact_allocator
-    from fleetsim.fleet.malloc_report import account, as_json, as_text, write_plot
+    from fleetsim.fleet.malloc_report import account, as_json, as_text, check_plot, write_plot
     from fleetsim.law import is_cold
 
+    if plot is not None:
+        check_plot(plot)
     names = allocator or ["glibc"]
     if tunables and len(names) > 1:
         raise BadInput(f"the settings {tunables!r} are one allocator's, and {' and '.join(names)} are asked: give one of them")
@@ -68,6 +74,7 @@ def malloc(
             )
     if plot is not None:
         write_plot(plot, accounts)
+        say(f"every sample is in {plot}")
     if json:
         invocation.print_json(as_json(accounts))
     else:

@@ -63,6 +63,10 @@ def tlb(
     if what == "profiles":
         _show_profiles(json)
         return EXIT_OK
+    _refuse_half("--host-pages", host_pages != "4K", "--vm", vm)
+    _refuse_half("--switch-every", switch_every is not None, "--processes 2 or more", (processes or 1) > 1)
+    _refuse_half("--shootdown-pages", shootdown_pages != 1, "--shootdown-every", shootdown_every is not None)
+    _refuse_half("--huge", huge > 0, "--pages 4K", "4K" in pages.split(","))
     host, cpu = _page(host_pages, "--host-pages"), find(profile)
     sizes = [_page(size, "--pages") for size in dict.fromkeys(pages.split(","))]
     machines = [Machine(cpu, size, huge * 10, levels, vm, host, not no_pcid) for size in sizes]
@@ -77,11 +81,15 @@ def tlb(
         _refuse_for_a_trace(what, given)
         results = run_machines(machines, _read(what, levels))
     said = _model(what, machines, given)
+    _tell(what, results, said, json)
+    return EXIT_OK
+
+
+def _tell(what: str, results: list[TlbResult], said: list[float | None], json: bool) -> None:
     if json:
         invocation.print_json([{**_as_json(result), "model_cycles_per_access": model} for result, model in zip(results, said)])
     else:
         _print(what, results, said)
-    return EXIT_OK
 
 
 def _model(what: str, machines: list[Machine], given: dict[str, Any]) -> list[float | None]:
@@ -147,6 +155,12 @@ def _step(pattern: str, given: str | None) -> int:
     if given is not None and pattern not in ("stride", "chase"):
         raise BadInput(f"--step {given!r} is for the patterns stride and chase; {pattern!r} has none")
     return _bytes(given or ("4KiB" if pattern == "stride" else "64B"), "--step")
+
+
+def _refuse_half(option: str, given: bool, needs: str, has: bool) -> None:
+    """BadInput for an option that was given without the one it belongs to."""
+    if given and not has:
+        raise BadInput(f"{option} means something only with {needs}: add that, or leave it out")
 
 
 def _refuse_for_a_trace(what: str, given: dict[str, Any]) -> None:

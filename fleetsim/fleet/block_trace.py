@@ -24,6 +24,8 @@ from pathlib import Path
 from fleetsim.allocators.trace import BLOCK_MAX, THREADS_MAX, Trace, TraceBuilder
 from fleetsim.errors import BadInput
 
+TEXT_MAX = 512 << 20  # bytes of a trace's text: some twenty million ops
+
 NS_PER_S = 1_000_000_000
 SLEEP_MAX_S = 86_400 * 366
 _SIZE = re.compile(r"([0-9]{1,15})(?:([KMG])i(?:B)?|B)?")
@@ -54,9 +56,14 @@ def read_block_trace(path: Path, *, unknown: bool = False) -> Trace:
 
 def _text_of(path: Path) -> str:
     try:
-        data = path.read_bytes()
-        if data[:2] == b"\x1f\x8b":
-            data = gzip.decompress(data)
+        if path.exists() and not path.is_file():
+            raise BadInput("it is no file: give a trace or the name of a built-in pattern", file=path)
+        with path.open("rb") as file:
+            packed = file.read(2) == b"\x1f\x8b"
+        with gzip.open(path) if packed else path.open("rb") as text:
+            data = text.read(TEXT_MAX + 1)
+        if len(data) > TEXT_MAX:
+            raise BadInput(f"the trace is longer than {TEXT_MAX >> 20} MiB of text: split it", file=path)
         return data.decode("utf-8")
     except FileNotFoundError:
         raise BadInput("no such file: give a trace or the name of a built-in pattern", file=path) from None
@@ -90,7 +97,7 @@ class _Plain:
     def size(self, word: str, what: str = "size", *, least: int = 0) -> int:
         found = _SIZE.fullmatch(word)
         if not found:
-            raise self.wrong(f"the {what} is {_shown(word)}: it must be a number of bytes, such as 4096 or 64KiB")
+            raise self.wrong(f"the {what} is {_shown(word)}: it must be a number of bytes up to 64 GiB, such as 4096 or 64KiB")
         value = int(found[1]) << _SHIFT[found[2]]
         if not least <= value <= BLOCK_MAX:
             raise self.wrong(f"the {what} is {_shown(word)}: it must be {least} to {BLOCK_MAX} bytes (64 GiB)")

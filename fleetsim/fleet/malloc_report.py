@@ -99,7 +99,7 @@ def _where(a: Account) -> list[str]:
 
 def _fact(name: str, count: int) -> str:
     words = name.replace("_", " ")
-    if words.endswith(" bytes") or words.startswith("stats."):  # jemalloc's statistics are bytes
+    if words.endswith((" bytes", " heap size")) or words.startswith("stats."):  # jemalloc's statistics are bytes
         return f"{words.removesuffix(' bytes')} {size(count)}"
     return f"{words} {count:,}"
 
@@ -145,10 +145,17 @@ def as_json(accounts: Sequence[Account]) -> dict[str, Any]:
     }
 
 
-def write_plot(path: Path, accounts: Sequence[Account]) -> None:
-    """A table (.csv) or a page with a graph (.html) of every sample."""
+def check_plot(path: Path) -> None:
+    """BadInput if `write_plot` could not write there."""
     if path.suffix not in (".csv", ".html"):
         raise BadInput(f"the plot is to be {path.name!r}: its name must end in .html (a page) or .csv (a table)")
+    if not path.parent.is_dir():
+        raise BadInput(f"the plot is to be in {str(path.parent)!r}: there is no such folder", file=path)
+
+
+def write_plot(path: Path, accounts: Sequence[Account]) -> None:
+    """A table (.csv) or a page with a graph (.html) of every sample."""
+    check_plot(path)
     try:
         if path.suffix == ".csv":
             _write_csv(path, accounts)

@@ -247,6 +247,10 @@ def read_trace(chunks: Iterable[bytes], name: str, *, levels: int = 4) -> Iterat
         if wrong != GOOD:
             bad = text[used:].tobytes().split(b"\n", 1)[0].decode("ascii", "backslashreplace")
             raise BadInput(sentence(wrong, bad.rstrip("\r"), bits), file=name, line=line)
+        if final and len(text) and text[-1] != NEWLINE:
+            last = text.tobytes().rpartition(b"\n")[2].decode("ascii", "backslashreplace")
+            cut = f"the last line {last[:SHOWN]!r} has no end of line: the file was cut off there"
+            raise BadInput(cut, file=name, line=max(1, line - 1))
         rest = text[used:].tobytes()
         if len(rest) > 1 << 16:
             raise BadInput("a line of more than 65536 bytes is no trace of addresses", file=name, line=line)

@@ -93,7 +93,7 @@ def test_samples_as_a_table_and_as_a_page(capsys: Captured, tmp_path: Path) -> N
         (["leak", "--sizes", "9-3"], "the sizes are '9-3'"),
         (["leak", "--blocks", "0"], "--blocks"),
         (["leak", "--blocks", "100", "--plot", "x.png"], "its name must end in .html"),
-        (["leak", "--blocks", "100", "--plot", "nowhere/x.csv"], "cannot be written"),
+        (["leak", "--blocks", "100", "--plot", "nowhere/x.csv"], "there is no such folder"),
         (["bad.trace"], "bad.trace:2: free of block 'b', which was never allocated"),
         (["good.trace", "--seed", "3"], "--seed draws a pattern"),
     ],
@@ -108,3 +108,26 @@ def test_bad_input_is_exit_2_and_one_sentence(
     assert (code, out) == (2, "")
     sentence, _ = err.strip().splitlines()
     assert words in sentence
+
+
+def test_more_address_space_than_is_simulated_is_said_in_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trace = tmp_path / "large.trace"
+    trace.write_text("malloc a 16GiB\n")
+    assert execute(["malloc", str(trace), "--allocator", "tcmalloc"]) == 2
+    assert "op 1 needs more than the 4 GiB of address space simulated here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", [("--plot", "x.html"), ("--threads", "4"), ("--every", "9"), ("--sizes", "8-16")])
+def test_loops_refuse_what_they_would_ignore(option: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(["malloc", "malloc 1000 64", *option]) == 2
+    assert f"{option[0]} is not for loops" in capsys.readouterr().err
+
+
+def test_what_is_no_file_is_not_read_for_ever(capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(["malloc", "/dev/zero"]) == 2
+    assert "it is no file" in capsys.readouterr().err
+
+
+def test_where_a_plot_goes_is_checked_before_the_replay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(["malloc", "pinned-top", "--plot", str(tmp_path / "no" / "x.html")]) == 2
+    assert "there is no such folder" in capsys.readouterr().err

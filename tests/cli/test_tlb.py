@@ -120,3 +120,24 @@ def test_a_trace_of_a_real_program(capsys: Captured, tmp_path: Path) -> None:
     assert fetches <= result["code"]["accesses"] <= fetches + across
     pages = {int(line[3:].split(",")[0], 16) >> 12 for line in lines}
     assert 10 < len(pages) <= result["walks"] + 20
+
+
+@pytest.mark.parametrize(
+    ("options", "needs"),
+    [
+        (("--host-pages", "2M"), "--vm"),
+        (("--switch-every", "5"), "--processes 2 or more"),
+        (("--shootdown-pages", "5"), "--shootdown-every"),
+        (("--huge", "50", "--pages", "2M"), "--pages 4K"),
+    ],
+)
+def test_an_option_without_its_other_half_is_refused(options: tuple[str, ...], needs: str, capsys: Captured) -> None:
+    code, _, err = said(capsys, "uniform", *options)
+    assert code == 2 and f"means something only with {needs}" in err
+
+
+def test_a_trace_cut_in_its_last_line_is_refused(tmp_path: Path, capsys: Captured) -> None:
+    trace = tmp_path / "cut.txt"
+    trace.write_text("0x400000\n0x1234")
+    code, _, err = said(capsys, str(trace))
+    assert code == 2 and "cut.txt:2: the last line '0x1234' has no end of line" in err

@@ -35,7 +35,7 @@ def test_lackeys_lines() -> None:
 
 
 def test_plain_addresses_comments_and_events() -> None:
-    text = b"# mine\n7f2a10c04000\n0x1000\r\n\n  ffffffff81000000 \nswitch 2\ninvlpg 1000\nflush\n0"
+    text = b"# mine\n7f2a10c04000\n0x1000\r\n\n  ffffffff81000000 \nswitch 2\ninvlpg 1000\nflush\n0\n"
     assert records(text) == [
         (LOAD, 0x7F2A10C04000),
         (LOAD, 0x1000),
