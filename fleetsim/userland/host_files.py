@@ -38,6 +38,7 @@ def host_files(row: Any, labels: Callable[[int], Labels]) -> dict[str, Text]:
     for t in alive_tasks(row):
         pid = int(row["tasks"][t]["pid"])
         files[f"/proc/{pid}/maps"] = _of_tables(row, t, labels, procfs_maps.maps)
+        files[f"/proc/{pid}/smaps_rollup"] = _of_tables(row, t, labels, procfs_maps.smaps_rollup)
         files[f"/proc/{pid}/smaps"] = _of_tables(row, t, labels, procfs_maps.smaps)
     return dict(sorted(files.items()))
 

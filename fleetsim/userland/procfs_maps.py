@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fleetsim.hardware import mmu
-from fleetsim.linux.mm_types import AREA_ANON, AREA_HUGETLB
+from fleetsim.linux.mm_types import AREA_ANON, AREA_HUGETLB, AREA_SHMEM
 from fleetsim.userland.address_space import ANON_ORDER, PAGE_SHIFT, Vma
 from fleetsim.userland.frames import alive_tasks
 from fleetsim.userland.page_place import Ints
@@ -64,6 +64,21 @@ def smaps(tables: PageTables) -> str:
     """/proc/PID/smaps: shared pages are counted by who else maps their frames just now."""
     mappers = frame_mappers(tables)
     return "".join(_smap(tables, vma, mappers) for vma in tables.vmas)
+
+
+def smaps_rollup(tables: PageTables) -> str:
+    """/proc/PID/smaps_rollup: the sum of all areas of `smaps` (fs/proc/task_mmu.c show_smaps_rollup)."""
+    mappers = frame_mappers(tables)
+    total, of_kind = dict.fromkeys(FIELDS, 0), dict.fromkeys(("Pss_Anon", "Pss_File", "Pss_Shmem"), 0)
+    for vma in tables.vmas:
+        counts = smap_counts(tables, vma, mappers)
+        for name, pages in counts.items():
+            total[name] += pages
+        shmem = vma.area >= 0 and int(tables.row["areas"][vma.area]["kind"]) == AREA_SHMEM
+        of_kind["Pss_Anon" if counts["Anonymous"] else "Pss_Shmem" if shmem else "Pss_File"] += counts["Pss"]
+    values = {name: total[name] for name in FIELDS[:3]} | of_kind | {name: total[name] for name in FIELDS[3:]}
+    head = f"{tables.vmas[0].start:08x}-{tables.vmas[-1].end:08x} ---p 00000000 00:00 0 ".ljust(NAME_COLUMN) + "[rollup]\n"
+    return head + "".join(f"{name + ':':<16}{pages * KB:>{23 - max(15, len(name))}d} kB\n" for name, pages in values.items())
 
 
 def frame_mappers(tables: PageTables) -> Counter[int]:

@@ -66,7 +66,19 @@ def test_a_process_adds_up_the_same_in_all_its_files(scenario: Path, capsys: Cap
     _, rollup, _ = said(capsys, scenario, "web-0", f"/proc/{pid}/smaps_rollup", "--at", "20s")
     _, statm, _ = said(capsys, scenario, "web-0", f"/proc/{pid}/statm", "--at", "20s")
     rss = sum(int(line.split()[1]) for line in smaps.splitlines() if line.startswith("Rss:"))
-    assert rss == next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Rss:")) == int(statm.split()[1]) * 4
+    assert rss == int(statm.split()[1]) * 4
+
+    def sums(text: str) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for line in text.splitlines():
+            if line.endswith(" kB") and not line.startswith(("Size", "KernelPageSize", "MMUPageSize", "Pss_Anon", "Pss_File", "Pss_Shmem")):
+                name, kb = line.split()[:2]
+                found[name] = found.get(name, 0) + int(kb)
+        return found
+
+    assert sums(rollup) == sums(smaps)
+    pss = {line.split(":")[0]: int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss")}
+    assert pss["Pss"] == pss["Pss_Anon"] + pss["Pss_File"] + pss["Pss_Shmem"]
 
 
 def test_the_real_free_reads_what_is_printed(scenario: Path, capsys: Captured, tmp_path: Path, require_tool: Callable[[str], Path]) -> None:
