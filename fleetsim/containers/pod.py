@@ -109,6 +109,14 @@ def tasks_of(host: str, pod: Pod, capacity_bytes: int) -> tuple[TaskSpec, ...]:
     """The container's processes: one cgroup, one oom_score_adj, started again ten seconds after death."""
     adj = oom_score_adj(pod.qos, pod.request_bytes or 0, capacity_bytes)
     return tuple(
-        TaskSpec(process.name, process.ops, process.start_ns / NS_PER_S, container_cgroup(host, pod.name), adj, RESTART_S)
+        TaskSpec(
+            process.name,
+            process.ops,
+            process.start_ns / NS_PER_S,
+            container_cgroup(host, pod.name),
+            adj,
+            RESTART_S,
+            work=process.work,
+        )
         for process in pod.arguments.processes(pod.name)
     )

@@ -2,15 +2,8 @@
 """What a pod's `workload:` may be: each is a frozen pydantic model of its own arguments that says which processes they make.
 
 Adding one is one file in this folder: register the model under the name that scenarios write; its fields are the
-arguments of the pod entry, its docstring is what `fleetsim list workloads` prints. The smallest one:
-
-    @WORKLOADS.register("idle")
-    class Idle(PodWorkload):
-        '''A container that does nothing.'''
-
-        def processes(self, pod: str) -> tuple[Process, ...]:
-            return (Process(name=pod, ops=("sleep 86400",)),)
-
+arguments of the pod entry, its docstring is what `fleetsim list workloads` prints. The smallest one, which does nothing, is
+`fleetsim/containers/idle.py`; one that serves requests starts from `ServerWorkload`.
 Leaves out: what the processes do in time (that is `fleetsim/workloads/`).
 """
 
@@ -19,9 +12,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
+from fleetsim.containers.load import Load, Slo, requests_of
+from fleetsim.host.spec import Requests, Work
 from fleetsim.registry import Registry
+from fleetsim.units import NS_PER_S, Duration
+
+PAGE = 4096
 
 
 @dataclass(frozen=True)
@@ -29,8 +27,9 @@ class Process:
     """One process of a container; `name` is its comm, unique on the host."""
 
     name: str
-    ops: tuple[str, ...]
+    ops: tuple[str, ...] = ()
     start_ns: int = 0
+    work: Work | None = None  # what it does, if it is not a script
 
 
 class PodWorkload(BaseModel, ABC):
@@ -45,6 +44,21 @@ class PodWorkload(BaseModel, ABC):
     def files(self) -> tuple[str, ...]:
         """Paths that must be among the host's files."""
         return ()
+
+
+class ServerWorkload(PodWorkload):
+    """Base of the workloads that answer requests (see `load.py` for what the keys mean)."""
+
+    load: Load | None = Field(None, description="requests that come to it, such as 200/s (default: none)")
+    workers: int = Field(16, description="requests that it serves at the same time", ge=1, le=100_000)
+    queue: int = Field(128, description="requests that may wait; more are refused", ge=0, le=1_000_000)
+    timeout: Duration = Field(10 * NS_PER_S, description="after that long a client goes away (0: never)")
+    slo: Slo | None = Field(None, description="how fast answers should be, such as {latency: 200ms, share: 99}")
+    start: Duration = Field(0, description="when the container starts, counted from the boot of the host")
+
+    @property
+    def requests(self) -> Requests | None:
+        return requests_of(self.load, self.workers, self.queue, self.timeout, self.slo)
 
 
 WORKLOADS: Registry[type[PodWorkload]] = Registry("workload")

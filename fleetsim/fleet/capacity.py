@@ -21,6 +21,7 @@ from fleetsim.linux.vma import cohorts_for
 from fleetsim.workloads.script_malloc import POINTER_BYTES
 from fleetsim.workloads.script_ops import ParsedOp, parse_script
 from fleetsim.workloads.script_types import NR_OPS, OP_MALLOC, OP_MMAP_ANON, OP_MMAP_FILE, OP_READ_FILE, OP_SHM, OP_WRITE_FILE
+from fleetsim.workloads.works import NR_WORKS
 
 PAGE = 4096
 
@@ -38,6 +39,11 @@ def too_much(spec: HostSpec, commands: Iterable[Command]) -> str | None:
     tasks = [*spec.tasks, *started]
     scripts = [*(task.ops for task in tasks), *threads]
     groups, cohorts = page_groups(spec, scripts)
+    total = spec.memory_bytes // PAGE
+    works = [task.work for task in tasks if task.work is not None]
+    mapped = [area for work in works for area in work.areas]
+    groups += len(mapped)
+    cohorts += sum(cohorts_for(total, min(pages, 2 * total), UNIFORM if at_random else ORDERED) for pages, at_random in mapped)
     wanted = (
         ("page groups", groups, NR_GROUPS),
         ("cohorts of pages (memory areas and files, large ones count more)", cohorts, NR_COHORTS),
@@ -45,7 +51,8 @@ def too_much(spec: HostSpec, commands: Iterable[Command]) -> str | None:
         ("processes", len(tasks), NR_TASKS),
         ("threads", len(scripts), NR_THREADS),
         ("files", len(spec.files), NR_FILES),
-        ("memory areas", sum(areas_mapped(ops) for ops in scripts), NR_AREAS),
+        ("memory areas", sum(areas_mapped(ops) for ops in scripts) + len(mapped), NR_AREAS),
+        ("processes that are not scripts", len(works), NR_WORKS),
         ("heaps (processes and threads with malloc)", sum(any(op.split()[0] == "malloc" for op in ops) for ops in scripts), NR_HEAPS),
         ("ops", sum(len(ops) for ops in scripts), NR_OPS),
     )

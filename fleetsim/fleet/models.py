@@ -20,7 +20,7 @@ from fleetsim.units import NS_PER_S, Duration, PositiveDuration, PositiveSize, S
 HOSTS_MAX = 100_000
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
-IMPACTS = ("killed", "slow")
+IMPACTS = ("killed", "slow", "latency", "errors")
 """The harms a host can show so far."""
 
 
@@ -156,7 +156,7 @@ class TimelineKeys(Keys):
 class ExpectKeys(Keys):
     """What must be seen: exactly one of impact, alert, silent, false_alarm."""
 
-    impact: Literal["killed", "slow"] | None = Field(None, description="the simulator must show this harm")
+    impact: Literal["killed", "slow", "latency", "errors"] | None = Field(None, description="the simulator must show this harm")
     alert: str | None = Field(None, description="this alert must fire", min_length=1)
     silent: str | None = Field(None, description="this alert must not fire", min_length=1)
     false_alarm: str | None = Field(None, description="this alert is expected to fire although nobody is hurt", min_length=1)

@@ -3,7 +3,10 @@
 
 `killed` opens when the kernel kills a task and closes when it runs again (or stays open). `slow` opens when a paced
 thread did less than half of what its pace asked for during ten seconds, and closes after ten seconds at 80 % and more:
-the distance between the two keeps it from flapping. Nothing here looks at memory: only at work not done.
+the distance between the two keeps it from flapping. A server has two more, each measured over ten seconds and closed by ten seconds
+that are in order: `latency`, when more of its requests than its objective allows took longer than that says (or none is answered
+while the oldest waits longer), and `errors`, when more than one in a hundred failed: refused, given up, or broken off.
+Nothing here looks at memory: only at work not done.
 """
 
 from __future__ import annotations
@@ -11,10 +14,13 @@ from __future__ import annotations
 from fleetsim.law import law
 from fleetsim.linux.events import IMPACT_END, IMPACT_START, record
 from fleetsim.linux.mm_types import NR_THREADS, NS_PER_S
+from fleetsim.workloads.requests import DONE, FAILED, LATE, arrive, refuse_all, stuck_ns
+from fleetsim.workloads.works import NR_WORKS
 
 WINDOW_NS = 10 * NS_PER_S
-IMPACT_SLOW, IMPACT_KILLED = 0, 1
-IMPACT_NAMES = ("slow", "killed")
+IMPACT_SLOW, IMPACT_KILLED, IMPACT_LATENCY, IMPACT_ERRORS = range(4)
+IMPACT_NAMES = ("slow", "killed", "latency", "errors")
+FAILED_PERMILLE = 10  # of a thousand requests in ten seconds so many may fail
 OPENS_BELOW, CLOSES_ABOVE = 50, 80  # percent of the pace
 
 
@@ -64,3 +70,45 @@ def pace_due(row, program):
     if op["pages"] > 0:
         asked = min(asked, op["pages"])
     return program["due"] + asked
+
+
+@law
+def set_impact(row, t, impact, was_open, is_open, w, permille):
+    """Tell the history if an impact of a server opened or closed.
+
+    returns  int64  is_open
+
+    Source: fleetsim's own definition of the impacts `latency` and `errors`.
+    """
+    if is_open != was_open:
+        record(row, IMPACT_START if is_open > 0 else IMPACT_END, t, impact, w, permille, 0, 0, 0, 0, 0)
+    return is_open
+
+
+@law
+def measure_servers(row):
+    """Compare what every server did for its users since the last look with its objectives.
+
+    Source: fleetsim's own definition of the impacts `latency` and `errors`.
+    """
+    for w in range(NR_WORKS):
+        work = row["works"][w]
+        server = work["server"]
+        if server["used"] == 0:
+            continue
+        if server["ready"] == 0:
+            refuse_all(row, server)
+        else:
+            arrive(row, server)
+        window = server["window"]
+        done, late, failed = window[DONE], window[LATE], window[FAILED]
+        waiting = server["backlog"] > 0 and stuck_ns(row, server) > server["slo_ns"]
+        if server["slo_ns"] > 0 and (done > 0 or waiting):
+            permille = 1000 * late // done if done > 0 else 1000
+            is_open = 1 if permille > server["late_permille"] else 0
+            server["late_open"] = set_impact(row, work["task"], IMPACT_LATENCY, server["late_open"], is_open, w, permille)
+        if done + failed > 0:
+            permille = 1000 * failed // (done + failed)
+            is_open = 1 if permille > FAILED_PERMILLE else 0
+            server["failing_open"] = set_impact(row, work["task"], IMPACT_ERRORS, server["failing_open"], is_open, w, permille)
+        window[:] = 0

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fleetsim.errors import BadInput
-from fleetsim.host.spec import TaskSpec
+from fleetsim.host.spec import TaskSpec, Work
 from fleetsim.linux import mm_types as mm
 from fleetsim.linux.dcache import NEGATIVE, OPENED, PLAIN
 from fleetsim.linux.fs_types import NR_FILES
@@ -26,6 +26,7 @@ from fleetsim.workloads.script_types import (
     OP_UNLINK,
     OP_WRITE_FILE,
 )
+from fleetsim.workloads.works import ARGUMENTS, KINDS, NR_WORKS
 
 
 @dataclass
@@ -86,15 +87,49 @@ def add_task(row: Any, names: Names, spec: TaskSpec, *, started: bool) -> int:
     task["nice"], task["superuser"] = spec.nice, spec.superuser
     task["started_ns"] = max(int(row["now_ns"]), int(spec.start_s * mm.NS_PER_S)) if started else int(row["now_ns"])
     task["restart_ns"] = -1 if spec.restart_s is None else int(spec.restart_s * mm.NS_PER_S)
-    task["main_thread"] = add_thread(row, names, spec.name, spec.ops)
+    task["main_thread"] = add_thread(row, names, spec.name, spec.ops) if spec.work is None else add_work(row, names, t, spec.work)
     return t
+
+
+def add_work(row: Any, names: Names, t: int, work: Work) -> int:
+    """Enter a task's workload, its users, and the thread that does it; BadInput if the host's table is full."""
+    w = find_rows(row["works"]["kind"], 1)
+    if w < 0:
+        raise BadInput(f"host {names.host}: more than {NR_WORKS} processes that are not scripts")
+    th = free_program(row, names)
+    entry = row["works"][w]
+    entry["kind"], entry["task"] = KINDS[work.kind], t
+    entry["arguments"] = len(ARGUMENTS[work.kind])
+    for slot, name in enumerate(ARGUMENTS[work.kind]):
+        value = work.values[name]
+        entry["slots"][slot] = file_row(row, names, value) if isinstance(value, str) else value
+    if work.requests is not None:
+        server, users = entry["server"], work.requests
+        server["used"], server["workers"], server["queue_max"] = 1, users.workers, users.queue_max
+        server["rate"], server["swing"], server["timeout_ns"] = users.rate_milli, users.swing_milli, users.timeout_ns
+        since_midnight = int(row["boot_unix_s"]) * mm.NS_PER_S % users.period_ns
+        server["period_ns"], server["peak_ns"] = users.period_ns, users.peak_ns - since_midnight
+        server["slo_ns"], server["late_permille"] = users.slo_ns, users.late_permille
+    row["programs"][th]["work"] = w + 1
+    row["nr_threads"] = max(int(row["nr_threads"]), th + 1)
+    return th
+
+
+def file_row(row: Any, names: Names, path: str) -> int:
+    """Row of a file that a workload reads or writes; one that is not there is created when it is written."""
+    return names.files[path] if path in names.files else add_file(row, names, path, 0, mount_of(names, path))
+
+
+def free_program(row: Any, names: Names) -> int:
+    th = find_rows([int(p["ops"]) > 0 or int(p["first"]) < 0 or int(p["work"]) > 0 for p in row["programs"]], 1)
+    if th < 0:
+        raise BadInput(f"host {names.host}: more than {mm.NR_THREADS} threads")
+    return th
 
 
 def add_thread(row: Any, names: Names, task: str, lines: Sequence[str]) -> int:
     """Enter one more thread with its program (not running yet); BadInput if a table is full."""
-    th = find_rows([int(p["ops"]) > 0 or int(p["first"]) < 0 for p in row["programs"]], 1)
-    if th < 0:
-        raise BadInput(f"host {names.host}: more than {mm.NR_THREADS} threads")
+    th = free_program(row, names)
     script = parse_script(lines or ("sleep 0",))  # a program without ops still is one
     if script.unsupported:
         names.unsupported.setdefault(task, []).extend(script.unsupported)

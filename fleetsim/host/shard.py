@@ -31,6 +31,7 @@ from fleetsim.linux.oom_kill import send_sigkill
 from fleetsim.linux.oom_report import oom_reaped, stamp
 from fleetsim.linux.swap_types import ON_ZRAM
 from fleetsim.linux.swapfile import count_slots
+from fleetsim.workloads.requests import arrive
 from fleetsim.workloads.script import begin_program
 
 TICK_NS = 200_000_000
@@ -183,7 +184,7 @@ class Shard:
             raise BadInput(f"unknown command {command.kind!r} for host {command.host}")
         done(row, names, args)
         self._collect(i)  # a kill that a command caused is told at its own instant
-        if command.kind == "settle_limit":
+        if command.kind in ("settle_limit", "load"):
             return
         shown = {k: list(v) if isinstance(v, tuple) else v for k, v in args.items() if isinstance(v, (str, int, tuple))}
         self._emit(i, int(row["now_ns"]), "command", command.kind, {"author": command.author, **shown})
@@ -217,6 +218,13 @@ class Shard:
 
     def _do_sysctl(self, row: Any, names: Names, args: Any) -> None:
         set_sysctl(row, str(args["name"]), int(args["value"]))
+
+    def _do_load(self, row: Any, names: Names, args: Any) -> None:
+        t = self._task(names, args)
+        for work in row["works"]:
+            if work["kind"] > 0 and int(work["task"]) == t:
+                arrive(row, work["server"])
+                work["server"]["rate"], work["server"]["swing"] = int(args["rate_milli"]), 0
 
     def _do_disk(self, row: Any, names: Names, args: Any) -> None:
         number = disk_number(row, names, str(args["disk"]))

@@ -24,8 +24,34 @@ class CgroupSpec:
 
 
 @dataclass(frozen=True)
+class Requests:
+    """What a server's users do and what they put up with."""
+
+    workers: int = 16  # requests served at the same time
+    queue_max: int = 128  # … and waiting
+    rate_milli: int = 0  # requests per 1000 s, on average over a period …
+    swing_milli: int = 0  # … and how many more at its peak
+    period_ns: int = 86_400 * 10**9
+    peak_ns: int = 0  # when the first peak is, from 00:00 of the clock on the wall
+    timeout_ns: int = 0  # 0: clients wait for ever
+    slo_ns: int = 0  # latency objective, 0: none …
+    late_permille: int = 10  # … which so many of a thousand requests may miss
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a process does, if it is not a script: a workload of `workloads/works.py` and its arguments by field. A path among them
+    becomes the row of that file."""
+
+    kind: str
+    values: Mapping[str, int | str] = field(default_factory=dict)
+    requests: Requests | None = None
+    areas: tuple[tuple[int, bool], ...] = ()  # (pages, used at random) of what it may map at once: is there room in the record?
+
+
+@dataclass(frozen=True)
 class TaskSpec:
-    """One process. Its first thread runs `ops`, the op language of `workloads/script.py`, in order."""
+    """One process. Its first thread runs `ops`, the op language of `workloads/script.py`, in order, or does its `work`."""
 
     name: str  # comm; unique on its host
     ops: tuple[str, ...]
@@ -35,6 +61,7 @@ class TaskSpec:
     restart_s: float | None = None  # seconds after death at which it is started again; None: stays dead
     nice: int = 0  # with `superuser`: what the OOM heuristic of 2.6.11 asks for
     superuser: bool = False
+    work: Work | None = None  # instead of `ops`
 
 
 @dataclass(frozen=True)
@@ -104,7 +131,7 @@ class Command:
 
     t_ns: int
     host: str
-    kind: str  # start_thread | stop_thread | start_task | kill | mkdir | rmdir | sysctl | limit | disk
+    kind: str  # start_thread | stop_thread | start_task | kill | mkdir | rmdir | sysctl | limit | disk | load
     args: Mapping[str, object] = field(default_factory=dict)
     author: str = "chaos"
 
@@ -116,6 +143,7 @@ class Command:
     # rmdir         {"cgroup": name}                           … is removed; what is charged to it stays so until it is reclaimed (a zombie)
     # sysctl        {"name": "vm.swappiness", "value": 10}
     # limit         {"cgroup": name, "file": "memory.max", "bytes": n}
+    # load          {"task": name, "rate_milli": n}            requests per 1000 s that come from now on
     # disk          {"disk": "data", "slow_percent": 1000, "failing": 0}   a device gets slow (100: as it was), or fails every transfer
 
 

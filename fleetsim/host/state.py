@@ -11,12 +11,14 @@ import numpy as np
 from fleetsim.allocators.tables import ALLOCATOR_FIELDS
 from fleetsim.linux.mm_types import KERNEL_FIELDS, NR_THREADS
 from fleetsim.workloads.script_types import PROGRAM, SCRIPT_FIELDS
+from fleetsim.workloads.works import WORK_FIELDS
 
 HOST = np.dtype(
     [
         *KERNEL_FIELDS,
         ("programs", PROGRAM, (NR_THREADS,)),  # one per thread
         *SCRIPT_FIELDS,
+        *WORK_FIELDS,
         *ALLOCATOR_FIELDS,
         ("slow_next_ns", "i8"),  # when progress is next compared with pace (impact.py)
         ("slow_seen", "i8", (NR_THREADS, 2)),  # progress and due at the last comparison

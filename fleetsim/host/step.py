@@ -10,7 +10,7 @@ disk interleave as finely as the work itself (measured: the interleaving matters
 from __future__ import annotations
 
 from fleetsim.hardware.cpu import START
-from fleetsim.host.impact import WINDOW_NS, measure_pace
+from fleetsim.host.impact import WINDOW_NS, measure_pace, measure_servers
 from fleetsim.law import law
 from fleetsim.linux.check import validate_fast
 from fleetsim.linux.cputime import account_cpus, account_iowait, account_time, can_preempt, cpu_to_node, put_off, select_task_rq
@@ -39,6 +39,7 @@ from fleetsim.linux.psi_laws import LOAD_EXP_1, LOAD_EXP_5, LOAD_EXP_15, calc_lo
 from fleetsim.linux.xarray import slabs_are_stale, sync_page_cache_slabs
 from fleetsim.workloads.script import begin_program
 from fleetsim.workloads.script import step as script_step
+from fleetsim.workloads.works import begin_work, note_gone, step_work
 
 LOAD_PERIOD_NS = 5 * NS_PER_S
 FREE_STEPS_MAX = 1_000_000
@@ -83,6 +84,7 @@ def reschedule(row):
         thread = row["threads"][th]
         alive = thread["used"] > 0 and row["tasks"][thread["task"]]["state"] == TASK_RUNNING
         row["due_ns"][th] = thread["ready_ns"] if alive else NEVER
+    note_gone(row)
 
 
 @law
@@ -160,6 +162,7 @@ def run_clock(row):
     if row["slow_next_ns"] <= row["now_ns"]:
         row["slow_next_ns"] += WINDOW_NS
         measure_pace(row)
+        measure_servers(row)
     if row["ext4_journal"]["next_ns"] <= row["now_ns"]:
         run_ext4_journal(row)
 
@@ -190,6 +193,8 @@ def run_task(row, t):
     thread["charge_retries"] = 0
     thread["no_progress"] = 0
     begin_program(row, th)
+    if row["programs"][th]["work"] > 0:
+        begin_work(row, row["programs"][th]["work"] - 1)
     if row["nr_nodes"] > 1:
         leave_task(row, t)
 
@@ -234,7 +239,11 @@ def run_thread(row, th):
     user_before, system_before = task["utime_ns"], task["stime_ns"]
     if row["nr_nodes"] > 1:
         enter_task(row, thread["task"], cpu_to_node(row, cpu))
-    script_step(row, th)
+    work = row["programs"][th]["work"]
+    if work > 0:
+        step_work(row, th, work - 1)
+    else:
+        script_step(row, th)
     if row["nr_nodes"] > 1:
         leave_task(row, thread["task"])
     spent, user = row["spent_ns"], min(row["spent_ns"], task["utime_ns"] - user_before)

@@ -19,7 +19,7 @@ from fleetsim.linux.madvise import MADV_HUGEPAGE, MADV_NOHUGEPAGE, MADVICE, PART
 from fleetsim.linux.mempolicy import MPOL_BIND, MPOL_DEFAULT, MPOL_INTERLEAVE, MPOL_LOCAL, MPOL_PREFERRED
 from fleetsim.linux.mempolicy import set_mempolicy as set_mempolicy
 from fleetsim.linux.mm_fault import access, at_rest, read_untouched, touch
-from fleetsim.linux.mm_types import AREA_FILE, AREA_FREE, NR_AREAS, ORDERED, UNIFORM
+from fleetsim.linux.mm_types import AREA_FILE, AREA_FREE, NR_AREAS, ORDERED, TASK_RUNNING, UNIFORM
 from fleetsim.linux.mmap_layout import place_area
 from fleetsim.linux.namei import lookup_files as lookup_files
 from fleetsim.linux.namei import lookup_missing as lookup_missing
@@ -56,12 +56,14 @@ __all__ = [
     "UNIFORM",
     "access",
     "at_rest",
+    "compute",
     "creat",
     "exit_group",
     "file_size",
     "fork",
     "free_range",
     "fsync",
+    "is_running",
     "madvise",
     "map_anonymous",
     "map_file",
@@ -209,3 +211,22 @@ def exit_group(row, th, code):
     Source: kernel/exit.c.
     """
     begin_exit(row, row["threads"][th]["task"], code)
+
+
+@law
+def compute(row, th, ns):
+    """The thread computes for `ns` of processor time, in user mode.
+
+    Source: not a call: what a program does between two of them.
+    """
+    row["spent_ns"] += ns
+    row["tasks"][row["threads"][th]["task"]]["utime_ns"] += ns
+
+
+@law
+def is_running(row, t):
+    """Does task `t` run?
+
+    Source: kill(pid, 0).
+    """
+    return row["tasks"][t]["state"] == TASK_RUNNING

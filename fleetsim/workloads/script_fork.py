@@ -19,7 +19,7 @@ def fork_hold(row, th):
     child = -1
     for k in range(len(row["programs"])):
         other = row["programs"][k]
-        if child < 0 and row["threads"][k]["used"] == 0 and (other["ops"] == 0 or other["once"] == CHILD):
+        if child < 0 and row["threads"][k]["used"] == 0 and other["work"] == 0 and (other["ops"] == 0 or other["once"] == CHILD):
             child = k
     if fork(row, th, child) < 0:
         return

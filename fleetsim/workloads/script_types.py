@@ -85,6 +85,7 @@ PROGRAM = np.dtype(
         ("names", "i4"),  # names made or asked for so far: the next op goes on with new ones
         ("due", "i8"),  # pages that the paces of earlier ops asked for
         ("begun_ns", "i8"),  # when the op under way began
+        ("work", "i2"),  # 0: a script; else one more than the row of the workload that the thread runs (works.py)
         ("once", "i1"),  # 1: an extra thread: when its ops are done the task goes on; CHILD: it sleeps through its op and exits
     ]
 )

@@ -1,0 +1,349 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Requests: how they arrive, wait, are served, given up, and how long each took. The part that all workloads with users share.
+
+Arrivals are a rate, work is done in batches, and latencies come of a fluid model of the workers between two batches: a request
+that finds them free takes its service time, one that does not waits until they have done what came before it (`free_ns`). So the
+length of a batch is not part of any latency, and every stall is: a fault, reclaim, a throttled write, a collection of garbage, a
+disk. Of a batch in which some requests waited for a disk only those are slow.
+
+    take() → the workload's own calls of the kernel, each followed by in_parallel() → finish() → rest()
+
+Leaves out: single requests, their order beyond first come first served, and random service times.
+Source: Lindley's recursion for a queue with `workers` servers, on batches.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fleetsim.law import law
+
+NS_PER_MS = 1_000_000
+LE_MS = (5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000)
+"""Upper bounds of the latency histogram, as client libraries of Prometheus choose them by default."""
+NR_BUCKETS = len(LE_MS) + 1
+MILLION = 1_000_000
+RATE_NS = 10**12  # a rate counts requests per 1000 s
+DONE, LATE, FAILED = 0, 1, 2
+IO = 1  # kind of stall (PSI_IO)
+
+SERVER = np.dtype(
+    [
+        ("used", "i1"),
+        ("ready", "i1"),  # 1: it answers; 0: it starts up, or its process is gone
+        ("late_open", "i1"),  # 1: an impact `latency` is open
+        ("failing_open", "i1"),  # … `errors`
+        ("late_permille", "i2"),  # so many of a thousand requests may take longer than slo_ns
+        ("workers", "i4"),  # requests that are served at the same time
+        ("queue_max", "i4"),  # requests that may wait; more are refused
+        ("known", "i1"),  # 1: it was up before, so that clients know of it
+        ("rate", "i8"),  # requests per 1000 s on average, also set from outside …
+        ("swing", "i8"),  # … so many more at the busiest time, fewer at the quietest
+        ("period_ns", "i8"),
+        ("peak_ns", "i8"),  # when the busiest time is
+        ("since_ns", "i8"),  # arrivals are counted up to here
+        ("carry", "i8"),  # part of a request that is still to come, 10^12ths
+        ("backlog", "i8"),  # arrived, not begun
+        ("oldest_ns", "i8"),  # when the first of them arrived
+        ("wake_ns", "i8"),  # when the next batch was to begin
+        ("free_ns", "i8"),  # when the workers are done with what they took
+        ("present", "i4"),  # requests that were there at the same time when the last batch began, waiting or served
+        ("batch", "i4"),  # requests under way, 0: none
+        ("began_ns", "i8"),  # … since when
+        ("work_ns", "i8"),  # … what they took so far, added up
+        ("io_ns", "i8"),  # … of that for a disk
+        ("majflt", "i8"),  # the task's major faults before them
+        ("service_ns", "i8"),  # what a request took last, on average
+        ("timeout_ns", "i8"),  # after that long clients give up; 0: never
+        ("slo_ns", "i8"),
+        ("arrived", "i8"),
+        ("served", "i8"),
+        ("refused", "i8"),
+        ("timed_out", "i8"),
+        ("broken", "i8"),  # requests that failed on the server's side
+        ("latency_sum_us", "i8"),
+        ("buckets", "i8", (NR_BUCKETS,)),  # requests served within LE_MS[k] but not within the bound before it
+        ("window", "i8", (3,)),  # requests done, of them late, and failed since the last look
+    ]
+)
+
+
+@law
+def share_of(count, part, whole):
+    """count · part / whole, rounded down, for counts below 2^43 and times below 2^53 ns.
+
+    Source: arithmetic, in 2^20ths of microseconds.
+    """
+    if part >= whole:
+        return count
+    return count * (((part >> 10) << 20) // max(1, whole >> 10)) >> 20
+
+
+@law
+def sine_q(degrees):
+    """2^20 · sin(x), x in degrees: within 0.2 %.
+
+    Source: Bhaskara I's approximation, 4x(180−x) / (40500 − x(180−x)); integers only.
+    """
+    x = degrees % 360
+    half = x % 180
+    value = (4 * half * (180 - half) << 20) // (40_500 - half * (180 - half))
+    return value if x < 180 else -value
+
+
+@law
+def rate_now(server, now):
+    """Requests per 1000 s at the instant `now`.
+
+    Source: a sine over the period, a common picture of a day's load.
+    """
+    if server["swing"] == 0:
+        return server["rate"]
+    degrees = (now - server["peak_ns"]) % server["period_ns"] * 360 // server["period_ns"] + 90
+    return server["rate"] + (server["swing"] * sine_q(degrees) >> 20)
+
+
+@law
+def arrive(row, server):
+    """Count what arrived up to now.
+
+    Source: arrivals are even at the rate.
+    """
+    passed = row["now_ns"] - server["since_ns"]
+    if passed <= 0:
+        return
+    whole = rate_now(server, row["now_ns"]) * (passed // 1000) + server["carry"]  # in microseconds: no overflow at a million a second for 100 days
+    new = whole // (RATE_NS // 1000)
+    server["carry"] = whole - new * (RATE_NS // 1000)
+    if server["backlog"] == 0:
+        server["oldest_ns"] = server["since_ns"]
+    server["since_ns"] += passed // 1000 * 1000
+    server["arrived"] += new
+    server["backlog"] += new
+
+
+@law
+def lose(server, n, counter):
+    """`n` of the requests that wait have failed; what counts them is up to the caller.
+
+    returns  int64  the new value of the counter
+
+    Source: fleetsim's own.
+    """
+    server["backlog"] -= n
+    server["window"][FAILED] += n
+    return counter + n
+
+
+@law
+def give_up(server):
+    """Clients that would wait longer than their timeout until a worker is free have gone away.
+
+    Source: arrivals are even between the oldest one and the last look.
+    """
+    horizon = server["free_ns"] - server["timeout_ns"]
+    if server["timeout_ns"] <= 0 or server["backlog"] == 0 or horizon <= server["oldest_ns"]:
+        return
+    gone = share_of(server["backlog"], horizon - server["oldest_ns"], server["since_ns"] - server["oldest_ns"])
+    server["timed_out"] = lose(server, gone, server["timed_out"])
+    server["oldest_ns"] = min(horizon, server["since_ns"])
+
+
+@law
+def queue_up(row, server):
+    """How many of the backlog had to queue, because the workers could not take them as they came; those who found the queue full
+    are refused.
+
+    Source: a listen queue that is full refuses (net/core/request_sock.c, net.core.somaxconn).
+    """
+    span = row["now_ns"] - max(server["free_ns"], server["oldest_ns"])
+    queued = server["backlog"]
+    if span > 0:
+        queued -= server["backlog"] if server["service_ns"] == 0 else span * server["workers"] // server["service_ns"]
+    over = queued - server["queue_max"]
+    if over > 0:
+        server["refused"] = lose(server, over, server["refused"])
+    queued = max(0, min(queued, server["queue_max"]))
+    busy = server["workers"]
+    if queued == 0:
+        busy = min(busy, server["backlog"] * server["service_ns"] // max(1, row["now_ns"] - server["oldest_ns"]) + 1)
+    server["present"] = queued + min(busy, server["backlog"])
+
+
+@law
+def take(row, th, server, most):
+    """Begin a batch of up to `most` requests: those that wait longest. What delayed the batch itself delays them.
+
+    returns  int64  requests; 0: nobody waits
+
+    Source: first come, first served.
+    """
+    arrive(row, server)
+    late = row["now_ns"] - server["wake_ns"]
+    if server["wake_ns"] > 0 and late > 0 and server["backlog"] > 0:
+        server["free_ns"] = max(server["free_ns"], server["wake_ns"]) + late
+    give_up(server)
+    queue_up(row, server)
+    server["batch"] = min(max(1, most), server["backlog"])
+    server["began_ns"] = row["now_ns"]
+    server["work_ns"] = 0
+    server["io_ns"] = 0
+    server["majflt"] = row["tasks"][row["threads"][th]["task"]]["majflt"]
+    return server["batch"]
+
+
+@law
+def in_parallel(row, server):
+    """What a batch's requests do one after the other on this thread they do side by side on the workers: the bill shrinks to the time
+    that passes.
+
+    Source: the time of n requests on w workers is that of n/w; leaves out workers that wait for one another.
+    """
+    side_by_side = max(1, min(server["workers"], server["batch"]))
+    server["io_ns"] += row["stall_ns"][IO]
+    server["work_ns"] += row["spent_ns"] + row["wait_ns"]
+    row["wait_ns"] //= side_by_side
+    for kind in range(len(row["stall_ns"])):
+        row["stall_ns"][kind] //= side_by_side
+    computing = max(1, min(side_by_side, row["cpus"]))
+    row["spent_ns"] //= computing
+    row["reclaim_ns"] //= computing
+
+
+@law
+def count_latencies(server, n, low, high):
+    """`n` requests took between `low` and `high` ns, evenly.
+
+    Source: a Prometheus histogram with the bounds LE_MS.
+    """
+    if n <= 0:
+        return
+    high = max(high, low + 1)
+    below = 0
+    for k in range(NR_BUCKETS):
+        upto = n
+        if k < NR_BUCKETS - 1:
+            bound = LE_MS[k] * NS_PER_MS
+            upto = n if bound >= high else (0 if bound <= low else share_of(n, bound - low, high - low))
+        server["buckets"][k] += upto - below
+        below = max(below, upto)
+    late = 0
+    if server["slo_ns"] > 0 and high > server["slo_ns"]:
+        late = n if low >= server["slo_ns"] else share_of(n, high - server["slo_ns"], high - low)
+    server["window"][DONE] += n
+    server["window"][LATE] += late
+    server["latency_sum_us"] += n * ((low + high) // 2000)
+
+
+@law
+def finish(row, th, server):
+    """The batch is done, with the last call that is on the thread's bill. Those of its requests that waited for a disk were slow.
+
+    Source: see the module. Leaves out: which of them waited more than once.
+    """
+    n = server["batch"]
+    if n <= 0:
+        return
+    end = row["now_ns"] + row["spent_ns"] + row["wait_ns"]
+    wall = end - server["began_ns"]
+    slow = min(n, row["tasks"][row["threads"][th]["task"]]["majflt"] - server["majflt"])
+    slow_ns = server["io_ns"] // slow if slow > 0 else 0
+    service = (server["work_ns"] - (server["io_ns"] if slow > 0 else 0)) // n
+    first = server["oldest_ns"]
+    last = first + share_of(max(1, server["began_ns"] - first), n, server["backlog"])
+    started = max(server["free_ns"], first)
+    server["free_ns"] = started + wall
+    server["service_ns"] = service
+    server["backlog"] -= n
+    server["oldest_ns"] = last
+    server["served"] += n
+    server["batch"] = 0
+    low, high = started - first, max(0, started + wall - last - service)
+    low, high = min(low, high) + service // 2, max(low, high) + 3 * service // 2
+    count_latencies(server, n - slow, low, high)
+    count_latencies(server, slow, low + slow_ns // 2, high + 3 * slow_ns // 2)
+
+
+@law
+def rest(row, th, server, ns):
+    """The thread goes on when its bill is paid, and not before `ns` from now: its next batch gathers until then.
+
+    Source: fleetsim's own pacing.
+    """
+    end = max(row["now_ns"] + row["spent_ns"] + row["wait_ns"], row["now_ns"] + ns)
+    server["wake_ns"] = end
+    row["threads"][th]["ready_ns"] = end
+
+
+@law
+def pause(row, server, ns):
+    """The whole process stands still for `ns` from now: whoever arrives meanwhile waits.
+
+    Source: a stop-the-world pause, a fork, a signal: no worker runs.
+    """
+    server["free_ns"] = max(server["free_ns"], row["now_ns"]) + ns
+
+
+@law
+def stuck_ns(row, server):
+    """For how long no worker has been able to take a request, up to now.
+
+    Source: a batch under way, or one that waits for a CPU.
+    """
+    since = row["now_ns"]
+    if server["batch"] > 0:
+        since = server["began_ns"]
+    elif server["wake_ns"] > 0:
+        since = min(since, server["wake_ns"])
+    return row["now_ns"] - since
+
+
+@law
+def answer_ns(row, server):
+    """How long a request that arrived now would take to be answered, as far as can be known now.
+
+    Source: what waits before it, at the present pace of the workers.
+    """
+    stuck = stuck_ns(row, server)
+    behind = max(stuck, server["free_ns"] - row["now_ns"])
+    ahead = server["backlog"] * server["service_ns"] // max(1, server["workers"]) if behind > 0 else 0
+    return max(0, behind) + ahead + server["service_ns"]
+
+
+@law
+def come_up(row, server):
+    """From now on it answers; who came before was refused.
+
+    Source: listen(2).
+    """
+    refuse_all(row, server)
+    server["ready"] = 1
+    server["known"] = 1
+
+
+@law
+def go_down(row, server):
+    """The process is gone: what it was serving or was waiting there is lost, and it does not answer.
+
+    Source: connections are reset.
+    """
+    if server["known"] > 0:
+        arrive(row, server)
+    server["ready"] = 0
+    server["broken"] = lose(server, server["backlog"], server["broken"])
+    server["batch"] = 0
+    server["free_ns"] = 0
+    server["wake_ns"] = 0
+
+
+@law
+def refuse_all(row, server):
+    """Nobody is there to answer: whoever came since the last look is refused.
+
+    Source: net/ipv4/tcp_ipv4.c (a reset for a port that nobody listens on). Before it was up for the first time nobody comes.
+    """
+    if server["known"] == 0:
+        server["since_ns"] = row["now_ns"]
+        return
+    arrive(row, server)
+    server["refused"] = lose(server, server["backlog"], server["refused"])
