@@ -250,7 +250,7 @@ def finish(row, th, server):
     slow_ns = server["io_ns"] // slow if slow > 0 else 0
     service = (server["work_ns"] - (server["io_ns"] if slow > 0 else 0)) // n
     first = server["oldest_ns"]
-    last = first + share_of(max(1, server["began_ns"] - first), n, server["backlog"])
+    last = first + share_of(max(1, server["since_ns"] - first), n, server["backlog"])
     started = max(server["free_ns"], first)
     server["free_ns"] = started + wall
     server["service_ns"] = service
