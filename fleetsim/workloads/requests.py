@@ -112,7 +112,9 @@ def arrive(row, server):
     passed = row["now_ns"] - server["since_ns"]
     if passed <= 0:
         return
-    whole = rate_now(server, row["now_ns"]) * (passed // 1000) + server["carry"]  # in microseconds: no overflow at a million a second for 100 days
+    whole = (
+        rate_now(server, row["now_ns"]) * (passed // 1000) + server["carry"]
+    )  # in microseconds: no overflow at a million a second for 100 days
     new = whole // (RATE_NS // 1000)
     server["carry"] = whole - new * (RATE_NS // 1000)
     if server["backlog"] == 0:
