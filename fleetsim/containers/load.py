@@ -75,10 +75,9 @@ class Slo(Strict):
     share: float = Field(99.0, description="percent of the requests, to a tenth", gt=0, lt=100)
 
 
-def requests_of(load: Load | None, workers: int, queue: int, timeout_ns: int, slo: Slo | None) -> Requests | None:
-    """What the host is told of a server's users; None: there are none."""
-    if load is None:
-        return None
+def requests_of(load: Load | None, workers: int, queue: int, timeout_ns: int, cancels: bool, slo: Slo | None) -> Requests:
+    """What the host is told of a server's users; with no load of its own nobody comes but those that a service sends."""
+    load = load or Load.model_validate("0/s")
     return Requests(
         workers=workers,
         queue_max=queue,
@@ -87,6 +86,7 @@ def requests_of(load: Load | None, workers: int, queue: int, timeout_ns: int, sl
         period_ns=load.period,
         peak_ns=load.peak,
         timeout_ns=timeout_ns,
+        cancels=cancels,
         slo_ns=0 if slo is None else slo.latency,
         late_permille=10 if slo is None else round(1000 - 10 * slo.share),
     )

@@ -53,12 +53,13 @@ class ServerWorkload(PodWorkload):
     workers: int = Field(16, description="requests that it serves at the same time", ge=1, le=100_000)
     queue: int = Field(128, description="requests that may wait; more are refused", ge=0, le=1_000_000)
     timeout: Duration = Field(10 * NS_PER_S, description="after that long a client goes away (0: never)")
+    cancels: bool = Field(False, description="it drops a request whose client has gone away; else it serves it for nothing")
     slo: Slo | None = Field(None, description="how fast answers should be, such as {latency: 200ms, share: 99}")
     start: Duration = Field(0, description="when the container starts, counted from the boot of the host")
 
     @property
-    def requests(self) -> Requests | None:
-        return requests_of(self.load, self.workers, self.queue, self.timeout, self.slo)
+    def requests(self) -> Requests:
+        return requests_of(self.load, self.workers, self.queue, self.timeout, self.cancels, self.slo)
 
 
 WORKLOADS: Registry[type[PodWorkload]] = Registry("workload")

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Running a scenario: the plan's commands in, the hosts' events out, all of it written into a run directory.
 
-Rules: hosts run alone for as long as nothing couples them. What couples them so far is a fault that comes back when its target is
+Rules: hosts run alone for as long as nothing couples them. What couples them is a service with replicas on several (its load balancer
+acts every second), and a fault that comes back when its target is
 restarted (a leak is in the program): while one is open the epoch is one second, and a restarted target has its fault
 again at the end of the epoch. No clock of this machine decides anything; `wall_seconds` is only reported.
 Leaves out: checkpoints and resuming.
@@ -23,6 +24,7 @@ from fleetsim.fleet.local import LocalEngine
 from fleetsim.fleet.normalise import normalised
 from fleetsim.fleet.plan import Plan, PlannedFault, make_plan
 from fleetsim.fleet.scenario import load_scenario
+from fleetsim.fleet.services import Balancers
 from fleetsim.host.shard import TICK_NS
 from fleetsim.host.spec import Command, Event
 from fleetsim.observe.catalog import METRICS, Profile, profile
@@ -110,11 +112,15 @@ def run_timeline(plan: Plan, engine: Engine, history: History, progress: Progres
     """Move all hosts from boot to the end."""
     waiting = plan.commands()
     now_ns = 0
+    balancers = Balancers(plan.services, engine.ports(), plan.start_unix_s * NS_PER_S)
     while now_ns < plan.duration_ns:
         until_ns = _next_look(plan, now_ns)
         cut = bisect_left(waiting, until_ns, key=_when)
         due, waiting = waiting[:cut], waiting[cut:]
-        events = engine.advance(until_ns, due)
+        rates = balancers.rates(now_ns, until_ns - now_ns) if plan.services else None
+        events = engine.advance(until_ns, due, rates)
+        if plan.services:
+            events += balancers.look(engine.ports(), until_ns)
         history.take(events)
         if again := _faults_again(plan, events, until_ns):
             waiting = sorted([*again, *waiting], key=_when)
@@ -127,7 +133,9 @@ def _when(command: Command) -> int:
 
 
 def _next_look(plan: Plan, now_ns: int) -> int:
-    """One epoch while a returning fault is open, else to where the next one opens, a minute at most."""
+    """One epoch while a returning fault is open or a load is balanced, else to where the next one opens, a minute at most."""
+    if plan.services:
+        return min(now_ns + EPOCH_NS, plan.duration_ns)
     returning = [fault for fault in plan.faults if fault.fault.returns_after_restart]
     if any(_is_open(fault, now_ns) for fault in returning):
         return min(now_ns + EPOCH_NS, plan.duration_ns)

@@ -2,7 +2,9 @@
 """What an engine is: the thing that moves hosts through virtual time. One plan, the same bits, whichever engine runs it.
 
     start(plan)                     boots every host
-    advance(until_ns, commands)     runs all hosts to that instant; commands take effect at their own t_ns
+    advance(until_ns, commands)     runs all hosts to that instant; commands take effect at their own t_ns, `rates` (requests per
+                                    1000 s to every replica of the plan's services, in their order) at once
+    ports()                         how these replicas stood at that instant, as rows of host.ports.PORT
     read(hosts)                     the hosts' records, as bytes, now
     stop()
 
@@ -14,7 +16,7 @@ Leaves out: checkpoints (design §8), until a shard's snapshot holds the names o
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +39,9 @@ class SampleSink(Protocol):
 class Engine(Protocol):
     def start(self, plan: Plan) -> None: ...
 
-    def advance(self, until_ns: int, commands: Sequence[Command]) -> list[Event]: ...
+    def advance(self, until_ns: int, commands: Sequence[Command], rates: NDArray[np.int64] | None = None) -> list[Event]: ...
+
+    def ports(self) -> NDArray[Any]: ...
 
     def read(self, hosts: Sequence[str]) -> list[bytes]: ...
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, cast
 
 from fleetsim.fleet.scenario import ExpectEntry, Scenario
-from fleetsim.fleet.targets import Chosen, Roster, Subject, resolve
+from fleetsim.fleet.targets import SERVICE, Chosen, Roster, Subject, resolve
 from fleetsim.rundir.models import Expectation
 from fleetsim.units import NS_PER_S
 
@@ -38,7 +38,7 @@ def _written(scenario: Scenario, entry: ExpectEntry, roster: Roster, faults: Seq
         name=entry.name,
         on=on,
         on_hosts=None if on == "all" else chosen.hosts,
-        on_subjects=_subjects(chosen, faults) if entry.kind == "impact" else None,
+        on_subjects=_on_subjects(on, chosen, roster, faults) if entry.kind == "impact" else None,
         within_s=None if keys.within is None else keys.within / NS_PER_S,
         before=keys.before,
         reason=keys.why,
@@ -66,6 +66,12 @@ def _chosen(scenario: Scenario, entry: ExpectEntry, on: str, roster: Roster, fau
     if not chosen.subjects:
         raise scenario.source.refuse(place, f"'on' is {on!r}, which is nobody here; name a group, a pod or a host")
     return chosen
+
+
+def _on_subjects(on: str, chosen: Chosen, roster: Roster, faults: Sequence[PlannedFault]) -> list[str] | None:
+    """Whom an impact must hurt; of a service it is the service itself."""
+    kind, _, name = on.partition("/")
+    return [name] if kind == SERVICE and name in roster.services else _subjects(chosen, faults)
 
 
 def _subjects(chosen: Chosen, faults: Sequence[PlannedFault]) -> list[str] | None:

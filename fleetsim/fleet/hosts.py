@@ -21,6 +21,16 @@ def roster_of(scenario: Scenario) -> Roster:
     for group in scenario.groups:
         roster.hosts[group.keys.name] = group.host_names
         roster.pods[group.keys.name] = [pod.name for pod in group.pods]
+    for number, service in enumerate(scenario.keys.services):
+        try:
+            replicas = roster.named(service.pods)
+        except ValueError as error:
+            raise scenario.source.refuse(("services", number, "pods"), str(error)) from None
+        if not all(replica.pod for replica in replicas):
+            raise scenario.source.refuse(("services", number, "pods"), f"{service.pods!r} is not a pod; name one, such as checkout")
+        if service.name in roster.services:
+            raise scenario.source.refuse(("services", number, "name"), f"two services are called {service.name!r}; give each its own name")
+        roster.services[service.name] = replicas
     return roster
 
 

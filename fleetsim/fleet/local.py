@@ -11,10 +11,15 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fleetsim.fleet.engine import SampleSink, in_order
 from fleetsim.fleet.plan import Plan
 from fleetsim.fleet.shard_run import ShardRun
+from fleetsim.host.ports import PORT
 from fleetsim.host.spec import Command, Event
 from fleetsim.observe.catalog import Profile
 
@@ -35,6 +40,7 @@ class LocalEngine:
         self._shards: list[ShardRun] = []
         self._shard_of: dict[str, int] = {}
         self._host_at: dict[str, int] = {}
+        self._places: list[NDArray[np.int64]] = []  # of each shard's replicas among all
         self._busy = False  # in an advance, or left it by an exception
 
     def start(self, plan: Plan) -> None:
@@ -49,17 +55,29 @@ class LocalEngine:
             lambda first: ShardRun(plan, first, min(size, len(plan.hosts) - first), self._profile, self._sink), firsts[1:]
         )
         self._shards = head + list(rest)
+        replicas = [self._shard_of[host] for service in plan.services for host, _ in service.replicas]
+        self._places = [np.flatnonzero(np.array(replicas) == number) for number in range(len(self._shards))]
 
-    def advance(self, until_ns: int, commands: Sequence[Command]) -> list[Event]:
+    def advance(self, until_ns: int, commands: Sequence[Command], rates: NDArray[np.int64] | None = None) -> list[Event]:
         assert self._pool is not None, "start comes first"
         due: list[list[Command]] = [[] for _ in self._shards]
         for command in commands:
             due[self._shard_of[command.host]].append(command)
         self._busy = True
+        if rates is not None:
+            for shard, places in zip(self._shards, self._places, strict=True):
+                shard.ports.send(rates[places])
         done = self._pool.map(lambda pair: pair[0].advance(until_ns, pair[1]), zip(self._shards, due, strict=True))
         events = in_order([event for events in done for event in events])
         self._busy = False
         return events
+
+    def ports(self) -> NDArray[Any]:
+        every = np.zeros(sum(len(places) for places in self._places), PORT)
+        for shard, places in zip(self._shards, self._places, strict=True):
+            if len(places):
+                every[places] = shard.ports.read()
+        return every
 
     def read(self, hosts: Sequence[str]) -> list[bytes]:
         return [self._shards[self._shard_of[host]].record(self._host_at[host]) for host in hosts]

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
+from fleetsim.containers.load import Load
 from fleetsim.fleet.disks import DISKS
 from fleetsim.linux.swap_types import NR_SWAPFILES
 from fleetsim.units import NS_PER_S, Duration, PositiveDuration, PositiveSize, Size, show_bytes
@@ -20,7 +21,7 @@ from fleetsim.units import NS_PER_S, Duration, PositiveDuration, PositiveSize, S
 HOSTS_MAX = 100_000
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
-IMPACTS = ("killed", "slow", "latency", "errors")
+IMPACTS = ("killed", "slow", "latency", "errors", "unavailable", "unresponsive")
 """The harms a host can show so far."""
 
 
@@ -153,10 +154,34 @@ class TimelineKeys(Keys):
     for_: PositiveDuration | None = Field(None, alias="for", description="how long it lasts (default: to the end)")
 
 
+class HealthKeys(Keys):
+    """How a load balancer finds out which replicas answer."""
+
+    every: PositiveDuration = Field(5 * NS_PER_S, description="time between two checks of a replica, whole seconds")
+    timeout: PositiveDuration = Field(NS_PER_S, description="an answer that takes longer is a failed check")
+    unhealthy: int = Field(3, description="failed checks in a row after which it gets no more requests", ge=1, le=1000)
+    healthy: int = Field(2, description="good checks in a row after which it gets some again", ge=1, le=1000)
+
+
+class ServiceKeys(Keys):
+    """Pods on many hosts behind a load balancer."""
+
+    name: str = Field(description="the service's name; targets say service/NAME")
+    pods: str = Field(description="its replicas: a pod's name, or group/pod")
+    load: Load = Field(description="requests that come to all of it, such as 2000/s")
+    balance: Literal["round_robin", "least_requests"] = Field("round_robin", description="who gets the next request")
+    health: HealthKeys = Field(HealthKeys(), description="health checks")
+    retries: int = Field(0, description="how often a client tries again at once when a request failed", ge=0, le=10)
+    retry_budget: float = Field(20.0, description="retries in percent of the new requests, at most", ge=0, le=1000)
+    panic: bool = Field(True, description="with no healthy replica left, all are tried as if they were")
+
+    _dns = field_validator("name")(dns_name)
+
+
 class ExpectKeys(Keys):
     """What must be seen: exactly one of impact, alert, silent, false_alarm."""
 
-    impact: Literal["killed", "slow", "latency", "errors"] | None = Field(None, description="the simulator must show this harm")
+    impact: Literal["killed", "slow", "latency", "errors", "unavailable", "unresponsive"] | None = Field(None, description="the simulator must show this harm")
     alert: str | None = Field(None, description="this alert must fire", min_length=1)
     silent: str | None = Field(None, description="this alert must not fire", min_length=1)
     false_alarm: str | None = Field(None, description="this alert is expected to fire although nobody is hurt", min_length=1)
@@ -174,6 +199,7 @@ class ScenarioKeys(Keys):
     seed: int = Field(0, description="decides all luck; the same seed gives the same run", ge=0, lt=1 << 63)
     duration: Annotated[PositiveDuration, AfterValidator(_a_month_at_most)] = Field(description="how long the run is, such as 45m")
     fleet: list[dict[str, Any]] = Field(description="groups of hosts", min_length=1, max_length=1000)
+    services: list[ServiceKeys] = Field(default_factory=list, description="load balancers in front of pods", max_length=1000)
     timeline: list[dict[str, Any]] = Field(default_factory=list, description="what goes wrong, and when", max_length=1000)
     expect: list[dict[str, Any]] = Field(default_factory=list, description="what must be seen", max_length=1000)
     rules: list[str] = Field(

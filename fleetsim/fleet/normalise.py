@@ -10,7 +10,7 @@ from typing import Any
 
 from fleetsim.containers.pod import Pod
 from fleetsim.fleet.disks import DEFAULT_DISK
-from fleetsim.fleet.models import SwapKeys
+from fleetsim.fleet.models import ServiceKeys, SwapKeys
 from fleetsim.fleet.plan import Plan, PlannedFault
 from fleetsim.fleet.scenario import Group
 from fleetsim.units import show_bytes, show_duration
@@ -25,6 +25,7 @@ def normalised(plan: Plan) -> dict[str, Any]:
         "seed": plan.seed,
         "duration": show_duration(plan.duration_ns),
         "fleet": [_group(group) for group in scenario.groups],
+        **({"services": [_service(keys) for keys in scenario.keys.services]} if scenario.keys.services else {}),
         "timeline": [_fault(fault) for fault in plan.faults],
         "expect": [expectation.model_dump(mode="json") for expectation in plan.expectations],
     }
@@ -49,6 +50,15 @@ def _group(group: Group) -> dict[str, Any]:
         "files": {path: show_bytes(size) for path, size in keys.files.items()},
         "pods": [_pod(pod) for pod in group.pods],
     }
+
+
+def _service(keys: ServiceKeys) -> dict[str, Any]:
+    shown = keys.model_dump(mode="json")
+    load, health = keys.load, keys.health
+    shown["load"] = {"low": f"{load.low / 1000:g}/s", "high": f"{load.high / 1000:g}/s"}
+    shown["load"] |= {"peak": show_duration(load.peak), "period": show_duration(load.period)}
+    shown["health"] |= {"every": show_duration(health.every), "timeout": show_duration(health.timeout)}
+    return shown
 
 
 def _swap(area: SwapKeys) -> dict[str, Any]:

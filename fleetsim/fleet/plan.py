@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from fleetsim.containers.pod import container_cgroup, pod_cgroup
+from fleetsim.containers.load import Slo
+from fleetsim.containers.workload import ServerWorkload
 from fleetsim.errors import BadInput
 from fleetsim.faults.base import Fault, Target
 from fleetsim.fleet.capacity import too_much, without_effect
 from fleetsim.fleet.expectations import expectations_of
 from fleetsim.fleet.hosts import START_UNIX_S, host_spec, roster_of
 from fleetsim.fleet.scenario import Group, Scenario, TimelineEntry
+from fleetsim.fleet.services import HealthCheck, Service
 from fleetsim.fleet.targets import Chosen, Roster, Subject, resolve
 from fleetsim.host.spec import Command, HostSpec
 from fleetsim.linux import sysctl
@@ -73,6 +76,7 @@ class Plan:
     faults: tuple[PlannedFault, ...]
     expectations: tuple[Expectation, ...]
     placements: tuple[Placement, ...]
+    services: tuple[Service, ...]
     notes: tuple[str, ...]  # what the user should know before trusting the result
 
     def commands(self) -> list[Command]:
@@ -107,7 +111,11 @@ def make_plan(scenario: Scenario, seed: int | None = None, job: str = TargetTemp
         scrape_interval_ms=SCRAPE_INTERVAL_MS,
         faults=faults,
         expectations=tuple(expectations_of(scenario, roster, faults)),
-        placements=tuple(Placement(kind="pod", name=pod.name, host=host) for host, group in groups.items() for pod in group.pods),
+        placements=tuple(
+            [Placement(kind="pod", name=pod.name, host=host) for host, group in groups.items() for pod in group.pods]
+            + [Placement(kind="service", name=name, host=host) for name, of in roster.services.items() for host in {s.host: 0 for s in of}]
+        ),
+        services=tuple(_service(scenario, number, roster, groups) for number in range(len(scenario.keys.services))),
         notes=tuple(without_effect(hosts, [command for fault in faults for command in fault.inject()])),
     )
 
@@ -185,6 +193,32 @@ def _target(fault_id: str, subject: Subject, group: Group) -> Target:
         cgroups=(pod_cgroup(subject.host, pod), container_cgroup(subject.host, pod.name)),
         limit_bytes=pod.limits,
         settings=settings,
+    )
+
+
+def _service(scenario: Scenario, number: int, roster: Roster, groups: dict[str, Group]) -> Service:
+    keys = scenario.keys.services[number]
+    replicas: list[tuple[str, str]] = []
+    slos: list[Slo | None] = []
+    for subject in roster.services[keys.name]:
+        pod = next(pod for pod in groups[subject.host].pods if pod.name == subject.pod)
+        if not isinstance(pod.arguments, ServerWorkload) or pod.arguments.load is not None:
+            wrong = "has a load of its own; take that out" if isinstance(pod.arguments, ServerWorkload) else "does not serve requests"
+            raise scenario.source.refuse(("services", number, "pods"), f"pod {pod.name!r} of service {keys.name!r} {wrong}")
+        replicas.append((subject.host, pod.arguments.processes(pod.name)[0].name))
+        slos.append(pod.arguments.slo)
+    slo = slos[0]
+    return Service(
+        name=keys.name,
+        replicas=tuple(replicas),
+        load=keys.load,
+        balance=keys.balance,
+        check=HealthCheck(keys.health.every, keys.health.timeout, keys.health.unhealthy, keys.health.healthy),
+        retries=keys.retries,
+        retry_budget_permille=round(10 * keys.retry_budget),
+        panic=keys.panic,
+        has_slo=slo is not None,
+        slo_permille=10 if slo is None else round(1000 - 10 * slo.share),
     )
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from fleetsim.fleet.engine import SampleSink
 from fleetsim.fleet.plan import Plan
+from fleetsim.host.ports import Ports
 from fleetsim.host.shard import Shard
 from fleetsim.host.spec import Command, Event
 from fleetsim.observe.catalog import Profile
@@ -31,6 +32,9 @@ class ShardRun:
 
     def __init__(self, plan: Plan, first: int, count: int, profile: Profile, sink: SampleSink) -> None:
         self.shard = Shard(plan.hosts[first : first + count], plan.seed, first)
+        mine = {spec.name: number for number, spec in enumerate(plan.hosts[first : first + count])}
+        wanted = [(mine[host], task) for service in plan.services for host, task in service.replicas if host in mine]
+        self.ports = Ports(self.shard.records, [self.shard.names_of(i) for i in range(count)], wanted)
         self._sink = sink
         self._start_ms = plan.start_unix_s * 1000
         until_ms = self._start_ms + plan.duration_ns // NS_PER_MS + 1

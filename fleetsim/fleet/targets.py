@@ -2,7 +2,7 @@
 """Who is meant by `one db`, `a third of web`, `10% of web/cache`, `all`, `the target`, `everyone else`.
 
     TARGET = all | one X | N X | a third of X | P% of X | X | the target | everyone else
-    X      = a host group | a pod | group/pod | a host's name | a host's name/pod
+    X      = a host group | a pod | group/pod | a host's name | a host's name/pod | service/NAME (all its replicas)
 
 Rules: a choice takes those with the smallest hash of (seed, purpose, name), so that a host that joins the fleet changes a
 choice only by being chosen itself. Shares are rounded to the nearest whole number, and are at least one.
@@ -21,6 +21,7 @@ from fleetsim.fleet.refusal import did_you_mean
 _CHOICE = re.compile(
     r"(?:(?P<one>one)|(?P<count>[0-9]{1,9})|(?P<third>a third of)|(?P<percent>[0-9]{1,3}(?:\.[0-9]{1,6})?)% of)\s+(?P<of>\S+)"
 )
+SERVICE = "service"
 FORMS = "all, one X, 3 X, a third of X, 10% of X, X, the target, everyone else"
 
 
@@ -54,6 +55,7 @@ class Roster:
 
     hosts: dict[str, list[str]] = field(default_factory=dict)
     pods: dict[str, list[str]] = field(default_factory=dict)
+    services: dict[str, list[Subject]] = field(default_factory=dict)  # name → replicas
 
     def everybody(self) -> list[Subject]:
         return [Subject(host) for hosts in self.hosts.values() for host in hosts]
@@ -63,6 +65,8 @@ class Roster:
         if name in self.hosts:
             return [Subject(host) for host in self.hosts[name]]
         left, slash, pod = name.partition("/")
+        if left == SERVICE and pod in self.services:
+            return self.services[pod]
         if not slash:
             found = [Subject(host, name) for group, pods in self.pods.items() if name in pods for host in self.hosts[group]]
             found = found or [Subject(host) for hosts in self.hosts.values() for host in hosts if host == name]
@@ -81,7 +85,8 @@ class Roster:
     def names(self) -> list[str]:
         """What can stand for X, host names excepted (they are too many to list)."""
         pods = sorted({pod for pods in self.pods.values() for pod in pods})
-        return [*self.hosts, *pods, *(f"{group}/{pod}" for group, names in self.pods.items() for pod in names)]
+        in_groups = [f"{group}/{pod}" for group, names in self.pods.items() for pod in names]
+        return [*self.hosts, *pods, *in_groups, *(f"{SERVICE}/{name}" for name in self.services)]
 
 
 def resolve(text: str, roster: Roster, seed: int, purpose: str, hit_before: Sequence[Subject]) -> Chosen:

@@ -6,6 +6,7 @@ thread did less than half of what its pace asked for during ten seconds, and clo
 the distance between the two keeps it from flapping. A server has two more, each measured over ten seconds and closed by ten seconds
 that are in order: `latency`, when more of its requests than its objective allows took longer than that says (or none is answered
 while the oldest waits longer), and `errors`, when more than one in a hundred failed: refused, given up, or broken off.
+`unresponsive` is a host on which nobody got anything done for nine tenths of ten seconds, because all waited for memory.
 Nothing here looks at memory: only at work not done.
 """
 
@@ -13,13 +14,13 @@ from __future__ import annotations
 
 from fleetsim.law import law
 from fleetsim.linux.events import IMPACT_END, IMPACT_START, record
-from fleetsim.linux.mm_types import NR_THREADS, NS_PER_S
+from fleetsim.linux.mm_types import NR_THREADS, NS_PER_S, PSI_FULL, PSI_MEM
 from fleetsim.workloads.requests import DONE, FAILED, LATE, arrive, refuse_all, stuck_ns
 from fleetsim.workloads.works import NR_WORKS
 
 WINDOW_NS = 10 * NS_PER_S
-IMPACT_SLOW, IMPACT_KILLED, IMPACT_LATENCY, IMPACT_ERRORS = range(4)
-IMPACT_NAMES = ("slow", "killed", "latency", "errors")
+IMPACT_SLOW, IMPACT_KILLED, IMPACT_LATENCY, IMPACT_ERRORS, IMPACT_UNRESPONSIVE = range(5)
+IMPACT_NAMES = ("slow", "killed", "latency", "errors", "unresponsive")
 FAILED_PERMILLE = 10  # of a thousand requests in ten seconds so many may fail
 OPENS_BELOW, CLOSES_ABOVE = 50, 80  # percent of the pace
 
@@ -70,6 +71,19 @@ def pace_due(row, program):
     if op["pages"] > 0:
         asked = min(asked, op["pages"])
     return program["due"] + asked
+
+
+@law
+def measure_host(row):
+    """Did all that wanted to work wait for memory?
+
+    Source: PSI memory full (kernel/sched/psi.c) over the last ten seconds; nine tenths are fleetsim's own definition.
+    """
+    total = row["psi_total_ns"][PSI_MEM][PSI_FULL]
+    stalled = total - row["full_seen_ns"]
+    row["full_seen_ns"] = total
+    is_open = 1 if stalled * 10 >= WINDOW_NS * 9 else 0
+    row["stalled_open"] = set_impact(row, -1, IMPACT_UNRESPONSIVE, row["stalled_open"], is_open, -1, stalled * 1000 // WINDOW_NS)
 
 
 @law

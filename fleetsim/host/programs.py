@@ -109,6 +109,7 @@ def add_work(row: Any, names: Names, t: int, work: Work) -> int:
         server["rate"], server["swing"], server["timeout_ns"] = users.rate_milli, users.swing_milli, users.timeout_ns
         since_midnight = int(row["boot_unix_s"]) * mm.NS_PER_S % users.period_ns
         server["period_ns"], server["peak_ns"] = users.period_ns, users.peak_ns - since_midnight
+        server["cancels"] = users.cancels
         server["slo_ns"], server["late_permille"] = users.slo_ns, users.late_permille
     row["programs"][th]["work"] = w + 1
     row["nr_threads"] = max(int(row["nr_threads"]), th + 1)

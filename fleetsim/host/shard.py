@@ -150,7 +150,7 @@ class Shard:
 
     def _translate(self, i: int, e: Any, names: Names) -> None:
         kind, t_ns, arg = int(e["kind"]), int(e["t_ns"]), [int(a) for a in e["arg"]]
-        name = names.task_name(int(e["subject"]))
+        name = names.task_name(int(e["subject"])) if int(e["subject"]) >= 0 else self.names[i]
         data: dict[str, Any] = {}
         if kind == ev.OOM_KILL:
             cg = names.cgroup_name(arg[1])

@@ -34,6 +34,7 @@ class Requests:
     period_ns: int = 86_400 * 10**9
     peak_ns: int = 0  # when the first peak is, from 00:00 of the clock on the wall
     timeout_ns: int = 0  # 0: clients wait for ever
+    cancels: bool = False  # the server drops a request whose client went away; else it serves it for nothing
     slo_ns: int = 0  # latency objective, 0: none …
     late_permille: int = 10  # … which so many of a thousand requests may miss
 

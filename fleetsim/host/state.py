@@ -22,6 +22,8 @@ HOST = np.dtype(
         *ALLOCATOR_FIELDS,
         ("slow_next_ns", "i8"),  # when progress is next compared with pace (impact.py)
         ("slow_seen", "i8", (NR_THREADS, 2)),  # progress and due at the last comparison
+        ("full_seen_ns", "i8"),  # PSI memory full at the last comparison
+        ("stalled_open", "i1"),  # 1: an impact "unresponsive" is open
         ("slow_open", "i1", (NR_THREADS,)),  # 1: an impact "slow" is open
     ]
 )

@@ -10,7 +10,7 @@ disk interleave as finely as the work itself (measured: the interleaving matters
 from __future__ import annotations
 
 from fleetsim.hardware.cpu import START
-from fleetsim.host.impact import WINDOW_NS, measure_pace, measure_servers
+from fleetsim.host.impact import WINDOW_NS, measure_host, measure_pace, measure_servers
 from fleetsim.law import law
 from fleetsim.linux.check import validate_fast
 from fleetsim.linux.cputime import account_cpus, account_iowait, account_time, can_preempt, cpu_to_node, put_off, select_task_rq
@@ -163,6 +163,7 @@ def run_clock(row):
         row["slow_next_ns"] += WINDOW_NS
         measure_pace(row)
         measure_servers(row)
+        measure_host(row)
     if row["ext4_journal"]["next_ns"] <= row["now_ns"]:
         run_ext4_journal(row)
 

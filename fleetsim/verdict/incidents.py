@@ -66,8 +66,10 @@ def read_impacts(history: Sequence[HistoryEvent], run_end_ns: int) -> list[Impac
     found: list[Impact] = []
 
     def close(start: HistoryEvent, end_ns: int) -> None:
-        subjects = {start.subject, str(start.data.get("pod") or start.subject)} - {""}
-        found.append(Impact(str(start.data.get("impact") or "harm"), start.host, frozenset(subjects), start.t_ns, end_ns))
+        subjects = {start.subject, str(start.data.get("pod") or start.subject), str(start.data.get("service") or "")} - {""}
+        kind = str(start.data.get("impact") or "harm")
+        for host in start.data.get("hosts") or [start.host]:  # a service is hurt wherever it has a replica
+            found.append(Impact(kind, host, frozenset(subjects), start.t_ns, end_ns))
 
     for event in history:
         if event.kind in ("impact_start", "impact_end"):

@@ -36,6 +36,7 @@ SERVER = np.dtype(
         ("late_permille", "i2"),  # so many of a thousand requests may take longer than slo_ns
         ("workers", "i4"),  # requests that are served at the same time
         ("queue_max", "i4"),  # requests that may wait; more are refused
+        ("cancels", "i1"),  # 1: it notices that a client went away, and drops the request; 0: it serves it for nothing
         ("known", "i1"),  # 1: it was up before, so that clients know of it
         ("rate", "i8"),  # requests per 1000 s on average, also set from outside …
         ("swing", "i8"),  # … so many more at the busiest time, fewer at the quietest
@@ -61,6 +62,7 @@ SERVER = np.dtype(
         ("refused", "i8"),
         ("timed_out", "i8"),
         ("broken", "i8"),  # requests that failed on the server's side
+        ("late", "i8"),  # requests served, but later than the objective
         ("latency_sum_us", "i8"),
         ("buckets", "i8", (NR_BUCKETS,)),  # requests served within LE_MS[k] but not within the bound before it
         ("window", "i8", (3,)),  # requests done, of them late, and failed since the last look
@@ -144,7 +146,7 @@ def give_up(server):
     Source: arrivals are even between the oldest one and the last look.
     """
     horizon = server["free_ns"] - server["timeout_ns"]
-    if server["timeout_ns"] <= 0 or server["backlog"] == 0 or horizon <= server["oldest_ns"]:
+    if server["cancels"] == 0 or server["timeout_ns"] <= 0 or server["backlog"] == 0 or horizon <= server["oldest_ns"]:
         return
     gone = share_of(server["backlog"], horizon - server["oldest_ns"], server["since_ns"] - server["oldest_ns"])
     server["timed_out"] = lose(server, gone, server["timed_out"])
@@ -214,13 +216,21 @@ def in_parallel(row, server):
 
 @law
 def count_latencies(server, n, low, high):
-    """`n` requests took between `low` and `high` ns, evenly.
+    """`n` requests took between `low` and `high` ns, evenly. Those that took longer than the timeout were answered to nobody.
 
     Source: a Prometheus histogram with the bounds LE_MS.
     """
     if n <= 0:
         return
     high = max(high, low + 1)
+    patience = server["timeout_ns"]
+    if patience > 0 and high > patience:
+        lost = n if low >= patience else share_of(n, high - patience, high - low)
+        server["timed_out"] += lost
+        server["window"][FAILED] += lost
+        n -= lost
+        high = max(low + 1, patience)
+    server["served"] += n
     below = 0
     for k in range(NR_BUCKETS):
         upto = n
@@ -234,6 +244,7 @@ def count_latencies(server, n, low, high):
         late = n if low >= server["slo_ns"] else share_of(n, high - server["slo_ns"], high - low)
     server["window"][DONE] += n
     server["window"][LATE] += late
+    server["late"] += late
     server["latency_sum_us"] += n * ((low + high) // 2000)
 
 
@@ -252,13 +263,12 @@ def finish(row, th, server):
     slow_ns = server["io_ns"] // slow if slow > 0 else 0
     service = (server["work_ns"] - (server["io_ns"] if slow > 0 else 0)) // n
     first = server["oldest_ns"]
-    last = first + share_of(max(1, server["since_ns"] - first), n, server["backlog"])
+    last = first + (server["since_ns"] - first) // server["backlog"] * n
     started = max(server["free_ns"], first)
     server["free_ns"] = started + wall
     server["service_ns"] = service
     server["backlog"] -= n
     server["oldest_ns"] = last
-    server["served"] += n
     server["batch"] = 0
     low, high = started - first, max(0, started + wall - last - service)
     low, high = min(low, high) + service // 2, max(low, high) + 3 * service // 2

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Servers seen from outside the host: what a load balancer, a probe or an exporter may know of them, and the load that it sends.
+
+Rules: reading changes nothing; a rate takes effect at the instant it is set. Rows are found once, by name; then everything is done
+with arrays, for all servers of a shard at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fleetsim.host.programs import Names
+
+COUNTERS = ("arrived", "served", "refused", "timed_out", "broken", "late")
+PORT = np.dtype(
+    [
+        ("ready", "i1"),  # 1: it answers
+        ("answer_ns", "i8"),  # how long a request that came now would take
+        ("present", "i8"),  # requests that are being served or wait
+        *((name, "i8") for name in COUNTERS),  # since the boot of the host
+    ]
+)
+
+
+def find_server(records: Any, host: int, names: Names, task: str) -> int:
+    """Row of the task's work; KeyError if it has none."""
+    t = names.tasks[task]
+    works = records[host]["works"]
+    for w in range(len(works)):
+        if works[w]["kind"] > 0 and works[w]["task"] == t and works[w]["server"]["used"]:
+            return w
+    raise KeyError(task)
+
+
+class Ports:
+    """Some servers of a shard, in the order in which they were asked for."""
+
+    def __init__(self, records: Any, names: Sequence[Names], wanted: Sequence[tuple[int, str]]) -> None:
+        """`wanted`: (host's index in the shard, task)."""
+        self._records = records
+        self._hosts = np.array([host for host, _ in wanted], dtype=np.int64)
+        self._works = np.array([find_server(records, host, names[host], task) for host, task in wanted], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self._hosts)
+
+    def read(self) -> NDArray[Any]:
+        """How they stand, as rows of PORT."""
+        server = self._records["works"]["server"][self._hosts, self._works]
+        now = self._records["now_ns"][self._hosts]
+        ports = np.zeros(len(server), PORT)
+        for name in ("ready", "present", *COUNTERS):
+            ports[name] = server[name]
+        since = np.where(server["batch"] > 0, server["began_ns"], np.where(server["wake_ns"] > 0, server["wake_ns"], now))
+        behind = np.maximum(np.maximum(now - since, server["free_ns"] - now), 0)
+        ahead = np.where(behind > 0, server["backlog"] * server["service_ns"] // np.maximum(1, server["workers"]), 0)
+        ports["answer_ns"] = behind + ahead + server["service_ns"]
+        return ports
+
+    def send(self, rates_milli: NDArray[np.int64]) -> None:
+        """From now on these many requests per 1000 s come to each."""
+        for host, work, rate in zip(self._hosts.tolist(), self._works.tolist(), rates_milli.tolist(), strict=True):
+            server = self._records[host]["works"][work]["server"]
+            if int(server["rate"]) != rate:
+                server["rate"] = rate
+                server["swing"] = 0
