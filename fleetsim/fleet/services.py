@@ -84,6 +84,7 @@ class ServiceState:
     attempts: list[int] = field(init=False)  # micro-requests of the last epoch by how often they were tried before
     answered: int = 0  # requests since the last look at the objectives …
     late: int = 0
+    unsent: int = 0  # micro-requests of the epoch that nobody could be sent
     failed: int = 0  # … and micro-requests that failed for good
     window_end_ns: int = WINDOW_NS
     begun: bool = False  # users have come
@@ -102,7 +103,8 @@ class ServiceState:
         self.before = ports.copy()
         self.answered += delta["served"]
         self.late += delta["late"]
-        self._fail(MICRO * (delta["refused"] + delta["timed_out"] + delta["broken"]))
+        self._fail(self.unsent + MICRO * (delta["refused"] + delta["timed_out"] + delta["broken"]))
+        self.unsent = 0
         events = self._check_health(ports, now_ns)
         if now_ns >= self.window_end_ns:
             events += self._measure(now_ns)
@@ -118,7 +120,7 @@ class ServiceState:
         self._keep_to_budget()
         weights = self._weights()
         if not any(weights):  # nobody to send them to: they fail at once, and are tried again
-            self._fail(sum(self.attempts))
+            self.unsent = sum(self.attempts)
             return np.zeros(len(weights), dtype=np.int64)
         rate = sum(self.attempts) * NS_PER_S // epoch_ns // (MICRO // 1000)
         return np.array([rate * weight // sum(weights) for weight in weights], dtype=np.int64)

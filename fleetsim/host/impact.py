@@ -15,7 +15,7 @@ from __future__ import annotations
 from fleetsim.law import law
 from fleetsim.linux.events import IMPACT_END, IMPACT_START, record
 from fleetsim.linux.mm_types import NR_THREADS, NS_PER_S, PSI_FULL, PSI_MEM
-from fleetsim.workloads.requests import DONE, FAILED, LATE, arrive, refuse_all, stuck_ns
+from fleetsim.workloads.requests import DONE, FAILED, LATE, observe, stuck_ns
 from fleetsim.workloads.works import NR_WORKS
 
 WINDOW_NS = 10 * NS_PER_S
@@ -110,10 +110,7 @@ def measure_servers(row):
         server = work["server"]
         if server["used"] == 0:
             continue
-        if server["ready"] == 0:
-            refuse_all(row, server)
-        else:
-            arrive(row, server)
+        observe(row, server)
         window = server["window"]
         done, late, failed = window[DONE], window[LATE], window[FAILED]
         waiting = server["backlog"] > 0 and stuck_ns(row, server) > server["slo_ns"]

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Servers seen from outside the host: what a load balancer, a probe or an exporter may know of them, and the load that it sends.
 
-Rules: reading changes nothing; a rate takes effect at the instant it is set. Rows are found once, by name; then everything is done
+Rules: reading only counts what has come until then; a rate takes effect at the instant it is set. Rows are found once, by name; then everything is done
 with arrays, for all servers of a shard at once.
 """
 
@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fleetsim.host.programs import Names
+from fleetsim.law import law
+from fleetsim.workloads.requests import answer_ns, observe
 
 COUNTERS = ("arrived", "served", "refused", "timed_out", "broken", "late")
 PORT = np.dtype(
@@ -24,6 +26,31 @@ PORT = np.dtype(
         *((name, "i8") for name in COUNTERS),  # since the boot of the host
     ]
 )
+
+
+@law
+def look_at(records, hosts, works, ports):
+    """How some servers stand.
+
+    hosts, works  int64 arrays: which row of the records, which of its works
+    ports         array of PORT, filled
+
+    Source: fleetsim's own.
+    """
+    for k in range(len(hosts)):
+        row = records[hosts[k]]
+        server = row["works"][works[k]]["server"]
+        observe(row, server)
+        port = ports[k]
+        port["ready"] = server["ready"]
+        port["answer_ns"] = answer_ns(row, server)
+        port["present"] = server["present"]
+        port["arrived"] = server["arrived"]
+        port["served"] = server["served"]
+        port["refused"] = server["refused"]
+        port["timed_out"] = server["timed_out"]
+        port["broken"] = server["broken"]
+        port["late"] = server["late"]
 
 
 def find_server(records: Any, host: int, names: Names, task: str) -> int:
@@ -50,15 +77,9 @@ class Ports:
 
     def read(self) -> NDArray[Any]:
         """How they stand, as rows of PORT."""
-        server = self._records["works"]["server"][self._hosts, self._works]
-        now = self._records["now_ns"][self._hosts]
-        ports = np.zeros(len(server), PORT)
-        for name in ("ready", "present", *COUNTERS):
-            ports[name] = server[name]
-        since = np.where(server["batch"] > 0, server["began_ns"], np.where(server["wake_ns"] > 0, server["wake_ns"], now))
-        behind = np.maximum(np.maximum(now - since, server["free_ns"] - now), 0)
-        ahead = np.where(behind > 0, server["backlog"] * server["service_ns"] // np.maximum(1, server["workers"]), 0)
-        ports["answer_ns"] = behind + ahead + server["service_ns"]
+        ports = np.zeros(len(self), PORT)
+        if len(self):
+            look_at(self._records, self._hosts, self._works, ports)
         return ports
 
     def send(self, rates_milli: NDArray[np.int64]) -> None:

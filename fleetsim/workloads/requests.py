@@ -52,9 +52,11 @@ SERVER = np.dtype(
         ("batch", "i4"),  # requests under way, 0: none
         ("began_ns", "i8"),  # … since when
         ("work_ns", "i8"),  # … what they took so far, added up
+        ("room_ns", "i8"),  # … what they took of the workers' time, with all of them busy
         ("io_ns", "i8"),  # … of that for a disk
         ("majflt", "i8"),  # the task's major faults before them
         ("service_ns", "i8"),  # what a request took last, on average
+        ("pace_ns", "i8"),  # … and how much later it would have let the next one begin, with all workers busy
         ("timeout_ns", "i8"),  # after that long clients give up; 0: never
         ("slo_ns", "i8"),
         ("arrived", "i8"),
@@ -163,7 +165,7 @@ def queue_up(row, server):
     span = row["now_ns"] - max(server["free_ns"], server["oldest_ns"])
     queued = server["backlog"]
     if span > 0:
-        queued -= server["backlog"] if server["service_ns"] == 0 else span * server["workers"] // server["service_ns"]
+        queued -= server["backlog"] if server["pace_ns"] == 0 else span // server["pace_ns"]
     over = queued - server["queue_max"]
     if over > 0:
         server["refused"] = lose(server, over, server["refused"])
@@ -191,6 +193,7 @@ def take(row, th, server, most):
     server["batch"] = min(max(1, most), server["backlog"])
     server["began_ns"] = row["now_ns"]
     server["work_ns"] = 0
+    server["room_ns"] = 0
     server["io_ns"] = 0
     server["majflt"] = row["tasks"][row["threads"][th]["task"]]["majflt"]
     return server["batch"]
@@ -206,6 +209,7 @@ def in_parallel(row, server):
     side_by_side = max(1, min(server["workers"], server["batch"]))
     server["io_ns"] += row["stall_ns"][IO]
     server["work_ns"] += row["spent_ns"] + row["wait_ns"]
+    server["room_ns"] += row["spent_ns"] // max(1, min(server["workers"], row["cpus"])) + row["wait_ns"] // max(1, server["workers"])
     row["wait_ns"] //= side_by_side
     for kind in range(len(row["stall_ns"])):
         row["stall_ns"][kind] //= side_by_side
@@ -267,6 +271,7 @@ def finish(row, th, server):
     started = max(server["free_ns"], first)
     server["free_ns"] = started + wall
     server["service_ns"] = service
+    server["pace_ns"] = server["room_ns"] // n
     server["backlog"] -= n
     server["oldest_ns"] = last
     server["batch"] = 0
@@ -298,16 +303,13 @@ def pause(row, server, ns):
 
 @law
 def stuck_ns(row, server):
-    """For how long no worker has been able to take a request, up to now.
+    """For how long the workers have been held up: a batch that takes longer than the last ones, or that waits for a CPU.
 
-    Source: a batch under way, or one that waits for a CPU.
+    Source: fleetsim's own; twice the last pace is not yet held up.
     """
-    since = row["now_ns"]
     if server["batch"] > 0:
-        since = server["began_ns"]
-    elif server["wake_ns"] > 0:
-        since = min(since, server["wake_ns"])
-    return row["now_ns"] - since
+        return max(0, row["now_ns"] - server["began_ns"] - 2 * server["batch"] * server["pace_ns"])
+    return max(0, row["now_ns"] - server["wake_ns"]) if server["wake_ns"] > 0 else 0
 
 
 @law
@@ -316,10 +318,9 @@ def answer_ns(row, server):
 
     Source: what waits before it, at the present pace of the workers.
     """
-    stuck = stuck_ns(row, server)
-    behind = max(stuck, server["free_ns"] - row["now_ns"])
-    ahead = server["backlog"] * server["service_ns"] // max(1, server["workers"]) if behind > 0 else 0
-    return max(0, behind) + ahead + server["service_ns"]
+    done = max(server["free_ns"], server["oldest_ns"]) + server["backlog"] * server["pace_ns"]
+    behind = max(stuck_ns(row, server), done - row["now_ns"] if server["backlog"] > 0 else server["free_ns"] - row["now_ns"])
+    return max(0, behind) + server["service_ns"]
 
 
 @law
@@ -359,3 +360,15 @@ def refuse_all(row, server):
         return
     arrive(row, server)
     server["refused"] = lose(server, server["backlog"], server["refused"])
+
+
+@law
+def observe(row, server):
+    """Count what has come up to now, so that the counters can be read.
+
+    Source: fleetsim's own.
+    """
+    if server["ready"] == 0:
+        refuse_all(row, server)
+    else:
+        arrive(row, server)
