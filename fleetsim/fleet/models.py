@@ -170,7 +170,7 @@ class ServiceKeys(Keys):
     pods: str = Field(description="its replicas: a pod's name, or group/pod")
     load: Load = Field(description="requests that come to all of it, such as 2000/s")
     balance: Literal["round_robin", "least_requests"] = Field("round_robin", description="who gets the next request")
-    health: HealthKeys = Field(HealthKeys(), description="health checks")
+    health: HealthKeys = Field(default_factory=lambda: HealthKeys.model_validate({}), description="health checks")
     retries: int = Field(0, description="how often a client tries again at once when a request failed", ge=0, le=10)
     retry_budget: float = Field(20.0, description="retries in percent of the new requests, at most", ge=0, le=1000)
     panic: bool = Field(True, description="with no healthy replica left, all are tried as if they were")
@@ -181,7 +181,9 @@ class ServiceKeys(Keys):
 class ExpectKeys(Keys):
     """What must be seen: exactly one of impact, alert, silent, false_alarm."""
 
-    impact: Literal["killed", "slow", "latency", "errors", "unavailable", "unresponsive"] | None = Field(None, description="the simulator must show this harm")
+    impact: Literal["killed", "slow", "latency", "errors", "unavailable", "unresponsive"] | None = Field(
+        None, description="the simulator must show this harm"
+    )
     alert: str | None = Field(None, description="this alert must fire", min_length=1)
     silent: str | None = Field(None, description="this alert must not fire", min_length=1)
     false_alarm: str | None = Field(None, description="this alert is expected to fire although nobody is hurt", min_length=1)

@@ -9,12 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fleetsim.errors import BadInput
 from fleetsim.fleet.controller import Progress, run_timeline, silent
 from fleetsim.fleet.engine import in_order
 from fleetsim.fleet.history import History
 from fleetsim.fleet.plan import Plan
+from fleetsim.host.ports import PORT, Ports
 from fleetsim.host.shard import Shard
 from fleetsim.host.spec import Command, Event
 from fleetsim.linux.mm_types import TASK_EXITING, TASK_RUNNING
@@ -25,31 +30,48 @@ CHILD = "-child"
 
 
 class OneHost:
-    """An engine that runs a single host of its plan."""
+    """An engine that runs a single host of its plan; where a service couples hosts, all of them, for the sake of the one."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.shard: Shard | None = None
+        self._running: dict[str, Shard] = {}
+        self._ports: list[tuple[Ports, NDArray[np.int64]]] = []  # of each host that runs, with their places among all replicas
 
     def start(self, plan: Plan) -> None:
         names = [spec.name for spec in plan.hosts]
         if self.name not in names:
             known = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
             raise BadInput(f"there is no host {self.name!r} in {plan.scenario.name}; its hosts are: {known}")
-        number = names.index(self.name)
-        self.shard = Shard([plan.hosts[number]], plan.seed, number)
+        for number, spec in enumerate(plan.hosts):
+            if spec.name == self.name or plan.services:
+                self._running[spec.name] = Shard([spec], plan.seed, number)
+        self.shard = self._running[self.name]
+        replicas = [replica for service in plan.services for replica in service.replicas]
+        for name, shard in self._running.items():
+            mine = [(place, task) for place, (host, task) in enumerate(replicas) if host == name]
+            ports = Ports(shard.records, [shard.names_of(0)], [(0, task) for _, task in mine])
+            self._ports.append((ports, np.array([place for place, _ in mine], dtype=np.int64)))
 
-    def advance(self, until_ns: int, commands: Sequence[Command]) -> list[Event]:
-        assert self.shard is not None, "start comes first"
+    def advance(self, until_ns: int, commands: Sequence[Command], rates: NDArray[np.int64] | None = None) -> list[Event]:
         for command in commands:
-            if command.host == self.name:
-                self.shard.command(command)
-        self.shard.advance(0, until_ns)
-        return in_order(self.shard.drain_events())
+            if command.host in self._running:
+                self._running[command.host].command(command)
+        for ports, places in self._ports:
+            if rates is not None:
+                ports.send(rates[places])
+        for shard in self._running.values():
+            shard.advance(0, until_ns)
+        return in_order([event for shard in self._running.values() for event in shard.drain_events()])
+
+    def ports(self) -> NDArray[Any]:
+        every = np.zeros(sum(len(places) for _, places in self._ports), PORT)
+        for ports, places in self._ports:
+            every[places] = ports.read()
+        return every
 
     def read(self, hosts: Sequence[str]) -> list[bytes]:
-        assert self.shard is not None and list(hosts) == [self.name]
-        return [self.shard.records[0].tobytes()]
+        return [self._running[host].records[0].tobytes() for host in hosts]
 
     def stop(self) -> None:
         """Nothing runs between two calls."""

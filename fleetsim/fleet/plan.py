@@ -11,8 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from fleetsim.containers.pod import container_cgroup, pod_cgroup
 from fleetsim.containers.load import Slo
+from fleetsim.containers.pod import container_cgroup, pod_cgroup
 from fleetsim.containers.workload import ServerWorkload
 from fleetsim.errors import BadInput
 from fleetsim.faults.base import Fault, Target

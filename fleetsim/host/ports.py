@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Servers seen from outside the host: what a load balancer, a probe or an exporter may know of them, and the load that it sends.
 
-Rules: reading only counts what has come until then; a rate takes effect at the instant it is set. Rows are found once, by name; then everything is done
-with arrays, for all servers of a shard at once.
+Rules: reading only counts what has come until then; a rate takes effect at the instant it is set. Rows are found once, by name;
+then everything is done with arrays, for all servers of a shard at once.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A story is a chain of events in order. `told(run)` is the history as short lines, `chain` checks that lines follow one another.
 
-    story = Story.of("lost-replica-cascades", tmp_path)          simulated, not judged
-    story.chain("fault_start", "killed shop-0/checkout", ...)    each is found after the one before it
-    story.first("errors service checkout").seconds
+story = Story.of("lost-replica-cascades", tmp_path)          simulated, not judged
+story.chain("fault_start", "killed shop-0/checkout", ...)    each is found after the one before it
+story.first("errors service checkout").seconds
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ class Line:
 def line(event: dict[str, Any]) -> Line:
     """`KIND WHO`, an impact as `KIND start WHO`; WHO is `host/subject`, or `service NAME`."""
     data = event["data"]
-    who = f"{event['host']}/{event['subject']}" if event["host"] else f"service {event['subject']}" if "service" in data else event["subject"]
+    who = (
+        f"{event['host']}/{event['subject']}" if event["host"] else f"service {event['subject']}" if "service" in data else event["subject"]
+    )
     kind = event["kind"]
     if kind in ("impact_start", "impact_end"):
         kind = f"{data['impact']} {kind.removeprefix('impact_')}"
