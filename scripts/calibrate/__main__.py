@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m scripts.calibrate [MEASUREMENT…]` runs measurements (all of them if none is named) and writes their records.
+
+Then `python -m scripts.calibrate.table` puts the records into docs/calibration.md.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import time
+
+from scripts.calibrate.record import write
+
+MEASUREMENTS = ("redis_memory", "redis_save", "redis_evict", "jvm", "postgres")
+
+
+def main(arguments: list[str]) -> int:
+    for name in arguments:
+        if name not in MEASUREMENTS:
+            print(f"'{name}' is no measurement; there are {', '.join(MEASUREMENTS)}", file=sys.stderr)
+            return 2
+    for name in arguments or MEASUREMENTS:
+        began = time.monotonic()
+        path = write(name, importlib.import_module(f"scripts.calibrate.{name}").measure())
+        print(f"{path.name}: written after {time.monotonic() - began:.0f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
