@@ -103,7 +103,7 @@ public final class Allocator {
         MemoryUsage heap = ManagementFactory.getMemoryMXBean().getHeapMemoryUsage();
         System.out.println(what + "_committed_mib " + heap.getCommitted() / MIB);
         System.out.println(what + "_used_mib " + heap.getUsed() / MIB);
-        System.out.println(what + " 1");
+        System.out.println(what + "_at_ms " + ManagementFactory.getRuntimeMXBean().getUptime());
         System.out.flush();
     }
 

@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The JVM: pauses against what survives and lives, resident memory against heap, its defaults, and how it runs out of memory.
+
+`make measure PROGRAM=jvm`. Allocator.java allocates at a pace with a live set and a share that survives; the log of the collector and
+/proc say what came of it. Pauses are wall-clock and noisy on a busy machine: beside each is its processor time, which is not.
+Leaves out: a heap that is swapped out (the record says whether the machine has swap), Parallel, ZGC, Shenandoah.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from scripts.calibrate.gc_log import Pause, parse, slope
+from scripts.calibrate.process import folder_of_its_own, status, unprivileged
+from scripts.calibrate.record import Run, record, repeated
+
+SOURCE = Path(__file__).with_name("Allocator.java")
+RUN_S = 60
+SECONDS = 4
+# (collector, -Xmx MiB, live MiB, allocation MiB/s, share that survives in percent)
+LOADS = (
+    ("G1", 1024, 100, 300, 2),
+    ("G1", 1024, 400, 300, 2),
+    ("G1", 1024, 400, 300, 20),
+    ("G1", 2048, 400, 300, 20),
+    ("G1", 2048, 400, 100, 20),
+    ("Serial", 1024, 100, 300, 2),
+    ("Serial", 1024, 400, 300, 2),
+    ("Serial", 1024, 400, 300, 20),
+)
+MAX_RAM_MIB = (128, 256, 512, 1024, 2048, 4096, 8192, 16_384, 65_536)
+FLAGS = "MaxHeapSize InitialHeapSize G1HeapRegionSize MaxNewSize ReservedCodeCacheSize MetaspaceSize ThreadStackSize".split()
+NATIVE = re.compile(r"-\s+(?P<name>[\w ]+?) \(reserved=\d+KB, committed=(?P<kib>\d+)KB\)")
+
+
+@dataclass
+class Outcome:
+    said: dict[str, float]  # what Allocator printed, and `NAME_rss_kib` at each of its marks
+    pauses: list[Pause]
+    exit_code: int
+    errors: str
+
+
+def version() -> str:
+    text = subprocess.run(["java", "-version"], capture_output=True, text=True, check=True).stderr
+    found = re.search(r"Server VM \(build ([^,)]+)", text)
+    return found[1] if found else text.splitlines()[0]
+
+
+@contextlib.contextmanager
+def compiled() -> Iterator[Path]:
+    with folder_of_its_own() as folder:
+        subprocess.run(["javac", "-d", str(folder), str(SOURCE)], check=True, stdin=subprocess.DEVNULL, **unprivileged())
+        yield folder
+
+
+def run(folder: Path, options: Sequence[str], *arguments: str, at_the_end: Sequence[str] = ()) -> Outcome:
+    """Allocator with these options of java; at each mark it prints its RSS is read. `at_the_end`: categories of native memory."""
+    log = folder / "gc.log"
+    log.unlink(missing_ok=True)
+    command = ["java", *options, f"-Xlog:gc*:file={log}:uptime,tags", "-cp", str(folder), "Allocator", *arguments]
+    said: dict[str, float] = {}
+    with (folder / "errors").open("w+") as errors:
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, cwd=folder, text=True, **unprivileged()
+        )
+        with process:
+            assert process.stdout
+            for line in process.stdout:
+                name, _, value = line.partition(" ")
+                if re.fullmatch(r"[a-z_]+", name) and value.strip().isdigit():
+                    said[name] = float(value)
+                    if name.endswith("_at_ms"):
+                        now = status(process.pid)
+                        said[name.replace("_at_ms", "_rss_kib")] = now["VmRSS"]
+                        said[name.replace("_at_ms", "_peak_rss_kib")] = now["VmHWM"]
+                    if name == "collected_at_ms":
+                        said |= native_memory(process.pid) if at_the_end else {}
+                        break
+            with contextlib.suppress(BrokenPipeError):
+                process.communicate("\n", timeout=RUN_S)  # lets it go
+        errors.seek(0)
+        lines = log.read_text().splitlines() if log.exists() else []
+        return Outcome(said, parse(lines), process.returncode, errors.read())
+
+
+def native_memory(pid: int) -> dict[str, float]:
+    """What `jcmd PID VM.native_memory` calls committed, by category, in KiB."""
+    command = ["jcmd", str(pid), "VM.native_memory", "summary"]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL, **unprivileged())
+    return parse_native_memory(answer.stdout)
+
+
+def parse_native_memory(text: str) -> dict[str, float]:
+    return {f"committed_{found['name'].strip().lower().replace(' ', '_')}_kib": float(found["kib"]) for found in NATIVE.finditer(text)}
+
+
+def of_kind(pauses: Sequence[Pause], *kinds: str) -> list[Pause]:
+    return [pause for pause in pauses if pause.kind in kinds]
+
+
+# ------------------------------------------------------------------------------------------------------------ under load
+
+
+def loaded(folder: Path, seen: list[Pause], collector: str, heap: int, live: int, rate: int, survive: int) -> Run:
+    """Some seconds at a steady pace; the pauses of the whole run are kept in `seen` for the fit."""
+    options = [f"-XX:+Use{collector}GC", f"-Xmx{heap}m"]
+    outcome = run(folder, options, f"live={live}", f"rate={rate}", f"survive={survive}", f"seconds={SECONDS}")
+    said = outcome.said
+    seen += outcome.pauses
+    steady = [pause for pause in outcome.pauses if said["filled_at_ms"] <= 1000 * pause.at_s <= said["done_at_ms"]]
+    young = of_kind(steady, "young", "mixed")
+    seconds = (said["done_at_ms"] - said["filled_at_ms"]) / 1000
+    full = of_kind(outcome.pauses, "full")[-1]
+    figures: dict[str, float | None] = {
+        "allocated_mib": said["allocated_mib"],
+        "young_per_s": len(young) / seconds,
+        "allocated_per_young_mib": said["allocated_mib"] / len(young) if young else None,
+        "copied_per_young_mib": median([pause.copied_mib or 0.0 for pause in young]) if young else None,
+        "young_pause_median_ms": median([pause.ms for pause in young]) if young else None,
+        "young_pause_max_ms": max((pause.ms for pause in young), default=None),
+        "young_processor_mean_ms": sum(pause.processor_ms for pause in young) / len(young) if young else None,
+        "mixed_count": len(of_kind(steady, "mixed")),
+        "remark_count": len(of_kind(steady, "remark")),
+        "remark_pause_max_ms": max((pause.ms for pause in of_kind(steady, "remark")), default=None),
+        "full_in_load_count": len(of_kind(steady, "full")),
+        "last_full_pause_ms": full.ms,
+        "last_full_processor_ms": full.processor_ms,
+        "last_full_left_mib": full.after_mib,
+        "filled_rss_kib": said["filled_rss_kib"],
+        "done_committed_mib": said["done_committed_mib"],
+        "done_rss_kib": said["done_rss_kib"],
+        "peak_rss_kib": said["collected_peak_rss_kib"],
+        "outside_heap_kib": said["done_rss_kib"] - 1024 * said["done_committed_mib"],
+    }
+    return figures
+
+
+def fit(seen: Sequence[Pause]) -> Run:
+    """How long a young pause takes, as a line over what it copied; and the same in processor time, of all threads together."""
+    young = [pause for pause in of_kind(seen, "young", "mixed") if pause.copied_mib is not None]
+    wall_slope, wall_rest = slope([(pause.copied_mib or 0.0, pause.ms) for pause in young])
+    cpu_slope, cpu_rest = slope([(pause.copied_mib or 0.0, pause.processor_ms) for pause in young])
+    full = of_kind(seen, "full")
+    return {
+        "young_pauses_count": len(young),
+        "young_pause_per_copied_mib_ms": wall_slope,
+        "young_pause_at_nothing_copied_ms": wall_rest,
+        "young_processor_per_copied_mib_ms": cpu_slope,
+        "young_processor_at_nothing_copied_ms": cpu_rest,
+        "young_processor_total_per_copied_mib_ms": sum(p.processor_ms for p in young) / sum(p.copied_mib or 0.0 for p in young),
+        "full_pause_per_left_gib_ms": median(pause.ms / pause.after_mib * 1024 for pause in full),
+        "full_processor_per_left_gib_ms": median(pause.processor_ms / pause.after_mib * 1024 for pause in full),
+    }
+
+
+def loads(folder: Path) -> list[dict[str, Any]]:
+    records = []
+    # Repeat by repeat, so that each repeat has a fit of its own.
+    seen: dict[str, list[list[Pause]]] = {}
+    for collector, heap, live, rate, survive in LOADS:
+        of_this: list[list[Pause]] = []
+
+        def once(collector: str = collector, heap: int = heap, live: int = live, rate: int = rate, survive: int = survive) -> Run:
+            of_this.append([])  # noqa: B023 - called before the loop goes on
+            return loaded(folder, of_this[-1], collector, heap, live, rate, survive)  # noqa: B023
+
+        runs = repeated(f"jvm: {collector}, heap {heap}, live {live}, {rate} MiB/s, {survive} % survive", once)
+        parameters = {"collector": collector, "heap_mib": heap, "live_mib": live, "alloc_mib_per_s": rate, "survive_percent": survive}
+        records.append(record("jvm", version(), "load", parameters, runs))
+        kept = seen.setdefault(collector, [[] for _ in of_this])
+        for repeat, pauses in enumerate(of_this):
+            kept[repeat] += pauses
+    for collector, repeats in seen.items():
+        records.append(record("jvm", version(), "pause fit", {"collector": collector}, [fit(pauses) for pauses in repeats]))
+    return records
+
+
+# ----------------------------------------------------------------------------------------------- at rest, given back, run out
+
+
+def at_start(folder: Path, collector: str, threads: int) -> Run:
+    """A JVM that has done nothing: what is resident, and what it committed outside its heap."""
+    options = [f"-XX:+Use{collector}GC", "-Xmx1g", "-XX:NativeMemoryTracking=summary"]
+    said = run(folder, options, f"threads={threads}", at_the_end=("all",)).said
+    native = {name: value for name, value in said.items() if name.startswith("committed_")}
+    return {"rss_kib": said["done_rss_kib"], **native}
+
+
+def given_back(folder: Path, collector: str) -> Run:
+    """600 MiB let go: what is committed and resident then, after idle seconds, and after a full collection."""
+    said = run(folder, [f"-XX:+Use{collector}GC", "-Xmx1g"], "live=600", "after=drop", "idle=2").said
+    return {
+        f"{mark}_{what}": said[f"{mark}_{what}"]
+        for mark in ("done", "dropped", "collected")
+        for what in ("used_mib", "committed_mib", "rss_kib")
+    }
+
+
+def run_out(folder: Path, collector: str, option: str) -> Run:
+    """A live set that cannot fit: what is printed, what the exit status is, and how many collections went before."""
+    options = [f"-XX:+Use{collector}GC", "-Xmx64m", *([option] if option else [])]
+    outcome = run(folder, options, "live=200")
+    lines = (outcome.errors or "nothing").splitlines()
+    return {
+        "exit_code": outcome.exit_code,
+        "says": next((line for line in lines if "OutOfMemoryError" in line), lines[0]),
+        "full_count": len(of_kind(outcome.pauses, "full")),
+        "lived_s": outcome.pauses[-1].at_s,
+    }
+
+
+def defaults(option: str) -> Run:
+    """The defaults a JVM chooses where the machine looks as `option` says."""
+    command = ["java", option, "-XX:+PrintFlagsFinal", "-version"]
+    text = subprocess.run(command, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL).stdout
+    flags = parse_flags(text)
+    figures: dict[str, Any] = {f"{name}_{'kib' if name == 'ThreadStackSize' else 'bytes'}": int(flags[name]) for name in FLAGS}
+    return {**figures, "collector": next(name for name in ("UseG1GC", "UseSerialGC", "UseParallelGC") if flags[name] == "true")}
+
+
+def parse_flags(text: str) -> dict[str, str]:
+    """`size_t MaxHeapSize = 268435456 {product} {ergonomic}`: name → value."""
+    return dict(re.findall(r"^\s*\w+ (\w+)\s+=\s?(\S*)", text, re.MULTILINE))
+
+
+def measure() -> list[dict[str, Any]]:
+    records = []
+    with compiled() as folder:
+        records += loads(folder)
+        for collector, threads in (("G1", 0), ("G1", 200), ("Serial", 0)):
+            runs = repeated(f"jvm: at start, {collector}, {threads} threads", at_start, folder, collector, threads)
+            records.append(record("jvm", version(), "at start", {"collector": collector, "heap_mib": 1024, "threads": threads}, runs))
+        for collector in ("G1", "Serial"):
+            runs = repeated(f"jvm: {collector} gives memory back", given_back, folder, collector)
+            records.append(record("jvm", version(), "given back", {"collector": collector, "heap_mib": 1024, "live_mib": 600}, runs))
+        for collector, option in (("G1", ""), ("Serial", ""), ("G1", "-XX:+ExitOnOutOfMemoryError")):
+            runs = repeated(f"jvm: {collector} runs out of memory {option}", run_out, folder, collector, option)
+            parameters = {"collector": collector, "heap_mib": 64, "live_mib": 200, "option": option or "none"}
+            records.append(record("jvm", version(), "out of memory", parameters, runs))
+    for option in (*(f"-XX:MaxRAM={mib}m" for mib in MAX_RAM_MIB), "-XX:ActiveProcessorCount=1", "-Xmx4g", "-Xmx16g", "-Xmx32g"):
+        records.append(record("jvm", version(), "defaults", {"option": option}, repeated(f"jvm: {option}", defaults, option)))
+    return records
