@@ -12,7 +12,7 @@ import time
 
 from scripts.calibrate.record import write
 
-MEASUREMENTS = ("redis_memory", "redis_save", "redis_evict", "jvm", "postgres")
+MEASUREMENTS = ("redis_memory", "redis_save", "redis_evict", "jvm", "jvm_memory", "postgres")
 
 
 def main(arguments: list[str]) -> int:

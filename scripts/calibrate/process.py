@@ -103,3 +103,8 @@ def has_ended(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except (FileNotFoundError, ProcessLookupError):
         return True
+
+
+def on_processor_s(pid: int) -> float:
+    """Seconds the main thread was on a processor, without its waits for one (Documentation/scheduler/sched-stats.rst: schedstat)."""
+    return int(Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()[0]) / 1e9

@@ -39,8 +39,8 @@ def figures_of(runs: Sequence[Run]) -> dict[str, Any]:
     if len(runs) < REPEATS:
         raise ValueError(f"{len(runs)} repeats; a measurement needs at least {REPEATS}")
     figures: dict[str, Any] = {}
-    for name in runs[0]:
-        values = [run[name] for run in runs if run[name] is not None]
+    for name in dict.fromkeys(name for run in runs for name in run):
+        values = [run[name] for run in runs if run.get(name) is not None]
         if any(isinstance(value, str) for value in values):
             if len(set(values)) != 1:
                 raise ValueError(f"{name} differs between repeats: {sorted(set(map(str, values)))}")

@@ -2,7 +2,8 @@
 """Redis saving: what a fork costs per GiB, what is copied on write while the child saves, what clients feel, how a fork fails.
 
 `make measure PROGRAM=redis_save`. Copy-on-write is what the child says at its end (`rdb_last_cow_size`: its Private_Dirty) beside the
-number of keys written meanwhile. Writers are paced (open loop), so a stall is felt by every command that was due in it.
+number of keys written meanwhile. Writers are paced (open loop), so a stall is felt by every command that was due in it. A fork's time is
+wall-clock; beside it is how long the server was on a processor for the whole command, which a busy machine stretches less.
 Leaves out: vm.overcommit_memory=2, a setting of the whole machine. The two ways a fork fails here are a limit on processes (EAGAIN) and
 ENOMEM, the error overcommit gives, put in the place of the system call's answer by strace: what Redis then says and does is its own.
 """
@@ -20,12 +21,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from scripts.calibrate.process import children, has_ended, processor_s, smaps_rollup, stop, unprivileged
+from scripts.calibrate.process import children, has_ended, on_processor_s, processor_s, smaps_rollup, stop, unprivileged
 from scripts.calibrate.record import Run, record, repeated
 from scripts.calibrate.redis_client import ErrorReply, command
 from scripts.calibrate.redis_server import MIB, Redis, key, load, redis, version
 
-FORKS = 5
+FORKS = 8
 TICK_S = 0.001
 SAVE_TIMEOUT_S = 120
 HUGE = {"MALLOC_CONF": "thp:always"}  # jemalloc then asks for huge pages with madvise, as the machine's setting may demand
@@ -45,7 +46,9 @@ def forks(mib: int, huge: bool) -> list[Run]:
         for _ in range(FORKS):
             memory = server.memory()
             rollup = smaps_rollup(server.process.pid)
+            began_s = on_processor_s(server.process.pid)
             server.client.ask("BGSAVE")
+            processor_us = 1e6 * (on_processor_s(server.process.pid) - began_s)
             for child in children(server.process.pid):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(child, signal.SIGUSR1)
@@ -58,6 +61,7 @@ def forks(mib: int, huge: bool) -> list[Run]:
                     "huge_share_percent": 100 * rollup["AnonHugePages"] / rollup["Rss"],
                     "fork_us": fork_us,
                     "fork_per_gib_us": fork_us / gib,
+                    "command_processor_per_gib_us": processor_us / gib,
                 }
             )
         return runs
@@ -147,6 +151,7 @@ def save(server: Redis, rate: int, in_place: bool) -> Run:
         "save_s": seconds,
         "save_processor_s": child_s,
         "save_per_gib_s": seconds / (memory["used_memory_bytes"] / 2**30),
+        "save_processor_per_gib_s": child_s / (memory["used_memory_bytes"] / 2**30),
         "writes_count": during.writes,
         "keys_written_count": len(during.written),
         "cow_bytes": cow,
@@ -158,16 +163,19 @@ def save(server: Redis, rate: int, in_place: bool) -> Run:
     }
 
 
-def saves(huge: bool, loads: Sequence[tuple[int, bool]]) -> list[dict[str, Any]]:
+def saves(loads: Sequence[tuple[int, bool]], huge: bool = False, compression: bool = True) -> list[dict[str, Any]]:
+    """A server and its saves at each (writes a second, whether in place)."""
     keys, size = SAVED
     records = []
-    with redis(*(["--disable-thp", "no"] if huge else []), env=HUGE if huge else None) as server:
+    settings = ["--rdbcompression", "yes" if compression else "no", *(["--disable-thp", "no"] if huge else [])]
+    with redis(*settings, env=HUGE if huge else None) as server:
         load(server.client, keys, size)
         for rate, in_place in loads:
             kind = "SETRANGE" if in_place else "SET"
-            what = f"redis: BGSAVE, {rate} {kind}/s{', huge pages' if huge else ''}"
+            what = f"redis: BGSAVE, {rate} {kind}/s{', huge pages' if huge else ''}{'' if compression else ', uncompressed'}"
             runs = repeated(what, save, server, rate, in_place)
             parameters = {"keys": keys, "value_bytes": size, "writes_per_s": rate, "command": kind, "huge_pages": huge}
+            parameters["rdbcompression"] = compression
             records.append(record("redis", version(), "save under writes", parameters, runs))
     return records
 
@@ -252,8 +260,9 @@ def measure() -> list[dict[str, Any]]:
             parameters = {"data_mib": mib, "huge_pages": huge}
             records.append(record("redis", version(), "fork", parameters, runs))
             print(f"redis: {len(runs)} forks of {mib} MiB{' in huge pages' if huge else ''}", flush=True)
-    records += saves(False, [*((rate, False) for rate in WRITE_RATES), (5000, True)])
-    records += saves(True, [(5000, False)])
+    records += saves([*((rate, False) for rate in WRITE_RATES), (5000, True)])
+    records += saves([(5000, False)], huge=True)
+    records += saves([(0, False)], compression=False)
     runs = repeated("redis: BGREWRITEAOF", rewrite)
     records.append(record("redis", version(), "append-only file rewritten", {"keys": 200_000, "value_bytes": 1024, "times_set": 3}, runs))
     for name, one in (("a limit on processes", fork_refused_by_a_limit), ("fork gives ENOMEM", fork_without_memory)):
