@@ -6,7 +6,7 @@
 // The live set is a table of nodes, each an object and its payload. Of what is allocated, `survive` percent replaces random nodes
 // of the table (so it is old one day, and what it replaced is garbage there); the rest is garbage at once.
 // It prints lines of the form `name value` that jvm.py reads; `drop` lets the live set go at the end, then waits `idle` seconds,
-// asks for a collection, and waits again.
+// asks for a collection, waits again, and asks for three more.
 
 import java.lang.management.ManagementFactory;
 import java.lang.management.MemoryUsage;
@@ -59,10 +59,15 @@ public final class Allocator {
             say("dropped");
             System.gc();
             pause(idle * 1000L);
+            say("collected");
+            for (int i = 0; i < 3; i++) {
+                System.gc(); // Serial shrinks its heap in steps, one for each full collection (ShrinkHeapInSteps)
+            }
+            pause(idle * 1000L);
         } else {
             System.gc();
         }
-        say("collected");
+        say("over");
         sink = table;
         System.in.read(); // until the measuring side has looked and closes it
     }

@@ -42,7 +42,7 @@ class Outcome:
     said: dict[str, float]  # what Allocator printed, and `NAME_rss_kib` at each of its marks
     pauses: list[Pause]
     exit_code: int
-    errors: str
+    words: str  # whatever else was printed
 
 
 def version() -> str:
@@ -64,6 +64,7 @@ def run(folder: Path, options: Sequence[str], *arguments: str, at_the_end: Calla
     log.unlink(missing_ok=True)
     command = ["java", *options, f"-Xlog:gc*:file={log}:uptime,tags", "-cp", str(folder), "Allocator", *arguments]
     said: dict[str, float] = {}
+    other = []
     with (folder / "errors").open("w+") as errors:
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, cwd=folder, text=True, **unprivileged()
@@ -78,14 +79,16 @@ def run(folder: Path, options: Sequence[str], *arguments: str, at_the_end: Calla
                         now = status(process.pid)
                         said[name.replace("_at_ms", "_rss_kib")] = now["VmRSS"]
                         said[name.replace("_at_ms", "_peak_rss_kib")] = now["VmHWM"]
-                    if name == "collected_at_ms":
+                    if name == "over_at_ms":
                         said |= at_the_end(process.pid) if at_the_end else {}
                         break
+                else:
+                    other.append(line)
             with contextlib.suppress(BrokenPipeError):
                 process.communicate("\n", timeout=RUN_S)  # lets it go
         errors.seek(0)
         lines = log.read_text().splitlines() if log.exists() else []
-        return Outcome(said, parse(lines), process.returncode, errors.read())
+        return Outcome(said, parse(lines), process.returncode, "".join(other) + errors.read())
 
 
 def of_kind(pauses: Sequence[Pause], *kinds: str) -> list[Pause]:
@@ -105,7 +108,7 @@ def loaded(folder: Path, seen: list[Pause], collector: str, heap: int, live: int
     young = of_kind(steady, "young", "mixed")
     seconds = (said["done_at_ms"] - said["filled_at_ms"]) / 1000
     full = of_kind(outcome.pauses, "full")[-1]
-    figures: dict[str, float | None] = {
+    return {
         "allocated_mib": said["allocated_mib"],
         "young_per_s": len(young) / seconds,
         "allocated_per_young_mib": said["allocated_mib"] / len(young) if young else None,
@@ -123,10 +126,8 @@ def loaded(folder: Path, seen: list[Pause], collector: str, heap: int, live: int
         "filled_rss_kib": said["filled_rss_kib"],
         "done_committed_mib": said["done_committed_mib"],
         "done_rss_kib": said["done_rss_kib"],
-        "peak_rss_kib": said["collected_peak_rss_kib"],
-        "outside_heap_kib": said["done_rss_kib"] - 1024 * said["done_committed_mib"],
+        "peak_rss_kib": said["over_peak_rss_kib"],
     }
-    return figures
 
 
 def fit(seen: Sequence[Pause]) -> Run:

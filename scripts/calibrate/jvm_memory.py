@@ -41,11 +41,11 @@ def at_start(folder: Path, collector: str, threads: int) -> Run:
 
 
 def given_back(folder: Path, collector: str) -> Run:
-    """600 MiB let go: what is committed and resident then, after idle seconds, and after a full collection."""
+    """600 MiB let go: what is committed and resident then, after idle seconds, after a full collection, and after three more."""
     said = run(folder, [f"-XX:+Use{collector}GC", "-Xmx1g"], "live=600", "after=drop", "idle=2").said
     return {
         f"{mark}_{what}": said[f"{mark}_{what}"]
-        for mark in ("done", "dropped", "collected")
+        for mark in ("done", "dropped", "collected", "over")
         for what in ("used_mib", "committed_mib", "rss_kib")
     }
 
@@ -54,7 +54,7 @@ def run_out(folder: Path, collector: str, option: str) -> Run:
     """A live set that cannot fit: what is printed, what the exit status is, and how many collections went before."""
     options = [f"-XX:+Use{collector}GC", "-Xmx64m", *([option] if option else [])]
     outcome = run(folder, options, "live=200")
-    lines = (outcome.errors or "nothing").splitlines()
+    lines = (outcome.words or "nothing").splitlines()
     return {
         "exit_code": outcome.exit_code,
         "says": next((line for line in lines if "OutOfMemoryError" in line), lines[0]),

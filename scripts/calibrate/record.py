@@ -24,14 +24,13 @@ Run = Mapping[str, Figure]
 
 
 def spread(values: Sequence[float]) -> dict[str, float | int]:
-    """Min, median and max, to five significant digits: more would be noise."""
+    """Min, median and max: counts exactly, fractions to five significant digits."""
     low, middle, high = min(values), statistics.median(values), max(values)
     return {"min": short(low), "median": short(middle), "max": short(high), "n": len(values)}
 
 
 def short(value: float) -> float | int:
-    rounded = float(f"{value:.5g}")
-    return int(rounded) if rounded.is_integer() else rounded
+    return int(value) if float(value).is_integer() else float(f"{value:.5g}")
 
 
 def figures_of(runs: Sequence[Run]) -> dict[str, Any]:
