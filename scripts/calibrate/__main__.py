@@ -7,6 +7,7 @@ Then `python -m scripts.calibrate.table` puts the records into docs/calibration.
 from __future__ import annotations
 
 import importlib
+import subprocess
 import sys
 import time
 
@@ -22,7 +23,16 @@ def main(arguments: list[str]) -> int:
             return 2
     for name in arguments or MEASUREMENTS:
         began = time.monotonic()
-        path = write(name, importlib.import_module(f"scripts.calibrate.{name}").measure())
+        try:
+            records = importlib.import_module(f"scripts.calibrate.{name}").measure()
+        except FileNotFoundError as error:
+            missing = f"no {error.filename}" if error.filename else str(error)
+            print(f"{name}: {missing}; scripts/ensure-calibration-tools.sh installs what is missing", file=sys.stderr)
+            return 3
+        except (RuntimeError, TimeoutError, subprocess.SubprocessError) as error:
+            print(f"{name}: {error}", file=sys.stderr)
+            return 1
+        path = write(name, records)
         print(f"{path.name}: written after {time.monotonic() - began:.0f} s")
     return 0
 

@@ -111,7 +111,7 @@ def program(name: str) -> str:
     folders = sorted(glob.glob("/usr/lib/postgresql/*/bin"), key=lambda folder: float(folder.split("/")[4]))
     found = shutil.which(name, path=os.pathsep.join([*reversed(folders), os.environ.get("PATH", "")]))
     if not found:
-        raise FileNotFoundError(f"no {name} on this machine: scripts/ensure-calibration-tools.sh postgres installs it")
+        raise FileNotFoundError(f"no {name} on this machine")
     return found
 
 

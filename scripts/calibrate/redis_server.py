@@ -54,7 +54,7 @@ def redis(*settings: str, env: Mapping[str, str] | None = None) -> Iterator[Redi
     """A server with these settings (`"--maxmemory", "100mb"`)."""
     program = shutil.which("redis-server")
     if not program:
-        raise FileNotFoundError("no redis-server on the PATH: scripts/ensure-calibration-tools.sh redis installs it")
+        raise FileNotFoundError("no redis-server on the PATH")
     with folder_of_its_own() as folder:
         own = ["--port", "0", "--unixsocket", f"{folder}/s", "--dir", str(folder), "--logfile", f"{folder}/log", "--save", ""]
         with started([program, *own, *settings], folder, env) as process:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import glob
 from pathlib import Path
 from statistics import median
 
@@ -14,6 +15,7 @@ from scripts.calibrate import table
 from scripts.calibrate.__main__ import MEASUREMENTS, main
 from scripts.calibrate.record import FOLDER, figures_of, machine, read, record, spread, write
 from scripts.calibrate.redis_save import percentile
+from tests.tidy import repository
 
 RECORDS = read()
 
@@ -69,6 +71,16 @@ def test_a_measurement_that_does_not_exist_is_refused_by_name(capsys: pytest.Cap
     assert "'mysql' is no measurement; there are redis_memory" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("name", "program"), [("redis_evict", "redis-server"), ("jvm_memory", "javac"), ("postgres", "initdb")])
+def test_a_program_that_is_not_there_is_said_in_a_sentence(
+    name: str, program: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    monkeypatch.setattr(glob, "glob", lambda pattern: [])  # where Debian keeps PostgreSQL
+    assert main([name]) == 3
+    assert f"no {program}" in (said := capsys.readouterr().err) and "ensure-calibration-tools.sh" in said
+
+
 def test_every_measurement_has_its_records_with_three_repeats_or_more() -> None:
     assert {path.stem for path in FOLDER.glob("*.json")} == set(MEASUREMENTS)
     for one in RECORDS:
@@ -85,6 +97,11 @@ def test_every_measurement_has_its_records_with_three_repeats_or_more() -> None:
 def test_the_page_is_what_its_records_give() -> None:
     page = table.PAGE.read_text(encoding="utf-8")
     assert table.updated(page, RECORDS) == page, "python -m scripts.calibrate.table"
+
+
+def test_the_page_names_tests_and_files_that_exist() -> None:
+    page = table.PAGE.read_text(encoding="utf-8")
+    assert not list(repository.named_tests_exist(page, table.PAGE.parents[1]))
 
 
 def test_every_table_is_on_the_page_and_every_column_is_measured() -> None:
