@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> int:
             missing = f"no {error.filename}" if error.filename else str(error)
             print(f"{name}: {missing}; scripts/ensure-calibration-tools.sh installs what is missing", file=sys.stderr)
             return 3
-        except (RuntimeError, TimeoutError, subprocess.SubprocessError) as error:
+        except (RuntimeError, TimeoutError, ProcessLookupError, subprocess.SubprocessError) as error:
             print(f"{name}: {error}", file=sys.stderr)
             return 1
         path = write(name, records)

@@ -157,7 +157,8 @@ def parse_sort(lines: Sequence[str]) -> tuple[str, float]:
 
 def with_connections(own: Cluster, number: int) -> Run:
     """Backends under point reads: what each takes, when all have had some seconds to touch the shared buffers."""
-    load = [program("pgbench"), "-h", str(own.folder), "-U", "postgres", "-n", "-S", "-c", str(number), "-T", str(SECONDS + 1), "postgres"]
+    seconds = SECONDS + 2 + number // 6  # to look at one takes the kernel a while: it walks all it has mapped
+    load = [program("pgbench"), "-h", str(own.folder), "-U", "postgres", "-n", "-S", "-c", str(number), "-T", str(seconds), "postgres"]
     with subprocess.Popen(load, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as bench:
         time.sleep(SECONDS)
         pids = own.backends()
