@@ -157,7 +157,7 @@ def test_a_jvm_collects_as_often_as_it_allocates_its_eden() -> None:
 def test_a_heap_that_is_let_go_stays_resident_until_full_collections_g1_at_once_serial_in_steps() -> None:
     for entry in of("jvm", "given back"):
         assert middle(entry, "dropped_rss_kib") > 0.95 * middle(entry, "done_rss_kib")
-        assert middle(entry, "over_rss_kib") < 0.5 * middle(entry, "dropped_rss_kib")
+        assert middle(entry, "over_rss_kib") < 0.65 * middle(entry, "dropped_rss_kib")  # Serial stops at its initial size
         at_once = middle(entry, "collected_rss_kib") < 0.5 * middle(entry, "dropped_rss_kib")
         assert at_once == (entry["parameters"]["collector"] == "G1")
 
