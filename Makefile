@@ -6,7 +6,7 @@
 #   make test-programs  10,000 random programs on random machines (5 minutes; PROGRAMS=n for another number)
 #   make lint        formatting, types, import layers   make format      puts the formatting right
 #   make bench       the figures of docs/benchmarks.md  make clean       takes away what the targets made
-#   make measure     the real Redis, JVM and PostgreSQL measured on this machine (20 minutes), for docs/calibration.md
+#   make measure     the real Redis, JVM and PostgreSQL measured on this machine (25 minutes), for docs/calibration.md
 #
 # Narrow a test run with ARGS:  make test ARGS="tests/verdict -k staleness"
 
