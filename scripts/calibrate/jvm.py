@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -54,7 +55,9 @@ def version() -> str:
 @contextlib.contextmanager
 def compiled() -> Iterator[Path]:
     with folder_of_its_own() as folder:
-        subprocess.run(["javac", "-d", str(folder), str(SOURCE)], check=True, stdin=subprocess.DEVNULL, **unprivileged())
+        shutil.copy(SOURCE, folder)  # the repository may lie where nobody else can read
+        source = str(folder / SOURCE.name)
+        subprocess.run(["javac", "-d", str(folder), source], check=True, stdin=subprocess.DEVNULL, **unprivileged())
         yield folder
 
 

