@@ -6,6 +6,7 @@
 #   make test-programs  10,000 random programs on random machines (5 minutes; PROGRAMS=n for another number)
 #   make lint        formatting, types, import layers   make format      puts the formatting right
 #   make bench       the figures of docs/benchmarks.md  make clean       takes away what the targets made
+#   make measure     the real Redis, JVM and PostgreSQL measured on this machine (25 minutes), for docs/calibration.md
 #
 # Narrow a test run with ARGS:  make test ARGS="tests/verdict -k staleness"
 
@@ -17,10 +18,10 @@ PARALLEL := -n 2 --dist loadfile
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup warm prometheus tools demo test test-slow test-programs lint format bench clean
+.PHONY: help setup warm prometheus tools demo test test-slow test-programs lint format bench measure clean
 
 help:
-	@sed -n '4,10s/^# \{0,1\}//p' Makefile
+	@sed -n '4,11s/^# \{0,1\}//p' Makefile
 
 setup:
 	@scripts/ensure-venv.sh
@@ -31,6 +32,7 @@ prometheus:
 tools:
 	@scripts/ensure-prometheus.sh --optional
 	@scripts/ensure-test-tools.sh
+	@scripts/ensure-calibration-tools.sh --optional redis
 
 demo: setup prometheus
 	$(VENV)/bin/fleetsim check \
@@ -64,6 +66,12 @@ format: setup
 
 bench: setup
 	$(VENV)/bin/fleetsim bench $(ARGS)
+
+# Real programs, on unix sockets and for the length of the measurement only. PROGRAM=redis_save measures one.
+measure: setup
+	scripts/ensure-calibration-tools.sh $(firstword $(subst _, ,$(PROGRAM)))
+	$(VENV)/bin/python -m scripts.calibrate $(PROGRAM)
+	$(VENV)/bin/python -m scripts.calibrate.table
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .benchmarks

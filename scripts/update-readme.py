@@ -65,7 +65,7 @@ def explain(result: dict[str, Any]) -> None:
 
 
 def fidelity(recordings: Path) -> str:
-    folders = sorted(str(p) for p in recordings.iterdir() if p.is_dir())
+    folders = sorted(str(path.parent) for path in recordings.glob("*/experiment.json"))
     result = json.loads(printed("fidelity", "--json", *folders))
     explain(result)
     rows = ["| experiment | series | median error | within 15 % | victims | kills: recorded → simulated | off by more than 15 % |"]

@@ -200,6 +200,33 @@ def test_missing_test_tools_are_said_and_only_an_error_where_required(machine: M
     assert machine.run("ensure-test-tools.sh", FLEETSIM_REQUIRE_TOOLS="1").returncode == 3
 
 
+def test_the_programs_to_calibrate_against_are_said_and_only_those_that_were_named(machine: Machine) -> None:
+    result = machine.run("ensure-calibration-tools.sh", "redis")
+    assert result.returncode == 3
+    assert "not on this machine: redis; install redis-server strace" in sentence(result)
+    everything = machine.run("ensure-calibration-tools.sh", FLEETSIM_POSTGRES_DIRS="/nonexistent")
+    assert "not on this machine: redis jvm postgres" in sentence(everything)
+    assert machine.run("ensure-calibration-tools.sh", "--optional", "redis").returncode == 0
+    assert machine.run("ensure-calibration-tools.sh", "--optional", "redis", FLEETSIM_REQUIRE_TOOLS="1").returncode == 3
+    assert machine.run("ensure-calibration-tools.sh", "mysql").returncode == 2
+
+
+def test_a_database_to_calibrate_against_is_installed_without_its_service(machine: Machine) -> None:
+    machine.debian()
+    machine.program("apt-get", APT.replace("prometheus promtool", "redis-server strace"))
+    machine.program("dpkg-query", DPKG.replace("prometheus", "redis-server"))
+    result = machine.run("ensure-calibration-tools.sh", "redis")
+    assert result.returncode == 0, result.stderr
+    install = next(call for call in machine.calls if "install" in call)
+    assert install.endswith("install -y --no-install-recommends redis-server strace")
+    assert machine.calls[machine.calls.index(install) + 1] == "starts are forbidden"
+    assert "deb-systemd-helper disable redis-server.service" in machine.calls
+    assert not machine.policy.exists()
+    before = machine.calls
+    assert machine.run("ensure-calibration-tools.sh", "redis").returncode == 0
+    assert machine.calls == before
+
+
 def test_a_python_that_is_too_old_is_refused_with_a_sentence(machine: Machine, tmp_path: Path) -> None:
     machine.program("python3", "exit 1")  # "is it 3.11 or later?": no
     shutil.copytree(SCRIPTS, tmp_path / "scripts", dirs_exist_ok=True)

@@ -27,7 +27,7 @@ from fleetsim.fleet.fidelity_score import Score
 from fleetsim.fleet.recording import read_experiment
 
 TRUTH = Path(__file__).resolve().parent.parent / "ground_truth"
-RECORDINGS = sorted(folder.name for folder in TRUTH.iterdir() if folder.is_dir())
+RECORDINGS = sorted(path.parent.name for path in TRUTH.glob("*/experiment.json"))
 TABLE = TRUTH / "scores.json"
 REASONS = TRUTH.parent.parent / "docs" / "fidelity.md"
 FAR_OFF = 0.15
