@@ -77,11 +77,11 @@ def simulate(profile: Profile, addresses: np.ndarray) -> tuple[Counted, float]:
     """(counts, seconds)"""
     kinds = np.zeros(len(addresses), np.int8)
     machine, least = Machine(profile), 1e9
-    run(*machine.core(), addresses[:1], kinds[:1])  # compiled before it is timed
+    run(machine.core(), addresses[:1], kinds[:1])  # compiled before it is timed
     for _ in range(ROUNDS):
-        core, entries = machine.core()
+        core = machine.core()
         began = time.process_time()
-        run(core, entries, addresses, kinds)
+        run(core, addresses, kinds)
         least = min(least, time.process_time() - began)
     data = result_of(machine, core).data
     return (data.l1_hits, data.l2_hits, data.walks, data.loads), least
