@@ -29,8 +29,8 @@ def tlb(
     what: Annotated[
         str,
         typer.Argument(
-            help="sequential, stride, uniform, zipf or chase; or a file (- for stdin; gzipped or not) of Valgrind's lackey or of hexadecimal "
-            "addresses; or `profiles`: what there is.",
+            help="sequential, stride, uniform, zipf or chase; or a file (- for stdin; gzipped or not) of Valgrind's lackey or of "
+            "hexadecimal addresses; or `profiles`: what there is.",
             metavar="PATTERN|TRACE|profiles",
         ),
     ],
