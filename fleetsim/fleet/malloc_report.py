@@ -14,6 +14,7 @@ import numpy as np
 
 from fleetsim.allocators.trace import EXIT, FREE, OP, OP_NAMES, SAMPLE, SLEEP, TRIM, ExactAllocator, Progress, Replay, Trace, fragmentation
 from fleetsim.errors import BadInput
+from fleetsim.fleet.malloc_plot import page
 
 MIB = 1 << 20
 ROWS, COLUMNS = 16, 60
@@ -189,7 +190,7 @@ def write_plot(path: Path, accounts: Sequence[Account]) -> None:
         if path.suffix == ".csv":
             _write_csv(path, accounts)
         else:
-            _write_html(path, accounts)
+            path.write_text(page(accounts), encoding="utf-8")
     except OSError as error:
         raise BadInput(f"cannot be written: {error.strerror}", file=path) from None
 
@@ -201,23 +202,3 @@ def _write_csv(path: Path, accounts: Sequence[Account]) -> None:
         for a in accounts:
             for s, share in zip(a.replay.samples, fragmentation(a.replay.samples)):
                 table.writerow([a.replay.allocator, *map(int, s), f"{share:.6f}"])
-
-
-def _write_html(path: Path, accounts: Sequence[Account]) -> None:
-    import plotly.graph_objects as go
-    from plotly.offline import get_plotlyjs
-
-    parts = []
-    for a in accounts:
-        s = a.replay.samples
-        figure = go.Figure()
-        for name in (*SHOWN, "cached", "free"):
-            shown = True if name in SHOWN else "legendonly"
-            figure.add_scatter(x=s["op"].tolist(), y=(s[name] / MIB).tolist(), name=name, mode="lines", visible=shown)
-        figure.update_layout(
-            title=f"{a.trace.source} on {a.replay.allocator} {a.settings}", template="plotly_white", height=480, hovermode="x unified",
-            xaxis_title="ops of the trace", yaxis_title="MiB", yaxis_rangemode="tozero",
-        )  # fmt: skip
-        parts.append(str(figure.to_html(full_html=False, include_plotlyjs=False)))
-    head = f'<meta charset="utf-8"><title>fleetsim malloc</title><script>{get_plotlyjs()}</script>'
-    path.write_text(f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(parts)}</body></html>\n', encoding="utf-8")
