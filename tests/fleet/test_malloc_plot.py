@@ -57,6 +57,13 @@ def test_resident_is_drawn_over_mapped_and_live_over_allocated() -> None:
         assert lines[over][0] > lines[under][0] and lines[over][1] < lines[under][1]
 
 
+def test_room_for_the_scrollbar_is_kept_before_graphs_are_as_wide_as_the_window() -> None:
+    """Else the first graph is laid out without it, and is too wide by it once there is a second one below."""
+    text = page([answered(sleep_s=1)])
+    style = text[text.index("<style>") : text.index("</style>")]
+    assert "html{overflow-y:scroll}" in style and "body{margin:0" in style and '"responsive": true' in text
+
+
 def test_the_page_is_as_wide_as_the_window(tmp_path: Path) -> None:
     browser = shutil.which("chromium")
     if browser is None:
