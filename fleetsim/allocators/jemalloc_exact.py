@@ -178,4 +178,5 @@ def sample(heap: JemallocHeap, done: int) -> tuple[int, ...]:
         0,
         0,
         len(arenas),
+        metadata,
     )

@@ -138,10 +138,10 @@ def stats_of(heap: TcmallocHeap) -> tuple[int, ...]:
 
 
 def sample(heap: TcmallocHeap, done: int) -> tuple[int, ...]:
-    """One row of SAMPLE."""
+    """One row of SAMPLE. Metadata is mapped beside the heap that tcmalloc's own numbers count."""
     row = heap.state[0]
     _, system, free, unmapped, threads, central, transfer = stats_of(heap)
-    metadata = METADATA + int(row["spans_end"]) * METADATA_PER_SPAN
+    metadata = (METADATA + int(row["spans_end"]) * METADATA_PER_SPAN) // 4096 * 4096
     return (
         done,
         int(row["now"]),
@@ -149,10 +149,11 @@ def sample(heap: TcmallocHeap, done: int) -> tuple[int, ...]:
         int(row["usable"]),
         threads + transfer,
         central + free,
-        system - unmapped,
-        system,
-        int(row["touched"]) * 4096 + metadata // 4096 * 4096,
+        system - unmapped + metadata,
+        system + metadata,
+        int(row["touched"]) * 4096 + metadata,
         system,
         0,
         1,
+        metadata,
     )

@@ -49,6 +49,7 @@ SAMPLE = np.dtype(
         ("brk", "i8"),  # bytes of the brk heap
         ("mmapped", "i8"),  # bytes of blocks with a mapping of their own
         ("arenas", "i8"),
+        ("metadata", "i8"),  # bytes resident in which the allocator keeps its own tables (glibc has none: its headers are in the blocks)
     ]
 )
 

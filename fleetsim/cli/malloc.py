@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fleetsim.cli.options import Json
-from fleetsim.cli.output import invocation, progress, say
+from fleetsim.cli.output import console, invocation, progress, say
 from fleetsim.errors import EXIT_OK, BadInput
 
 if TYPE_CHECKING:
     from fleetsim.allocators.trace import Trace
 
-TRACES = "A trace file (plain text, or mtrace's), a built-in pattern, or loops: 'malloc 9000 64-4096 | free random 90% | wait 12'."
+SIZES_MAX = 8 << 30
+TRACES = (
+    "A trace file (plain text, or mtrace's; - for stdin), a built-in pattern, or loops: 'malloc 9000 64-4096 | free random 90% | wait 12'."
+)
 SETTINGS = "Its settings: as GLIBC_TUNABLES (name=value:…), MALLOC_CONF (name:value,…), or TCMALLOC_NAME=VALUE:…."
 
 
@@ -42,6 +45,8 @@ def malloc(
 ) -> int:
     """Replay TRACE block by block on the malloc of glibc, jemalloc or tcmalloc and print memory over time, and where it is.
 
+    live: what the program asked for and has not freed; allocated: what it may use of that; resident: what is in memory (RSS);
+    mapped: what the allocator has from the kernel; unused: the share of resident that is in no live block.
     Without TRACE the built-in patterns are listed.
     """
     if not trace:
@@ -78,7 +83,7 @@ def malloc(
     if json:
         invocation.print_json(as_json(accounts))
     else:
-        print(as_text(accounts))
+        print(as_text(accounts, console().width))
     return EXIT_OK
 
 
@@ -96,22 +101,32 @@ def _loops(text: str, names: list[str], tunables: str, cpus: int, seed: int, jso
 
 
 def _sizes(text: str) -> dict[str, int]:
+    import re
+
+    from fleetsim.fleet.malloc_loops import SIZE, bytes_of
+
     least, dash, most = text.partition("-")
     if not text:
         return {}
-    if not (dash and least.isdigit() and most.isdigit() and len(most) <= 10 and 1 <= int(least) <= int(most)):
-        raise BadInput(f"the sizes are {text!r}: they must be least and most bytes, such as 64-4096")
-    return {"least": int(least), "most": int(most)}
+    if not (dash and re.fullmatch(SIZE, least) and re.fullmatch(SIZE, most)):
+        raise BadInput(f"the sizes are {text!r}: they must be least and most bytes, such as 64-4096 or 4KiB-1MiB")
+    try:
+        low, high = bytes_of(least), bytes_of(most)
+    except ValueError as error:
+        raise BadInput(f"the sizes are {text!r}: {error}") from None
+    if not 1 <= low <= high <= SIZES_MAX:
+        raise BadInput(f"the sizes are {text!r}: blocks of a pattern have 1 byte to {SIZES_MAX >> 30} GiB, the least first")
+    return {"least": low, "most": high}
 
 
 def _trace(name: str, drawn: dict[str, int], skip_unknown: bool) -> Trace:
     from fleetsim.allocators.patterns import PATTERNS, draw
-    from fleetsim.fleet.block_trace import read_block_trace
+    from fleetsim.fleet.block_trace import STDIN, read_block_trace
 
     if name in PATTERNS:
         return draw(name, **drawn)
-    file = Path(name)
-    if not file.exists() and "/" not in name and "." not in name:
+    file = STDIN if name == "-" else Path(".", name) if name == str(STDIN) else Path(name)
+    if name != "-" and not file.exists() and "/" not in name and "." not in name:
         raise BadInput(f"{name!r} is neither a file nor a built-in pattern: there are {', '.join(PATTERNS)}")
     if drawn:
         words = ", ".join("--" + ("sizes" if k in ("least", "most") else k) for k in dict.fromkeys(drawn))

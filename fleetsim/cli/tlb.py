@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,14 +21,16 @@ if TYPE_CHECKING:
     from fleetsim.hardware.tlb_run import Machine, TlbResult
 
 READ_BYTES = 1 << 20
+GZIP = b"\x1f\x8b"
+UNBROKEN = "\u00a0"
 
 
 def tlb(
     what: Annotated[
         str,
         typer.Argument(
-            help="sequential, stride, uniform, zipf or chase; or a file (- for stdin) of Valgrind's lackey or of hexadecimal addresses; "
-            "or `profiles`: what there is.",
+            help="sequential, stride, uniform, zipf or chase; or a file (- for stdin; gzipped or not) of Valgrind's lackey or of "
+            "hexadecimal addresses; or `profiles`: what there is.",
             metavar="PATTERN|TRACE|profiles",
         ),
     ],
@@ -174,16 +177,24 @@ def _refuse_for_a_trace(what: str, given: dict[str, Any]) -> None:
 
 
 def _read(what: str, levels: int) -> Iterator[tuple[Any, Any]]:
+    """The pieces of a trace, in a file or from stdin, gzipped or not."""
+    import gzip
+    import zlib
+
     from fleetsim.hardware.tlb_trace import read_trace
 
-    if what == "-":
-        yield from read_trace(iter(lambda: sys.stdin.buffer.read(READ_BYTES), b""), "stdin", levels=levels)
-        return
+    name = "stdin" if what == "-" else what
     try:
-        with open(what, "rb") as file:
-            yield from read_trace(iter(lambda: file.read(READ_BYTES), b""), what, levels=levels)
+        with contextlib.ExitStack() as stack:
+            raw: Any = sys.stdin.buffer if what == "-" else stack.enter_context(open(what, "rb"))
+            file: Any = gzip.GzipFile(fileobj=raw) if raw.peek(2)[:2] == GZIP else raw
+            yield from read_trace(iter(lambda: file.read(READ_BYTES), b""), name, levels=levels)
+    except EOFError:
+        raise BadInput("the gzipped trace is truncated: its end is missing", file=name) from None
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise BadInput(f"the gzipped trace is damaged ({error})", file=name) from None
     except OSError as error:
-        raise BadInput(f"cannot be read: {error.strerror}", file=what) from None
+        raise BadInput(f"cannot be read: {error.strerror}", file=name) from None
 
 
 # ------------------------------------------------------------------------------------------------------------ what is shown
@@ -268,31 +279,38 @@ def _print(what: str, results: list[TlbResult], said: list[float | None]) -> Non
 
 
 def _show_profiles(json: bool) -> None:
-    from rich.table import Table
+    from textwrap import wrap
 
     from fleetsim.hardware.tlb_profiles import PROFILES
 
     if json:
         invocation.print_json([_profile_as_json(profile) for profile in PROFILES])
         return
-    table = Table(title="TLB profiles (entries × ways; cycles of: L1 miss, L2 miss, a load of the page walker)", title_justify="left")
-    for column in ("profile", "processor", "parts", "cycles", "reach of L2: 4K, 2M, 1G"):
-        table.add_column(column, overflow="fold", no_wrap=column == "profile")
+    width = max(60, console().width)
+
+    def show(text: str, indent: str = "") -> None:
+        print("\n".join(wrap(text, width, initial_indent=indent, subsequent_indent="    ")).replace(UNBROKEN, " "))
+
+    show("TLB profiles. Cycles: of a miss of L1, of a miss of L2, of a load of the page walker. Reach: with pages of 4K, 2M, 1G.")
     for profile in PROFILES:
-        table.add_row(*_profile_row(profile))
-    console().print(table)
+        head, parts = _profile_facts(profile)
+        show(head)
+        show(parts, "    ")
 
 
-def _profile_row(profile: Profile) -> tuple[str, ...]:
+def _profile_facts(profile: Profile) -> tuple[str, str]:
+    """A profile in two sentences; what belongs together is held by spaces that do not break."""
     from fleetsim.hardware.tlb_profiles import PAGE_SIZES, WALK_CACHES
     from fleetsim.units import show_bytes
 
     parts = [part for part in profile.parts if part.roles[0] in "diDI"]
-    shown = [f"{part.name} {part.entries}×{'full' if part.ways == part.entries else part.ways}" for part in parts]
-    walk = [str(part.entries) for part in map(profile.part_of, WALK_CACHES) if part]
-    shown += [f"{', '.join(WALK_CACHES)} caches {', '.join(walk)}"] if walk else ["no page-walk caches"]
-    reach = ", ".join(show_bytes(profile.reach_bytes("D", size)) for size in PAGE_SIZES)
-    return profile.name, profile.cpu, "; ".join(shown), f"{profile.l1d_miss}, {profile.l2_miss}, {profile.load}", reach
+    ways = {part.name: "fully associative" if part.ways == part.entries else f"{part.ways} ways" for part in parts}
+    shown = [f"{part.name}: {part.entries}, {ways[part.name]}".replace(" ", UNBROKEN) for part in parts]
+    walk = [f"{name}{UNBROKEN}{part.entries}" for name in WALK_CACHES if (part := profile.part_of(name))]
+    shown += [f"page-walk caches {', '.join(walk)}" if walk else "no page-walk caches"]
+    reach = ", ".join(show_bytes(profile.reach_bytes("D", size)) for size in PAGE_SIZES).replace(" ", UNBROKEN)
+    cycles = f"cycles {profile.l1d_miss}, {profile.l2_miss}, {profile.load}".replace(" ", UNBROKEN)
+    return f"{profile.name}: {profile.cpu}; {cycles}; L2 reaches {reach}", "; ".join(shown)
 
 
 def _profile_as_json(profile: Profile) -> dict[str, Any]:

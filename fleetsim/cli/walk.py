@@ -9,7 +9,7 @@ import typer
 
 from fleetsim.cli.look import At, Host, Scenario, host_of
 from fleetsim.cli.options import Json, Seed
-from fleetsim.cli.output import invocation
+from fleetsim.cli.output import console, invocation
 from fleetsim.errors import EXIT_OK, BadInput
 
 
@@ -54,5 +54,5 @@ def walk(
         invocation.print_json({"host": host, "task": task, "at": at, **as_json(tables, found, outcome, access)})
     else:
         pid = int(shard.records[0]["tasks"][t]["pid"])
-        print(render(tables, found, outcome, access, f"{host}, {task} (pid {pid}) at {at}"), end="")
+        print(render(tables, found, outcome, access, f"{host}, {task} (pid {pid}) at {at}", console().width), end="")
     return EXIT_OK

@@ -17,13 +17,18 @@ from __future__ import annotations
 
 import gzip
 import re
+import sys
 import zlib
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from fleetsim.allocators.trace import BLOCK_MAX, THREADS_MAX, Trace, TraceBuilder
 from fleetsim.errors import BadInput
 
+STDIN = Path("stdin")
+"""Stands for standard input (a file of that name in the current folder is ./stdin)."""
 TEXT_MAX = 512 << 20  # bytes of a trace's text: some twenty million ops
 
 NS_PER_S = 1_000_000_000
@@ -54,14 +59,19 @@ def read_block_trace(path: Path, *, unknown: bool = False) -> Trace:
     return _Plain(path).read(lines[:-1])
 
 
+def _bytes_of(path: Path) -> bytes:
+    """What is in a file, or stdin for the name STDIN; unpacked, and no more than one byte too many."""
+    with ExitStack() as stack:
+        raw: Any = sys.stdin.buffer if path == STDIN else stack.enter_context(path.open("rb"))
+        file = gzip.GzipFile(fileobj=raw) if raw.peek(2)[:2] == b"\x1f\x8b" else raw
+        return bytes(file.read(TEXT_MAX + 1))
+
+
 def _text_of(path: Path) -> str:
     try:
-        if path.exists() and not path.is_file():
+        if path != STDIN and path.exists() and not path.is_file():
             raise BadInput("it is no file: give a trace or the name of a built-in pattern", file=path)
-        with path.open("rb") as file:
-            packed = file.read(2) == b"\x1f\x8b"
-        with gzip.open(path) if packed else path.open("rb") as text:
-            data = text.read(TEXT_MAX + 1)
+        data = _bytes_of(path)
         if len(data) > TEXT_MAX:
             raise BadInput(f"the trace is longer than {TEXT_MAX >> 20} MiB of text: split it", file=path)
         return data.decode("utf-8")

@@ -36,13 +36,17 @@ from fleetsim.allocators.slab_model import (
 from fleetsim.allocators.tcmalloc_exact import parse_tcmalloc
 from fleetsim.allocators.trace import BLOCK_MAX, Trace, TraceBuilder
 from fleetsim.errors import BadInput
+from fleetsim.units import size_bytes
 
 MS = 1_000_000
 BLOCKS_MAX = 2_000_000
 ACTIVITY = (40, 400)  # rounds, and small blocks in each
+WAIT_MAX_S = 10_000_000
+NUMBER = r"\d{1,300}"
+SIZE = rf"{NUMBER}(?:[KMGT]i?B?|B)?"  # bytes, or with a unit
 _STEP = re.compile(
-    r"malloc (?P<blocks>\d{1,9}) (?P<least>\d{1,11})(?:-(?P<most>\d{1,11}))?|free all|"
-    r"free (?P<how>first|random) (?P<percent>\d{1,3})%|wait (?P<seconds>\d{1,7}(?:\.\d{1,3})?)"
+    rf"malloc (?P<blocks>{NUMBER}) (?P<least>{SIZE})(?:-(?P<most>{SIZE}))?|free all|"
+    rf"free (?P<how>first|random) (?P<percent>{NUMBER})%|wait (?P<seconds>{NUMBER}(?:\.\d{{1,3}})?)"
 )
 
 
@@ -58,6 +62,12 @@ class Step:
     text: str = ""
 
 
+def bytes_of(text: str) -> int:
+    """Bytes of `4096`, `4096B` or `4KiB`; ValueError for `4KB`."""
+    plain = text.removesuffix("B")
+    return int(plain) if plain.isdigit() else size_bytes(text)
+
+
 def parse_loops(text: str) -> list[Step]:
     """The steps of a line. Anything else is bad input."""
     steps = []
@@ -67,11 +77,16 @@ def parse_loops(text: str) -> list[Step]:
             raise BadInput(f"the step {part!r}: it must be malloc N LEAST-MOST, free all, free first P%, free random P% or wait SECONDS")
         g = found.groupdict()
         if g["blocks"]:
-            least, most = int(g["least"]), int(g["most"] or g["least"])
+            try:
+                least, most = bytes_of(g["least"]), bytes_of(g["most"] or g["least"])
+            except ValueError as error:
+                raise BadInput(f"the step {part!r}: {error}") from None
             if not 1 <= least <= most <= BLOCK_MAX or not 1 <= int(g["blocks"]) <= BLOCKS_MAX:
                 raise BadInput(f"the step {part!r}: at most {BLOCKS_MAX:,} blocks, of 1 to {BLOCK_MAX:,} bytes, the smaller size first")
             steps.append(Step("malloc", int(g["blocks"]), least, most, text=part))
         elif g["seconds"]:
+            if float(g["seconds"]) > WAIT_MAX_S:
+                raise BadInput(f"the step {part!r}: at most {WAIT_MAX_S:,} seconds")
             steps.append(Step("wait", ms=round(float(g["seconds"]) * 1000), text=part))
         elif int(g["percent"] or 100) > 100:
             raise BadInput(f"the step {part!r}: at most 100%")

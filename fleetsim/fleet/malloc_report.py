@@ -7,15 +7,20 @@ import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
 
 from fleetsim.allocators.trace import EXIT, FREE, OP, OP_NAMES, SAMPLE, SLEEP, TRIM, ExactAllocator, Progress, Replay, Trace, fragmentation
 from fleetsim.errors import BadInput
+from fleetsim.fleet.malloc_plot import page
 
 MIB = 1 << 20
 ROWS, COLUMNS = 16, 60
+WIDE = 103  # columns of the table at its widest
+HEADS = (("ops",), ("time",), ("live",), ("allocated",), ("resident",), ("mapped",), ("heap", "(brk)"), ("address", "space"), ("unused",))
+UNUSED = "unused: the share of resident that is in no live block"
 BARS = " ▁▂▃▄▅▆▇█"
 SHOWN = ("live", "allocated", "resident", "mapped")
 
@@ -49,28 +54,51 @@ def size(count: float) -> str:
     return f"{count / 1024:.0f} KiB" if abs(count) >= 1024 or count == 0 else f"{count} B"
 
 
-def as_text(accounts: Sequence[Account]) -> str:
-    return "\n\n".join(_one(a) for a in accounts) + (f"\n\n{_comparison(accounts)}" if len(accounts) > 1 else "")
+def as_text(accounts: Sequence[Account], width: int = WIDE) -> str:
+    """For a terminal so many columns wide; 80 are enough for all but extreme figures."""
+    return "\n\n".join(_one(a, width) for a in accounts) + (f"\n\n{_comparison(accounts)}" if len(accounts) > 1 else "")
 
 
-def _one(a: Account) -> str:
+def _one(a: Account, width: int) -> str:
     r, last = a.replay, a.replay.last
     threads = f"{a.trace.threads} thread{'s' if a.trace.threads > 1 else ''}"
     ops = f"{len(a.trace.ops):,} op{'s' if len(a.trace.ops) > 1 else ''}"
     head = f"{a.trace.source}: {ops}, {threads}, {r.allocator} {f'({a.settings})' if a.settings else 'as it comes'}"
-    columns = ("ops", "time", "live", "allocated", "resident", "mapped", "heap (brk)", "address space", "unused")
-    lines = [head, "", "".join(f"{c:>{max(11, len(c) + 2)}}" for c in columns)]
     shares = fragmentation(r.samples)
+    rows, done = [], []
     for k in _spread(len(r.samples), ROWS):
         s = r.samples[k]
         cells = [f"{s['op']:,}", f"{s['time_ns'] / 1e9:.1f} s", *(size(s[n]) for n in (*SHOWN, "brk", "reserved")), f"{shares[k]:.0%}"]
-        done = f"  {_op(a, k)}" if len(r.addresses) > 0 else ""
-        lines.append("".join(f"{cell:>{max(11, len(c) + 2)}}" for cell, c in zip(cells, columns)) + done)
+        rows.append(cells)
+        done.append(_op(a, k) if len(r.addresses) > 0 else "")
+    lines = [head, "", *_table(rows, done, width), UNUSED]
     most = max(1, *(int(r.samples[n].max()) for n in SHOWN))
     lines.append("")
     for name in SHOWN:
-        lines.append(f"  {name:10}{_bars(r.samples[name], most)}  {size(last[name])} at the end, {size(r.samples[name].max())} at most")
-    return "\n".join([*lines, "", *_where(a)])
+        ends = f"{size(last[name])} at the end, {size(r.samples[name].max())} at most"
+        bars = _bars(
+            r.samples[name], most, COLUMNS if width >= WIDE else min(COLUMNS, max(10, width - 14 - 2 * len("1023.9 MiB at the end")))
+        )
+        lines.append(f"  {name:10}{bars}  {ends}")
+    return "\n".join([*lines, "", *(line for text in _where(a) for line in _folded(text, width))])
+
+
+def _table(rows: list[list[str]], done: list[str], width: int) -> list[str]:
+    """The samples; in a terminal too narrow for it the heads have two lines, and an op has a line of its own."""
+    widths = [max(11, len(" ".join(h)) + 2) for h in HEADS]
+    if width >= WIDE:
+        lines = ["".join(f"{' '.join(h):>{w}}" for h, w in zip(HEADS, widths))]
+        return lines + ["".join(f"{c:>{w}}" for c, w in zip(row, widths)) + (f"  {op}" if op else "") for row, op in zip(rows, done)]
+    widths = [max(len(text) for text in (*h, *column)) + 1 for h, column in zip(HEADS, zip(*rows))]
+    lines = ["".join(f"{h[k] if k < len(h) else '':>{w}}" for h, w in zip(HEADS, widths)).rstrip() for k in range(2)]
+    for row, op in zip(rows, done):
+        lines.append("".join(f"{c:>{w}}" for c, w in zip(row, widths)))
+        lines += [f"{'':{widths[0]}}  {op}"] if op else []
+    return lines
+
+
+def _folded(text: str, width: int) -> list[str]:
+    return [text] if len(text) <= width or width >= WIDE else wrap(text, max(40, width), subsequent_indent="    ")
 
 
 def _op(a: Account, k: int) -> str:
@@ -88,6 +116,8 @@ def _where(a: Account) -> list[str]:
         ("in caches", int(last["cached"]), "freed, ready for the next request of the same size"),
         ("in free chunks", int(last["free"]), "freed, between live blocks or behind them"),
     ]
+    if last["metadata"]:
+        parts.append(("in its tables", int(last["metadata"]), "what the allocator keeps account in (metadata)"))
     lines = [f"where {size(resident)} resident are:"]
     lines += [f"  {name:16}{size(count):>10}  {words}" for name, count, words in parts]
     excess = sum(count for _, count, _ in parts) - resident
@@ -99,7 +129,7 @@ def _where(a: Account) -> list[str]:
 
 def _fact(name: str, count: int) -> str:
     words = name.replace("_", " ")
-    if words.endswith((" bytes", " heap size")) or words.startswith("stats."):  # jemalloc's statistics are bytes
+    if words.endswith((" bytes", "heap size")) or words.startswith("stats."):  # jemalloc's statistics are bytes
         return f"{words.removesuffix(' bytes')} {size(count)}"
     return f"{words} {count:,}"
 
@@ -121,9 +151,9 @@ def _spread(count: int, wanted: int) -> list[int]:
     return sorted({round(k * (count - 1) / (wanted - 1)) for k in range(wanted)})
 
 
-def _bars(values: np.ndarray, most: int) -> str:
-    picked = values[np.linspace(0, len(values) - 1, min(COLUMNS, len(values))).round().astype(int)]
-    return "".join(BARS[min(8, -(-int(v) * 8 // most))] for v in picked).ljust(COLUMNS)
+def _bars(values: np.ndarray, most: int, columns: int) -> str:
+    picked = values[np.linspace(0, len(values) - 1, min(columns, len(values))).round().astype(int)]
+    return "".join(BARS[min(8, -(-int(v) * 8 // most))] for v in picked).ljust(columns)
 
 
 def as_json(accounts: Sequence[Account]) -> dict[str, Any]:
@@ -160,7 +190,7 @@ def write_plot(path: Path, accounts: Sequence[Account]) -> None:
         if path.suffix == ".csv":
             _write_csv(path, accounts)
         else:
-            _write_html(path, accounts)
+            path.write_text(page(accounts), encoding="utf-8")
     except OSError as error:
         raise BadInput(f"cannot be written: {error.strerror}", file=path) from None
 
@@ -172,23 +202,3 @@ def _write_csv(path: Path, accounts: Sequence[Account]) -> None:
         for a in accounts:
             for s, share in zip(a.replay.samples, fragmentation(a.replay.samples)):
                 table.writerow([a.replay.allocator, *map(int, s), f"{share:.6f}"])
-
-
-def _write_html(path: Path, accounts: Sequence[Account]) -> None:
-    import plotly.graph_objects as go
-    from plotly.offline import get_plotlyjs
-
-    parts = []
-    for a in accounts:
-        s = a.replay.samples
-        figure = go.Figure()
-        for name in (*SHOWN, "cached", "free"):
-            shown = True if name in SHOWN else "legendonly"
-            figure.add_scatter(x=s["op"].tolist(), y=(s[name] / MIB).tolist(), name=name, mode="lines", visible=shown)
-        figure.update_layout(
-            title=f"{a.trace.source} on {a.replay.allocator} {a.settings}", template="plotly_white", height=480, hovermode="x unified",
-            xaxis_title="ops of the trace", yaxis_title="MiB", yaxis_rangemode="tozero",
-        )  # fmt: skip
-        parts.append(str(figure.to_html(full_html=False, include_plotlyjs=False)))
-    head = f'<meta charset="utf-8"><title>fleetsim malloc</title><script>{get_plotlyjs()}</script>'
-    path.write_text(f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(parts)}</body></html>\n', encoding="utf-8")

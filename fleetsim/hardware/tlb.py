@@ -19,6 +19,7 @@ Source: Intel SDM volume 3A §4.10 (caching translation information); kernel-law
 from __future__ import annotations
 
 from fleetsim.hardware.tlb_cache import ADDRESS_MASK, KEY_BITS, TAG_BITS, drop, drop_tag, key_of, look_up
+from fleetsim.hardware.tlb_index import drop_indexed, drop_tag_indexed, look_up_indexed
 from fleetsim.hardware.tlb_types import (
     ACCESSES,
     CODE,
@@ -47,20 +48,21 @@ from fleetsim.hardware.tlb_types import (
     SHIFT,
     SHOOTDOWNS,
     STRADDLE,
+    STRIDE,
     SWITCH,
     SWITCHES,
     WALKS,
     WAYS,
 )
-from fleetsim.law import law
+from fleetsim.law import inlined, law
 
 TABLES = 1 << 47  # guest-physical addresses of page tables: above all data, level in bits 48 and 49
 TASK_BIT = 50
 TABLE_SHIFT = 9  # a table has 512 entries
 
 
-@law
-def cached(core, entries, role, address, tag):
+@inlined
+def cached(core, role, address, tag):
     """Look up an address in the part that serves a role; filled if it was absent (there may be no such part: then never there).
 
     role     int64  row of core["geometry"]
@@ -75,7 +77,28 @@ def cached(core, entries, role, address, tag):
         return False
     key = key_of(address, part[SHIFT], tag)
     set_at = key_of(address, part[SHIFT], 0) >> 18 & part[SET_MASK]
-    return look_up(entries, part[FIRST] + set_at * ways, ways, key)
+    stride = part[STRIDE]
+    if stride > ways:
+        return look_up_indexed(core["entries"], part[FIRST] + set_at * stride, stride, ways, key)
+    return look_up(core["entries"], part[FIRST] + set_at * ways, ways, key)
+
+
+@law
+def drop_of_tag(core, role, tag):
+    """Take everything of one address space (−1: of all) out of the part that serves a role.
+
+    role     int64  row of core["geometry"]
+    returns  int64  entries dropped
+
+    Source: see the module.
+    """
+    part = core["geometry"][role]
+    sets, ways, stride = part[SET_MASK] + 1, part[WAYS], part[STRIDE]
+    if ways == 0:
+        return 0
+    if stride > ways:
+        return drop_tag_indexed(core["entries"], part[FIRST], sets, stride, ways, tag)
+    return drop_tag(core["entries"], part[FIRST], sets * ways, ways, tag)
 
 
 @law
@@ -92,7 +115,7 @@ def page_of(core, address):
 
 
 @law
-def nested_walk(core, entries, physical):
+def nested_walk(core, physical):
     """Translate a guest-physical address by the host's tables.
 
     returns  int64  loads, 0 if the nested TLB knows it
@@ -100,18 +123,37 @@ def nested_walk(core, entries, physical):
     Source: Bhargava et al. 2008, "Accelerating two-dimensional page walks"; Intel SDM volume 3C §28.3 (EPT).
     """
     size = core["host_page"]
-    if cached(core, entries, NESTED + size, physical, 0):
+    if cached(core, NESTED + size, physical, 0):
         return 0
     loads = 1
     for role in range(NESTED_PDE + size, NESTED_PDE + 3):
-        if cached(core, entries, role, physical, 0):
+        if cached(core, role, physical, 0):
             return loads
         loads += 1
     return loads
 
 
 @law
-def walk(core, entries, address, page, stream):
+def nested_walks(core, address, page, tables):
+    """Translate all guest-physical addresses that a guest's walk needs: of each table it loads from, and of the page.
+
+    page     int64  0 4K, 1 2M, 2 1G: at which level the leaf is
+    tables   int64  from how many tables it loads
+    returns  int64  loads
+
+    Source: as `nested_walk`.
+    """
+    owner = (core["task"] & 255) << TASK_BIT
+    below = address & (TABLES - 1)
+    loads = nested_walk(core, below | owner)
+    for level in range(page, page + tables):
+        table = below >> 21 + TABLE_SHIFT * level << 12
+        loads += nested_walk(core, table | TABLES | (level & 3) << 48 | owner)
+    return loads
+
+
+@law
+def walk(core, address, page, stream):
     """Walk the page table for an address: from below the deepest entry that a paging-structure cache knows down to the leaf.
 
     page     int64  0 4K, 1 2M, 2 1G: at which level the leaf is
@@ -123,7 +165,7 @@ def walk(core, entries, address, page, stream):
     loads = 1
     known = False
     for role in range(PDE + page, PDE + 3):
-        if cached(core, entries, role, address, core["asid"]):
+        if cached(core, role, address, core["asid"]):
             counts[PDE_HITS + role - PDE] += 1
             known = True
             break
@@ -131,12 +173,7 @@ def walk(core, entries, address, page, stream):
     if not known:
         loads += core["levels"] - 4
     if core["vm"]:
-        owner = (core["task"] & 255) << TASK_BIT
-        below = address & (TABLES - 1)
-        nested = nested_walk(core, entries, below | owner)
-        for level in range(page, page + loads):
-            table = below >> 21 + TABLE_SHIFT * level << 12
-            nested += nested_walk(core, entries, table | TABLES | (level & 3) << 48 | owner)
+        nested = nested_walks(core, address, page, loads)
         counts[NESTED_LOADS] += nested
         loads += nested
     counts[WALKS] += 1
@@ -146,7 +183,7 @@ def walk(core, entries, address, page, stream):
 
 
 @law
-def beyond_l1(core, entries, address, page, size, stream):
+def beyond_l1(core, address, page, size, stream):
     """Translate an address that the first level does not know: from the second, else by a walk.
 
     page     int64  size of the page: at which level the leaf is
@@ -154,10 +191,10 @@ def beyond_l1(core, entries, address, page, size, stream):
 
     Source: see the module.
     """
-    if cached(core, entries, L2 + CODE * stream + size, address, core["asid"]):
+    if cached(core, L2 + CODE * stream + size, address, core["asid"]):
         core["counts"][stream, L2_HITS] += 1
     else:
-        walk(core, entries, address, page, stream)
+        walk(core, address, page, stream)
 
 
 @law
@@ -170,7 +207,7 @@ def entry_size(core, page):
 
 
 @law
-def translate(core, entries, address, stream):
+def translate(core, address, stream):
     """Translate one address that is not in the page accessed last.
 
     Source: see the module.
@@ -178,14 +215,14 @@ def translate(core, entries, address, stream):
     core["counts"][stream, ACCESSES] += 1
     page = page_of(core, address)
     size = entry_size(core, page)
-    if cached(core, entries, L1 + CODE * stream + size, address, core["asid"]):
+    if cached(core, L1 + CODE * stream + size, address, core["asid"]):
         core["counts"][stream, L1_HITS] += 1
     else:
-        beyond_l1(core, entries, address, page, size, stream)
+        beyond_l1(core, address, page, size, stream)
 
 
 @law
-def flush(core, entries, tag):
+def flush(core, tag):
     """Empty all parts of the entries of one address space; −1: of everybody's, the host's included.
 
     Source: arch/x86/mm/tlb.c native_flush_tlb_local, native_flush_tlb_global.
@@ -193,14 +230,11 @@ def flush(core, entries, tag):
     core["last"][:] = NO_PAGE
     core["events"][FLUSHES] += 1
     for role in range(NESTED if tag >= 0 else NESTED_PDE + 3):
-        part = core["geometry"][role]
-        if part[WAYS] > 0:
-            size = (part[SET_MASK] + 1) * part[WAYS]
-            core["events"][DROPPED] += drop_tag(entries, part[FIRST], size, part[WAYS], tag)
+        core["events"][DROPPED] += drop_of_tag(core, role, tag)
 
 
 @law
-def context_switch(core, entries, task):
+def context_switch(core, task):
     """Load the address space of another task. With PCID its entries may still be there, unless its tag was given away meanwhile.
 
     Source: arch/x86/mm/tlb.c choose_new_asid, switch_mm_irqs_off.
@@ -211,7 +245,7 @@ def context_switch(core, entries, task):
     core["last"][:] = NO_PAGE
     core["task"] = task
     if not core["pcid"]:
-        flush(core, entries, 0)
+        flush(core, 0)
         return
     for asid in range(DYN_ASIDS):
         if core["asids"][asid] == task:
@@ -222,12 +256,12 @@ def context_switch(core, entries, task):
     core["asid"] = core["next_asid"]
     core["next_asid"] += 1
     if core["asids"][core["asid"]] >= 0:
-        flush(core, entries, core["asid"])
+        flush(core, core["asid"])
     core["asids"][core["asid"]] = task
 
 
 @law
-def invlpg(core, entries, address):
+def invlpg(core, address):
     """Forget the translation of one page of the current address space, and what paging-structure caches hold of that space.
 
     Source: Intel SDM volume 3A §4.10.4.1; arch/x86/mm/tlb.c flush_tlb_one_user.
@@ -243,16 +277,17 @@ def invlpg(core, entries, address):
             piece = start + (i << part[SHIFT])
             set_at = key_of(piece, part[SHIFT], 0) >> 18 & part[SET_MASK]
             key = key_of(piece, part[SHIFT], core["asid"])
-            core["events"][DROPPED] += drop(entries, part[FIRST] + set_at * part[WAYS], part[WAYS], key)
+            at = part[FIRST] + set_at * part[STRIDE]
+            if part[STRIDE] > part[WAYS]:
+                core["events"][DROPPED] += drop_indexed(core["entries"], at, part[STRIDE], part[WAYS], key)
+            else:
+                core["events"][DROPPED] += drop(core["entries"], at, part[WAYS], key)
     for role in range(PDE, PDE + 3):
-        part = core["geometry"][role]
-        size_of_part = (part[SET_MASK] + 1) * part[WAYS]
-        if size_of_part > 0:
-            core["events"][DROPPED] += drop_tag(entries, part[FIRST], size_of_part, part[WAYS], core["asid"])
+        core["events"][DROPPED] += drop_of_tag(core, role, core["asid"])
 
 
 @law
-def shootdown(core, entries, address, pages):
+def shootdown(core, address, pages):
     """Another CPU changed the mapping of some pages and interrupts this one to make it forget them.
 
     pages  int64  4 KiB pages, ≥ 1; beyond 33 the whole address space is flushed
@@ -263,14 +298,14 @@ def shootdown(core, entries, address, pages):
     stride = 1 << 12 + 9 * page_of(core, address)
     count = max(1, ((pages << 12) + stride - 1) // stride)
     if count > FLUSH_CEILING:
-        flush(core, entries, core["asid"])
+        flush(core, core["asid"])
         return
     for i in range(count):
-        invlpg(core, entries, address + i * stride)
+        invlpg(core, address + i * stride)
 
 
 @law
-def event(core, entries, kind, value):
+def event(core, kind, value):
     """What a trace says besides accesses.
 
     kind   int64  SWITCH (value: the task), INVLPG (value: an address) or FLUSH
@@ -278,11 +313,11 @@ def event(core, entries, kind, value):
     Source: see the module.
     """
     if kind == SWITCH:
-        context_switch(core, entries, value)
+        context_switch(core, value)
     elif kind == INVLPG:
-        shootdown(core, entries, value, 1)
+        shootdown(core, value, 1)
     elif kind == FLUSH:
-        flush(core, entries, core["asid"])
+        flush(core, core["asid"])
 
 
 @law
@@ -307,7 +342,7 @@ def add_hits(core, stream, hits, page):
 
 
 @law
-def run(core, entries, addresses, kinds):
+def run(core, addresses, kinds):
     """Run a stretch of a trace through a CPU.
 
     An access to the page accessed last is a hit that changes nothing. Data in pages of one size takes a short way: what does not
@@ -321,8 +356,8 @@ def run(core, entries, addresses, kinds):
     hits = fetch_hits = 0
     size = entry_size(core, core["page"])
     part = core["geometry"][L1 + size]
-    first, set_mask, ways, shift = part[FIRST], part[SET_MASK], part[WAYS], part[SHIFT]
-    one_size = core["huge_permille"] == 0
+    first, set_mask, ways, shift, stride = part[FIRST], part[SET_MASK], part[WAYS], part[SHIFT], part[STRIDE]
+    entries, one_size = core["entries"], core["huge_permille"] == 0
     tag = shift << TAG_BITS | core["asid"]
     for i in range(len(addresses)):
         address = addresses[i]
@@ -335,26 +370,28 @@ def run(core, entries, addresses, kinds):
             last_page = page
             if one_size:
                 number = (address & ADDRESS_MASK) >> shift
-                if look_up(entries, first + (number & set_mask) * ways, ways, number << KEY_BITS | tag):
+                at = first + (number & set_mask) * stride
+                key = number << KEY_BITS | tag
+                if look_up(entries, at, ways, key) if stride == ways else look_up_indexed(entries, at, stride, ways, key):
                     hits += 1
                 else:
                     core["counts"][DATA, ACCESSES] += 1
-                    beyond_l1(core, entries, address, core["page"], size, DATA)
+                    beyond_l1(core, address, core["page"], size, DATA)
             else:
-                translate(core, entries, address, DATA)
+                translate(core, address, DATA)
         elif kind == FETCH or kind == FETCH + STRADDLE:
             if page == last_fetched:
                 fetch_hits += 1 if kind == FETCH else 0
             elif kind == FETCH or not same_page(core, page, last_fetched):
-                translate(core, entries, address, 1)
+                translate(core, address, 1)
             last_fetched = page
         elif kind < STRADDLE:
-            event(core, entries, kind, address)
+            event(core, kind, address)
             last_page = last_fetched = NO_PAGE
             tag = shift << TAG_BITS | core["asid"]
         elif page != last_page:
             if not same_page(core, page, last_page):
-                translate(core, entries, address, DATA)
+                translate(core, address, DATA)
             last_page = page
     add_hits(core, DATA, hits, last_page)
     add_hits(core, 1, fetch_hits, last_fetched)

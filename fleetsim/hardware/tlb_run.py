@@ -52,7 +52,7 @@ class Machine:
     host_page: str = "4K"
     pcid: bool = True
 
-    def core(self) -> tuple[Any, np.ndarray]:
+    def core(self) -> Any:
         return make_core(
             self.profile,
             self.page,
@@ -145,9 +145,9 @@ def result_of(machine: Machine, core: Any) -> TlbResult:
 
 def run_trace(machine: Machine, trace: Trace) -> TlbResult:
     """All of a trace on one CPU that begins with nothing cached."""
-    core, entries = machine.core()
+    core = machine.core()
     for addresses, kinds in trace:
-        run(core, entries, addresses, kinds)
+        run(core, addresses, kinds)
     return result_of(machine, core)
 
 
@@ -155,9 +155,9 @@ def run_machines(machines: list[Machine], trace: Trace) -> list[TlbResult]:
     """The same trace on several CPUs, read once."""
     cores = [machine.core() for machine in machines]
     for addresses, kinds in trace:
-        for core, entries in cores:
-            run(core, entries, addresses, kinds)
-    return [result_of(machine, core) for machine, (core, _) in zip(machines, cores)]
+        for core in cores:
+            run(core, addresses, kinds)
+    return [result_of(machine, core) for machine, core in zip(machines, cores)]
 
 
 def pieces(pattern: Pattern, accesses: int, start: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -174,7 +174,7 @@ def pieces(pattern: Pattern, accesses: int, start: int = 0) -> Iterator[tuple[np
 
 def run_pattern(machine: Machine, pattern: Pattern, accesses: int, *, warm_up: int = 0, sharing: Sharing | None = None) -> TlbResult:
     """`accesses` accesses of a pattern, after `warm_up` that are not counted; each process does the pattern in its own address space."""
-    core, entries = machine.core()
+    core = machine.core()
     sharing = sharing or Sharing()
     makers = [replace(pattern, seed=pattern.seed + number).maker() for number in range(sharing.processes)]
     progress = [0] * sharing.processes
@@ -185,16 +185,16 @@ def run_pattern(machine: Machine, pattern: Pattern, accesses: int, *, warm_up: i
     while done < warm_up + accesses:
         if sharing.switch_every and sharing.processes > 1 and done and done % sharing.switch_every == 0:
             process = (process + 1) % sharing.processes
-            context_switch(core, entries, process)
+            context_switch(core, process)
         if sharing.shootdown_every and done and done % sharing.shootdown_every == 0:
-            shootdown(core, entries, BASE + gone, sharing.shootdown_pages)
+            shootdown(core, BASE + gone, sharing.shootdown_pages)
             gone = (gone + sharing.shootdown_pages * PAGE) % pattern.working_set
         end = warm_up + accesses if counted else warm_up
         for every in (sharing.switch_every, sharing.shootdown_every):
             end = min(end, (done // every + 1) * every) if every else end
         n = min(CHUNK, end - done)
         makers[process].fill(out[:n], progress[process])
-        run(core, entries, out[:n], kinds[:n])
+        run(core, out[:n], kinds[:n])
         progress[process] += n
         done += n
         if done == warm_up and not counted:

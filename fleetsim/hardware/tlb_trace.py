@@ -9,7 +9,7 @@
 
 Empty lines, `# comments` and what Valgrind says of itself (`==123== …`) are passed over. An access that lies across the border of
 two pages is two look-ups. Text comes in pieces of any length and is never held as a whole.
-Leaves out: compressed files, sizes above 4096 bytes.
+Leaves out: sizes above 4096 bytes. (Whoever reads the file unpacks it.)
 Source: Valgrind manual, chapter "Lackey"; lackey/lk_main.c for the format of a line.
 """
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The record of one logical CPU's translation hardware, and how it is made from a profile.
 
-All of it is one row of `CORE` and one array of entries; a copy of both is a snapshot.
+All of it is one row of `CORE`; a copy is a snapshot. The entries are in it, though few profiles need all the room, because laws reach
+what is in a record by its address alone: an array of its own is passed as seven words, and counted as owned at each call.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from fleetsim.hardware.tlb_cache import EMPTY
+from fleetsim.hardware.tlb_index import new_block, stride_of
 from fleetsim.hardware.tlb_profiles import PAGE_SIZES, ROLES, Profile
 
 # rows of core["geometry"]: the order of tlb_profiles.ROLES
@@ -20,7 +22,7 @@ assert ROLES[L1] == "d4K" and ROLES[L1 + CODE] == "i4K" and ROLES[L2 + CODE + 2]
 assert ROLES[PDE] == "PDE" and ROLES[NESTED] == "n4K" and ROLES[NESTED_PDE] == "nPDE"
 
 # columns of core["geometry"]
-FIRST, SET_MASK, WAYS, SHIFT = range(4)
+FIRST, SET_MASK, WAYS, SHIFT, STRIDE = range(5)  # STRIDE: words of a set; more than its ways if it is a block of tlb_index
 
 # what may stand in a trace; the low three bits of a kind
 LOAD, STORE, MODIFY, FETCH, SWITCH, INVLPG, FLUSH = range(7)
@@ -37,10 +39,12 @@ SWITCHES, FLUSHES, SHOOTDOWNS, DROPPED = range(4)
 DYN_ASIDS = 6  # TLB_NR_DYN_ASIDS: address spaces that a CPU keeps apart at a time
 FLUSH_CEILING = 33  # tlb_single_page_flush_ceiling: beyond so many pages all of the address space is flushed
 
+ENTRIES_MAX = 1 << 14
+
 CORE = np.dtype(
     [
-        ("geometry", "i8", (len(ROLES), 4)),
-        ("used", "i8"),  # entries of all parts together
+        ("entries", "i8", (ENTRIES_MAX,)),  # all sets of all parts
+        ("geometry", "i8", (len(ROLES), 5)),
         ("page", "i8"),  # size of pages: 0 4K, 1 2M, 2 1G
         ("huge_permille", "i8"),  # share of 2 MiB regions that are huge pages, when pages are 4K
         ("levels", "i8"),  # of the page table: 4 or 5
@@ -67,20 +71,26 @@ def make_core(
     vm: bool = False,
     host_page: str = "4K",
     pcid: bool = True,
-) -> tuple[Any, np.ndarray]:
-    """A CPU of that profile with nothing cached: its record and its entries."""
+) -> Any:
+    """A CPU of that profile with nothing cached."""
     core = np.zeros(1, CORE)[0]
+    core["entries"][:] = EMPTY
     first = 0
     for part in profile.parts:
+        stride = stride_of(part.ways)
         for role in part.roles.split():
             name = role.partition("/")[0]
-            core["geometry"][ROLES.index(name)] = (first, part.sets - 1, part.ways, profile.shift_of(name))
-        first += part.entries
-    core["used"] = first
+            core["geometry"][ROLES.index(name)] = (first, part.sets - 1, part.ways, profile.shift_of(name), stride)
+        end = first + part.sets * stride
+        assert end <= ENTRIES_MAX, f"the parts of {profile.name} take more than {ENTRIES_MAX} words: raise ENTRIES_MAX"
+        if stride > part.ways:
+            for at in range(first, end, stride):
+                core["entries"][at : at + stride] = new_block(at, part.ways)
+        first = end
     core["page"], core["host_page"] = PAGE_SIZES.index(page), PAGE_SIZES.index(host_page)
     core["huge_permille"], core["levels"], core["vm"], core["pcid"] = huge_permille, levels, vm, pcid
     core["asids"][:] = -1
     core["asids"][0] = 0
     core["next_asid"] = 1
     core["last"][:] = NO_PAGE
-    return core, np.full(first + 1, EMPTY, np.int64)
+    return core

@@ -25,11 +25,21 @@ from fleetsim.userland.page_table import SWAP, SWAP_CACHE, ZERO_PAGE, PageTables
 STACK_LIMIT_PAGES = 2048  # RLIMIT_STACK, 8 MiB
 MINOR, MAJOR, SIGSEGV, SIGBUS = "minor", "major", "SIGSEGV", "SIGBUS"
 
+VSYSCALL = 0xFFFF_FFFF_FF60_0000  # a page of the kernel's half that belongs to user mode
+VSYSCALLS = ("gettimeofday()", "time()", "getcpu()")  # 0x400 bytes apart
+
 # name: (kind of fault or signal, what the kernel does)
 CASES = {
     "hit": ("", "No part of it: the processor finds the entry, and next time has it in its TLB."),
     "not canonical": (SIGSEGV, "There is no page fault: general protection, and the kernel sends SIGSEGV (SI_KERNEL) without an address."),
     "kernel address": (SIGSEGV, "The upper half is the kernel's, and is not in the page tables of user mode: SIGSEGV (SEGV_MAPERR)."),
+    "vsyscall": ("", "No page is there, it is only for calling (vsyscall=xonly): it does {call} itself and goes on at the return address."),
+    "no vsyscall": (
+        SIGSEGV,
+        "In the vsyscall page are three calls, at 0x0, 0x400 and 0x800; anything else is an exploit or a bug: SIGSEGV.",
+    ),
+    "vsyscall read": (SIGSEGV, "The vsyscall page is only for calling (vsyscall=xonly), so none is there: a line in the log, SIGSEGV."),
+    "vsyscall write": (SIGSEGV, "The vsyscall page is only for calling, in each of the kernel's modes: SIGSEGV (SEGV_MAPERR)."),
     "last page": (SIGSEGV, "The last page below the hole is never given out (TASK_SIZE_MAX), so it is nobody's: SIGSEGV (SEGV_MAPERR)."),
     "no area": (SIGSEGV, "No area of the process has this address, nobody mapped it: SIGSEGV (SEGV_MAPERR)."),
     "forbidden": (SIGSEGV, "The area is {prot}: nobody may {verb} it. SIGSEGV (SEGV_ACCERR)."),
@@ -84,6 +94,8 @@ def _classify(tables: PageTables, walk: Walk, access: str, fault: mmu.Fault | No
         return "hit", {}
     if fault.exception == "#GP":
         return "not canonical", {}
+    if is_vsyscall(walk.address):
+        return _vsyscall(walk.address - VSYSCALL, access)
     if not mmu.is_user(walk.address, walk.levels):
         return "kernel address" if walk.address >> 63 else "last page", {}
     if walk.vma is None:
@@ -98,6 +110,19 @@ def _classify(tables: PageTables, walk: Walk, access: str, fault: mmu.Fault | No
         device = "zram" if int(tables.row["swap_info"][area]["disk"]) == ON_ZRAM else "the disk (or zswap)"
         return "swap cache" if walk.kind == SWAP_CACHE else "swap-in", {"slot": slot, "area": area, "device": device}
     return _nothing_there(tables, walk, access, walk.vma), {}
+
+
+def is_vsyscall(address: int) -> bool:
+    return address >> PAGE_SHIFT == VSYSCALL >> PAGE_SHIFT
+
+
+def _vsyscall(offset: int, access: str) -> tuple[str, dict[str, object]]:
+    """A fault in the page of the system calls of old programs, in the kernel's default mode
+    (arch/x86/entry/vsyscall/vsyscall_64.c emulate_vsyscall, addr_to_vsyscall_nr)."""
+    if access != mmu.EXECUTE:
+        return "vsyscall write" if access == mmu.WRITE else "vsyscall read", {}
+    number, within = divmod(offset, 0x400)
+    return ("no vsyscall", {}) if within or number >= len(VSYSCALLS) else ("vsyscall", {"call": VSYSCALLS[number]})
 
 
 def _no_area(tables: PageTables, walk: Walk) -> str:

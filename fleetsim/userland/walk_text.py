@@ -7,6 +7,7 @@ Leaves out: colours (the command line adds none either).
 from __future__ import annotations
 
 import re
+from textwrap import wrap
 from typing import Any
 
 from fleetsim.errors import BadInput
@@ -15,9 +16,10 @@ from fleetsim.linux.mm_types import ZONE_NAMES
 from fleetsim.units import show_bytes, size_bytes
 from fleetsim.userland.address_space import PAGE, Vma
 from fleetsim.userland.frames import Frames
-from fleetsim.userland.page_fault import Outcome
+from fleetsim.userland.page_fault import VSYSCALL, Outcome, is_vsyscall
 from fleetsim.userland.page_table import KIND_WORDS, PageTables, Walk
 
+WIDE = 125  # columns of a walk whose meanings stand beside its entries
 ADDRESS = re.compile(r"0[xX][0-9a-fA-F_]+|[0-9][0-9_]*")
 NAMED = re.compile(r"(?P<name>[\[A-Za-z][\w./\]-]*?)(?:\+(?P<offset>\w+))?")
 
@@ -34,6 +36,8 @@ def parse_address(word: str, vmas: list[Vma]) -> int:
             raise BadInput(f"the address {word} has more than 64 bits")
         return value
     match = NAMED.fullmatch(word)
+    if match and match["name"] in ("vsyscall", "[vsyscall]"):
+        return VSYSCALL + (_offset(match["offset"], word) if match["offset"] else 0)
     names = {vma.path: vma for vma in vmas if vma.path.startswith("[")}
     for own in (False, True):  # what the program mapped itself comes last, and wins
         names |= {vma.name.replace(" ", "-"): vma for vma in vmas if (vma.area >= 0 and vma.path != "[heap]") == own}
@@ -52,6 +56,13 @@ def _offset(text: str, word: str) -> int:
         return size_bytes(text)
     except ValueError as error:
         raise BadInput(f"the offset of {word!r} is not a number of bytes: {error}") from None
+
+
+def _wrapped(text: str, width: int, first: int = 0, rest: int = 9) -> list[str]:
+    """Lines that fit, indented as the words of `render` are; a wide page keeps sentences whole."""
+    if width >= WIDE:
+        return [" " * first + text]
+    return wrap(text, max(width, 40), initial_indent=" " * first, subsequent_indent=" " * rest, break_on_hyphens=False)
 
 
 def place_of(frame: int, frames: Frames) -> str:
@@ -80,8 +91,8 @@ def meaning(tables: PageTables, walk: Walk, number: int) -> str:
     return f"empty: nothing in these {covers}"
 
 
-def render(tables: PageTables, walk: Walk, outcome: Outcome, access: str, who: str) -> str:
-    """The walk as a page of text."""
+def render(tables: PageTables, walk: Walk, outcome: Outcome, access: str, who: str, width: int = WIDE) -> str:
+    """The walk as a page of text; below `WIDE` columns the meaning of an entry has a line of its own."""
     lines = [f"{who}: {access} at {walk.address:#018x}", _area_line(walk), ""]
     if not mmu.is_canonical(walk.address, walk.levels):
         top = mmu.address_bits(walk.levels) - 1
@@ -89,21 +100,25 @@ def render(tables: PageTables, walk: Walk, outcome: Outcome, access: str, who: s
     else:
         parts = [f"{mmu.LEVEL_NAMES[step.level]} {step.index}" for step in walk.steps]
         lines += [f"indices  {' · '.join(parts)} · offset {walk.address & (PAGE - 1):#x}", ""]
-        lines += [f"{'level':6}{'index':>6}  {'entry at':18}{'entry':20}{'bits':15}meaning"]
+        lines += [f"{'level':6}{'index':>6}  {'entry at':18}{'entry':20}{'bits':15}{'meaning' if width >= WIDE else ''}".rstrip()]
         for number, step in enumerate(walk.steps):
             at = (step.table_frame << 12) + step.index * mmu.ENTRY_BYTES
             bits = mmu.letters(step.entry) if step.entry & mmu.PRESENT or not step.entry else "not present"
             head = f"{mmu.LEVEL_NAMES[step.level]:6}{step.index:>6}  {at:#014x}"
-            lines.append(f"{head}    {step.entry:#018x}  {bits:15}{meaning(tables, walk, number)}")
+            row, words = f"{head}    {step.entry:#018x}  {bits:15}", meaning(tables, walk, number)
+            lines += [row + words] if width >= WIDE else [row.rstrip(), *_wrapped(words, width, 9, 9)]
         lines.append("")
     if walk.physical is not None:
-        lines.append(f"physical {walk.physical:#x}: {_rights(walk)}")
-    lines += _outcome_lines(outcome, access)
+        lines += _wrapped(f"physical {walk.physical:#x}: {_rights(walk)}", width)
+    for line in _outcome_lines(outcome, access):
+        lines += _wrapped(line, width)
     return "\n".join(lines) + "\n"
 
 
 def _area_line(walk: Walk) -> str:
     vma = walk.vma
+    if vma is None and is_vsyscall(walk.address):
+        return f"area     {VSYSCALL:x}-{VSYSCALL + PAGE:x} --xp {show_bytes(PAGE)} [vsyscall] (the kernel's, in its own half)"
     if vma is None:
         return "area     none"
     name = f" {vma.path}" if vma.path else ""

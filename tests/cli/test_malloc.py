@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import csv
+import gzip
+import io
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -131,3 +134,74 @@ def test_what_is_no_file_is_not_read_for_ever(capsys: pytest.CaptureFixture[str]
 def test_where_a_plot_goes_is_checked_before_the_replay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert execute(["malloc", "pinned-top", "--plot", str(tmp_path / "no" / "x.html")]) == 2
     assert "there is no such folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("allocator", ["glibc", "jemalloc", "tcmalloc"])
+@pytest.mark.parametrize("trace", ["few.trace", "random-free"])
+def test_a_narrow_terminal_loses_no_figure(
+    capsys: Captured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, allocator: str, trace: str
+) -> None:
+    (tmp_path / "few.trace").write_text("malloc a 100\nmalloc b 1MiB\nfree b\nsleep 2\nmalloc c 5000\n")
+    monkeypatch.chdir(tmp_path)
+    options = ["--blocks", "2000"] if trace == "random-free" else []
+    _, wide, _ = said(capsys, trace, "--allocator", allocator, *options)
+    monkeypatch.setenv("COLUMNS", "80")
+    _, narrow, _ = said(capsys, trace, "--allocator", allocator, *options)
+    assert max(map(len, narrow.splitlines())) <= 80
+
+    def words(text: str) -> list[str]:
+        return sorted(word for word in text.split() if not set(word) <= set("▁▂▃▄▅▆▇█"))
+
+    assert words(narrow) == words(wide)
+
+
+def test_a_trace_may_come_through_a_pipe_gzipped_or_not(capsys: Captured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = b"malloc a 100\nfree a\n"
+    (tmp_path / "t").write_bytes(text)
+    expected = told(capsys, tmp_path / "t")
+    for piped in (text, gzip.compress(text)):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(piped))))
+        assert told(capsys, "-")["samples"] == expected["samples"]
+    for piped, words in (
+        (b"", "stdin: the file is empty"),
+        (b"free a\n", "stdin:1"),
+        (gzip.compress(text)[:-9], "the gzipped file"),
+    ):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(piped))))
+        code, out, err = said(capsys, "-")
+        assert (code, out) == (2, "") and words in err
+
+
+@pytest.mark.parametrize("allocator", ["glibc", "jemalloc", "tcmalloc"])
+def test_what_is_resident_is_mapped_and_metadata_is_a_part_of_it(capsys: Captured, allocator: str) -> None:
+    for pattern in ("growth", "random-free", "big-blocks"):
+        for s in told(capsys, pattern, "--blocks", 2000, "--allocator", allocator)["samples"]:
+            assert s["metadata"] <= s["resident"] <= s["mapped"] <= s["reserved"]
+            assert (s["metadata"] > 0) == (allocator != "glibc")
+            assert s["allocated"] + s["cached"] + s["free"] + s["metadata"] <= s["reserved"]
+    _, out, _ = said(capsys, "leak", "--blocks", 2000, "--allocator", allocator)
+    assert ("in its tables" in out) == (allocator != "glibc") and "unused: the share of resident that is in no live block" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["leak", "--sizes", "10GiB-20GiB"], "1 byte to 8 GiB, the least first"),
+        (["leak", "--sizes", "4096"], "must be least and most bytes"),
+        (["leak", "--sizes", "4KB-8KB"], "sizes are binary: write KiB"),
+        (["malloc 9 10GiB-200GiB"], "of 1 to 68,719,476,736 bytes"),
+        (["malloc 99999999999 64"], "at most 2,000,000 blocks"),
+        (["malloc 9 64 | wait 99999999999"], "at most 10,000,000 seconds"),
+        (["malloc 9 64 | free first 1000%"], "at most 100%"),
+        (["malloc 9 4KB"], "sizes are binary: write KiB"),
+    ],
+)
+def test_what_is_out_of_range_is_told_the_range(capsys: Captured, arguments: list[str], sentence: str) -> None:
+    code, out, err = said(capsys, *arguments)
+    assert (code, out) == (2, "") and sentence in err
+
+
+def test_sizes_have_units_or_are_bytes(capsys: Captured) -> None:
+    sizes = [told(capsys, "leak", "--blocks", 500, "--sizes", text)["samples"] for text in ("4096-8192", "4KiB-8KiB", "4096B-8Ki")]
+    assert sizes[0] == sizes[1] == sizes[2]
+    assert said(capsys, "malloc 500 4096-8192")[1].split()[-2:] == said(capsys, "malloc 500 4KiB-8KiB")[1].split()[-2:]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 import subprocess
@@ -64,6 +65,32 @@ def test_the_profiles_are_listed(capsys: Captured) -> None:
     for profile in PROFILES:
         assert profile.name in out
     assert [entry["name"] for entry in results(capsys, "profiles")] == [profile.name for profile in PROFILES]
+
+
+@pytest.mark.parametrize("width", [60, 80, 150])
+def test_the_profiles_fit_the_terminal_and_leave_out_nothing(capsys: Captured, monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    _, out, _ = said(capsys, "profiles")
+    assert max(map(len, out.splitlines())) <= width
+    words = " ".join(out.split())
+    for profile in PROFILES:
+        assert f"{profile.name}: {profile.cpu}; cycles {profile.l1d_miss}, {profile.l2_miss}, {profile.load}; L2 reaches " in words
+        for part in profile.parts:
+            assert f"{part.name}: {part.entries}, " in words or part.roles.startswith(("P", "n"))
+    assert width < 80 or len(out.splitlines()) < 60
+
+
+def test_a_gzipped_trace_is_read_and_a_damaged_one_refused(capsys: Captured, tmp_path: Path) -> None:
+    text = "".join(f"{page << 12:x}\n" for page in range(3000)).encode()
+    plain, packed, cut, damaged = (tmp_path / name for name in ("plain", "packed.gz", "cut.gz", "damaged.gz"))
+    plain.write_bytes(text)
+    packed.write_bytes(gzip.compress(text))
+    cut.write_bytes(gzip.compress(text)[:-20])
+    damaged.write_bytes(gzip.compress(text)[:100] + bytes(50) + gzip.compress(text)[150:])
+    assert results(capsys, packed) == results(capsys, plain) != []
+    for file, words in ((cut, "truncated: its end is missing"), (damaged, "damaged")):
+        code, out, err = said(capsys, file)
+        assert (code, out) == (2, "") and words in err and file.name in err
 
 
 def test_options_reach_the_simulator(capsys: Captured) -> None:

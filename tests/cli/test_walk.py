@@ -110,3 +110,35 @@ def test_bad_input_is_one_sentence_and_exit_2(arguments: list[str], words: str, 
     assert (code, out) == (2, "")
     sentence, _ = err.strip().splitlines()
     assert words in sentence
+
+
+@pytest.mark.parametrize("width", [80, 60])
+def test_a_narrow_terminal_loses_no_word(scenario: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    arguments = (scenario, host(capsys, scenario), "app", "A+20MiB", "--at", "20s", "--write")
+    _, wide, _ = said(capsys, *arguments)
+    monkeypatch.setenv("COLUMNS", str(width))
+    _, narrow, _ = said(capsys, *arguments)
+    assert sorted(narrow.split()) == sorted(word for word in wide.split() if word != "meaning")
+    lines = narrow.splitlines()
+    assert max(len(line) for line in lines[1:]) <= max(width, 67), "the columns of an entry take 67"
+
+
+def test_the_vsyscall_page_that_maps_lists(scenario: Path, capsys: Captured) -> None:
+    """emulate_vsyscall with vsyscall=xonly: three calls are emulated; reads and writes get SIGSEGV, as does any other address in it."""
+    name = host(capsys, scenario)
+
+    def outcome(address: str, *how: str) -> tuple[str, str, str]:
+        _, out, _ = said(capsys, scenario, name, "app", address, "--at", "20s", "--json", *how)
+        value = json.loads(out)
+        return value["outcome"]["name"], value["outcome"]["kind"], value["outcome"]["kernel"]
+
+    for address, call in (("0xffffffffff600000", "gettimeofday()"), ("vsyscall+0x400", "time()"), ("[vsyscall]+0x800", "getcpu()")):
+        called = outcome(address, "--exec")
+        assert called[:2] == ("vsyscall", "") and call in called[2]
+    for address in ("vsyscall+0x8", "vsyscall+0xc00"):
+        assert outcome(address, "--exec")[:2] == ("no vsyscall", "SIGSEGV")
+    assert outcome("vsyscall")[:2] == ("vsyscall read", "SIGSEGV")
+    assert outcome("vsyscall", "--write")[:2] == ("vsyscall write", "SIGSEGV")
+    assert outcome("0xffffffffff601000")[0] == "kernel address"
+    _, out, _ = said(capsys, scenario, name, "app", "vsyscall", "--at", "20s", "--exec")
+    assert "[vsyscall]" in out and "the entry is not present" in out

@@ -24,12 +24,13 @@ def test_the_simulator_plain_c_and_python_count_the_same(tmp_path: Path) -> None
         pytest.skip("no C compiler")
     program, compiler = bench_tlb.compile_c(tmp_path)
     assert program is not None and "-O2" in compiler
-    for name in ("generic", "skylake", "zen3"):
+    for name in ("generic", "skylake", "zen3", "zen4", "neoverse-n1"):
         for working_set in (1 << 18, 1 << 23, 1 << 34):
             addresses = np.empty(20_000, np.int64)
             Pattern("zipf", working_set).maker().fill(addresses, 0)
             ours = bench_tlb.simulate(find(name), addresses)[0]
             assert bench_tlb.in_c(program, find(name), addresses, tmp_path)[0] == ours
+            assert bench_tlb.in_c(program, find(name), addresses, tmp_path, many=24)[0] == ours
             assert bench_tlb.in_python(find(name), addresses)[0] == ours
             assert sum(ours[:3]) == 20_000
 

@@ -3,16 +3,34 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fleetsim.hardware.tlb import run
 from fleetsim.hardware.tlb_cache import EMPTY, drop, drop_tag, key_of, look_up
+from fleetsim.hardware.tlb_index import (
+    CHAIN,
+    HEAD,
+    NEWER,
+    NEXT,
+    NOBODY,
+    NODE,
+    OLDER,
+    chain_of,
+    chains_of,
+    drop_indexed,
+    drop_tag_indexed,
+    look_up_indexed,
+    new_block,
+)
 from fleetsim.hardware.tlb_patterns import Pattern
 from fleetsim.hardware.tlb_profiles import PAGE_SHIFT, PAGE_SIZES, PROFILES, Part, Profile, find
 from fleetsim.hardware.tlb_run import Machine, Sharing, TlbResult, run_pattern, run_trace
-from fleetsim.hardware.tlb_types import FETCH, FLUSH, INVLPG, LOAD, STRADDLE, SWITCH
+from fleetsim.hardware.tlb_types import ACCESSES, DATA, FETCH, FLUSH, INVLPG, L1_HITS, L2_HITS, LOAD, LOADS, STRADDLE, SWITCH
 from tests.hardware.tlb_twin import Twin
 
 KIB, MIB, GIB, TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
@@ -50,6 +68,72 @@ def test_a_set_is_lru(steps: list[tuple[str, int]], ways: int) -> None:
         assert list(entries[ways : ways + len(used)]) == used[::-1]
         assert (entries[ways + len(used) : 2 * ways] == EMPTY).all()
         assert (entries[:ways] == EMPTY).all() and (entries[2 * ways :] == EMPTY).all()
+
+
+def in_order(entries: np.ndarray, first: int, ways: int) -> list[int]:
+    """What a block of many ways holds, the most recently used first; and that its ring and its chains agree with that."""
+    ring, back = [int(entries[first])], [int(entries[first])]
+    for _ in range(ways - 1):
+        ring.append(int(entries[ring[-1] + OLDER]))
+        back.append(int(entries[back[-1] + NEWER]))
+    assert sorted(ring) == [first + HEAD + NODE * way for way in range(ways)] and back == [ring[0], *ring[:0:-1]]
+    chained = []
+    for head in range(first + HEAD + NODE * ways, first + HEAD + NODE * ways + chains_of(ways)):
+        node = int(entries[head])
+        while node != NOBODY:
+            assert entries[node + CHAIN] == head
+            chained.append(node)
+            node = int(entries[node + NEXT])
+    used = [node for node in ring if entries[node] != EMPTY]
+    assert sorted(chained) == sorted(used) and used == ring[: len(used)]
+    return [int(entries[node]) for node in used]
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["use", "use", "use", "drop", "clear"]), st.integers(0, 40)), max_size=150),
+    st.integers(1, 30),
+    st.sampled_from([1, 1 << 18, 1 << 27, 1 << 40]),
+)
+def test_a_set_of_many_ways_is_lru_too(steps: list[tuple[str, int]], ways: int, apart: int) -> None:
+    """After each step it holds what a list of the least recently used holds, in that order; its neighbours are untouched."""
+    stride, first = len(new_block(0, ways)), len(new_block(0, ways))
+    entries = np.concatenate([new_block(at * stride, ways) for at in range(3)])
+    blank = entries.copy()
+    used: list[int] = []  # least recently used first
+    for what, number in steps:
+        key = number * apart
+        if what == "use":
+            assert look_up_indexed(entries, first, stride, ways, key) == (key in used)
+            used = [*(other for other in used if other != key), key][-ways:]
+        elif what == "drop":
+            assert drop_indexed(entries, first, stride, ways, key) == (key in used)
+            used = [other for other in used if other != key]
+        else:
+            tag = key % 2 if number % 5 else -1
+            gone = [other for other in used if tag < 0 or other & 4095 == tag]
+            assert drop_tag_indexed(entries, first, 1, stride, ways, tag) == len(gone)
+            used = [other for other in used if other not in gone]
+        assert in_order(entries, first, ways) == used[::-1]
+    assert (entries[:first] == blank[:first]).all() and (entries[2 * first :] == blank[2 * first :]).all()
+
+
+def test_keys_that_all_hash_alike_are_still_told_apart() -> None:
+    ways, stride = 24, len(new_block(0, 24))
+    heads, chains = HEAD + NODE * ways, chains_of(ways)
+    alike = [key for key in (n << 18 | 12 << 12 for n in range(60_000)) if chain_of(key, heads, chains) == heads][: 2 * ways]
+    assert len(alike) == 2 * ways
+    entries = new_block(0, ways)
+    for _ in range(2):
+        assert not any(look_up_indexed(entries, 0, stride, ways, key) for key in alike)
+    assert in_order(entries, 0, ways) == alike[: ways - 1 : -1]
+    assert all(look_up_indexed(entries, 0, stride, ways, key) for key in alike[ways:])
+
+
+def test_pages_in_a_row_and_at_common_steps_have_chains_of_their_own() -> None:
+    """What makes a look-up quick: 64 keys nearly all have one of the 1024 to themselves."""
+    for step in (1, 2, 3, 8, 64, 512, 1 << 18):
+        for base in (0, 0x7F00_0000_0, 0x5555_5555_4):
+            assert len({chain_of(base + n * step << 18 | 12 << 12, 0, 1024) for n in range(64)}) >= 48, (step, base)
 
 
 def test_keys_tell_page_sizes_tasks_and_both_halves_of_the_address_space_apart() -> None:
@@ -259,3 +343,45 @@ def test_every_profile_equals_its_naive_twin_beyond_its_reach(profile: Profile, 
     result, twin = run_trace(machine, loads(*addresses)), Twin(machine)
     twin.run([(LOAD, address) for address in addresses])
     assert (result.data.l1_hits, result.data.l2_hits, result.loads) == (twin.counts["d L1"], twin.counts["d L2"], twin.counts["d loads"])
+
+
+WIDE = Profile(
+    "wide",
+    "parts of many ways, of one set and of two, beside one that has few",
+    (
+        Part("L1D", 24, 24, "d4K d2M d1G"),
+        Part("L1I", 48, 24, "i4K i2M i1G/2M"),
+        Part("L2", 96, 48, "D4K D2M I4K I2M I1G/2M D1G"),
+        Part("PDE", 24, 24, "PDE"),
+        Part("PDPTE", 2, 1, "PDPTE"),
+        Part("nested", 64, 32, "n4K n2M n1G"),
+        Part("nPDE", 30, 30, "nPDE"),
+    ),
+    7,
+    7,
+    3,
+    30,
+    1000,
+)
+
+
+@pytest.mark.parametrize(
+    "profile", [WIDE, *(find(name) for name in ("zen2", "zen3", "zen4", "neoverse-n1"))], ids=lambda profile: profile.name
+)
+@pytest.mark.parametrize("how", [{}, {"huge_permille": 400}, {"pcid": False}, {"vm": True, "host_page": "2M"}, {"page": "1G"}], ids=str)
+def test_parts_of_many_ways_equal_the_naive_twin_access_by_access(profile: Profile, how: dict[str, Any]) -> None:
+    """2500 accesses to two hundred pages, switches, invlpg and flushes among them: after each one the same counts as the twin's."""
+    machine = Machine(profile, **how)
+    luck = np.random.default_rng(7)
+    kinds = luck.choice([LOAD, FETCH, LOAD + STRADDLE, SWITCH, INVLPG, FLUSH], 2500, p=[0.75, 0.2, 0.03, 0.006, 0.013, 0.001])
+    shift = PAGE_SHIFT[machine.page]
+    values = (luck.zipf(1.2, 2500) % 70 << shift) + (luck.integers(0, 3, 2500) << 21)
+    core, twin = machine.core(), Twin(machine)
+    for kind, value in zip(kinds.tolist(), values.tolist()):
+        value = value % 9 if kind == SWITCH else value
+        run(core, np.array([value], np.int64), np.array([kind], np.int8))
+        twin.run([(kind, value)])
+        for stream, counts in (("d", core["counts"][DATA]), ("i", core["counts"][1])):
+            ours = tuple(int(counts[which]) for which in (ACCESSES, L1_HITS, L2_HITS, LOADS))
+            assert ours == tuple(twin.counts[f"{stream}{what}"] for what in ("", " L1", " L2", " loads"))
+    assert min(twin.counts["d L1"], twin.counts["d walks"]) > 60, "the trace must both hit and miss"

@@ -93,10 +93,10 @@ def test_hot_and_cold_parts_pay_what_the_exact_simulator_says(hot_pages: int, co
     cold = hot_pages + luck.integers(0, cold_pages, 400_000)
     addresses = np.where(luck.random(400_000) < hot_share, hot, cold) << 12
     machine = Machine(find("skylake"))
-    core, entries = machine.core()
-    run(core, entries, addresses[:200_000], np.zeros(200_000, np.int8))
+    core = machine.core()
+    run(core, addresses[:200_000], np.zeros(200_000, np.int8))
     before = result_of(machine, core).cycles
-    run(core, entries, addresses[200_000:], np.zeros(200_000, np.int8))
+    run(core, addresses[200_000:], np.zeros(200_000, np.int8))
     exact = (result_of(machine, core).cycles - before) / 200_000
     said = random_ns(hot_pages, cold_pages, 0, 0, round(hot_share * ONE_Q), 3000) / 1024 * 3
     assert said == pytest.approx(exact, rel=0.1, abs=0.1)
