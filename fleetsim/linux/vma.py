@@ -28,6 +28,7 @@ from fleetsim.linux.zap import zap_group
 
 COHORT_PAGES_MIN = 64
 COHORTS_MAX = 64
+COHORTS_MIDDLE, COHORTS_SMALL, COHORTS_LEAST = 32, 16, 12
 BAGS = 24
 
 
@@ -61,13 +62,20 @@ def find_groups(row, wanted):
 
 @law
 def cohorts_for(totalram, pages, kind):
-    """How many cohorts a group of `pages` pages gets: 64 for one that matters (1/32 of RAM and more), fewer for small ones.
+    """How many cohorts a group of `pages` pages gets: 64 for one that matters (1/16 of RAM and more), 32, 16 and 12 for smaller ones.
 
-    Source: design §3.2: K = 64 cohorts of ≥ 64 pages are enough; 16 to 32 for small groups.
+    Source: design §3.2: K = 64 cohorts of ≥ 64 pages are enough; 16 to 32 for small groups. The bounds 1/32 and 1/128 are the
+    lowest at which replays of the recordings keep their score (docs/benchmarks.md).
     """
     if kind == UNIFORM:
         return BAGS
-    most = COHORTS_MAX if pages * 32 >= totalram else COHORTS_MAX // 4
+    most = COHORTS_MAX
+    if pages * 16 < totalram:
+        most = COHORTS_MIDDLE
+    if pages * 32 < totalram:
+        most = COHORTS_SMALL
+    if pages * 128 < totalram:
+        most = COHORTS_LEAST
     return max(1, min(most, pages // COHORT_PAGES_MIN))
 
 

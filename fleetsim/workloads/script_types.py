@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import numpy as np
 
-NR_OPS = 288
-NR_HANDLES = 128
+from fleetsim.linux.capacity_classes import CAPACITY
+
+NR_OPS = CAPACITY.ops
+NR_HANDLES = CAPACITY.handles
 
 (
     OP_NOTHING,
