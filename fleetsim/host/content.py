@@ -3,8 +3,8 @@
 
     digest = SHA-256 over every field, tables without the rows at their end that were never used, in the widest class's types
 
-Rows are taken from the low end, so a table's used rows are the same in every class that is large enough, and only how many empty
-ones follow differs. An empty row is what boot leaves of a record of zeros.
+Rows are taken from the low end (or all from the high one), so a table's used rows are the same in every class that is large enough,
+and only how many empty ones there are besides differs. An empty row is what boot leaves of a record of zeros.
 Limits: classes with rings of the same size (standard and large; a small host waits earlier for a full ring, and is another host).
 """
 
@@ -22,31 +22,9 @@ from fleetsim.linux.mm_types import COHORT
 
 WIDE_LINKS = ("cg", "shadow_cg")  # narrower in a class with fewer cgroups
 COHORT_WIDE = np.dtype([(name, "i2" if name in WIDE_LINKS else COHORT[name]) for name in COHORT.names or ()])
-TABLES = (
-    "cgroups",
-    "tasks",
-    "threads",
-    "programs",
-    "busy_until_ns",
-    "due_ns",
-    "slow_seen",
-    "slow_open",
-    "areas",
-    "groups",
-    "cohorts",
-    "files",
-    "mappings",
-    "mounts",
-    "ops",
-    "handles",
-    "heaps",
-    "places",
-    "populations",
-    "dentries",
-    "name_trees",
-    "events",
-)
-"""Fields whose first dimension is a capacity that classes differ in."""
+FIXED = ("zones",)  # the same number of rows in each class, and boot leaves them different
+FROM_ABOVE = ("populations",)
+"""Tables whose rows are taken from the high end."""
 
 
 @cache
@@ -58,11 +36,15 @@ def _empty() -> Any:
 
 
 def used_rows(name: str, table: Any) -> Any:
-    """A table up to its last row that is not empty."""
-    empty = _empty()[name][-1].tobytes()
+    """A table up to its last row that is not empty, or from its first on if rows are taken from the high end."""
+    empty = _empty()[name][0].tobytes()
     width = len(empty)
     content = table.tobytes()
-    last = len(table)
+    first, last = 0, len(table)
+    if name in FROM_ABOVE:
+        while first < last and content[first * width : (first + 1) * width] == empty:
+            first += 1
+        return table[first:]
     while last and content[(last - 1) * width : last * width] == empty:
         last -= 1
     return table[:last]
@@ -74,7 +56,7 @@ def content_digest(record: bytes) -> bytes:
     digest = hashlib.sha256()
     for name in HOST.names or ():
         value = row[name]
-        if name in TABLES:
+        if value.ndim > 0 and name not in FIXED:
             value = used_rows(name, value)
             digest.update(len(value).to_bytes(8, "little"))
         if name == "cohorts":

@@ -111,9 +111,9 @@ CLASSES: dict[str, Capacities] = {
         mounts=12,
         ops=1536,
         handles=768,
-        heaps=32,
-        places=100,
-        populations=100,
+        heaps=16,
+        places=60,
+        populations=60,
         dentry_runs=320,
         name_trees=32,
         events=480,
@@ -129,6 +129,7 @@ assert CLASSES["standard"][-4:] == CLASSES["large"][-4:], "the same scenario mus
 for _ in CLASSES.values():
     assert max(_.cohorts, _.groups, _.areas, _.mappings, _.ops, _.handles, _.threads, _.cgroups) < 1 << 15  # int16 links
     assert max(_.heaps, _.places, _.regions) < 1 << 7  # int8 links
+    assert max(_.places, _.populations) <= 64  # glibc.py puts their rows into the low six bits of a key
     assert _.dentry_runs > _.cgroups  # each has a run of its own, and one is being made
     assert _.threads >= _.tasks and _.handles <= _.areas and _.events >= _.tasks + 16  # an oom.group kill tells of each of its tasks
 
