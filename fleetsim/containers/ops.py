@@ -74,7 +74,7 @@ OPS: dict[str, str] = {
     "stat_files": "PATH COUNT FILES_PER_S?",
     "mkfiles": "PATH COUNT FILES_PER_S?",
     "pipes": "COUNT RATE?",
-    "hugetlb": "ID MIB",
+    "hugetlb": "ID MIB [2M|1G]",
     "sysw": "PATH VALUE",
     "swapon": "PATH PRIORITY?",
     "swapoff": "PATH",

@@ -223,6 +223,7 @@ AREA = np.dtype(
         ("start", "i4"),  # vm_start, in 2 MiB
         ("cut", "i4"),  # pages unmapped at its front
         ("thp_flag", "i1"),  # 1 MADV_HUGEPAGE, −1 MADV_NOHUGEPAGE
+        ("hstate", "i1"),  # AREA_HUGETLB: the pool its pages are of, 0: 2 MiB, 1: 1 GiB
         ("locked", "i1"),  # VM_LOCKED: 1 mlock, 2 mlock on fault
         ("ahead", "i2"),  # pages behind `touched` that are there because they lie in a huge page
         ("pte_upto", "i4"),  # pages from the beginning below which page tables stand, even if they map nothing any more

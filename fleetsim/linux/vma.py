@@ -254,6 +254,7 @@ def vma_link(area, kind, t, f, g, groups, accounted, pages):
     area["cut"] = 0
     area["pte_upto"] = 0
     area["thp_flag"] = 0
+    area["hstate"] = 0
     area["locked"] = 0
     area["ahead"] = 0
 
