@@ -4,8 +4,9 @@
 Zones lie as on a PC: DMA below 16 MiB, DMA32 from there, Normal from 4 GiB, the second NUMA node behind them. In each zone the huge
 pages come first, in whole aligned blocks of 512 frames, then users' pages group by group, then what the kernel holds; what follows
 is free. Blocks, and frames within a block, are shuffled by a keyed permutation, so neighbours in virtual memory are strangers in
-physical memory, as they soon are in life. Pages of 1 GiB come before all others, each at a whole GiB. So no two pages have one frame, none has a free one, and each zone and node has as many of
-a group's pages as its cohorts say. Frame numbers are representative: they stay while the state does, and are no history.
+physical memory, as they soon are in life. Pages of 1 GiB come before all others, each at a whole GiB. So no two pages have one
+frame, none has a free one, and each zone and node has as many of a group's pages as its cohorts say. Frame numbers are
+representative: they stay while the state does, and are no history.
 Leaves out: the holes of a real memory map; which of a group's pages lie in which zone (the first ones in the highest).
 """
 

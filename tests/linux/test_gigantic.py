@@ -69,6 +69,7 @@ def test_no_gigantic_page_is_made_on_demand() -> None:
     overcommit = FILES.replace("nr_huge", "nr_overcommit_huge")
     w = host(f"sysw {overcommit} 4 | hugetlb G 1024 1G | sleep 9", 0).at(2)
     assert pool(w) == (0, 0, 0, 0)
+    assert int(w.row["hstates"][1]["overcommit"]) == 0, "EINVAL"
 
 
 def test_what_is_in_use_when_the_pool_shrinks_is_surplus_until_it_is_freed() -> None:
