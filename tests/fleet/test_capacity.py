@@ -20,17 +20,17 @@ def test_the_reference_host_of_the_benchmark_fits() -> None:
 
 
 def test_more_areas_than_cohorts_are_refused_with_both_numbers() -> None:
-    ops = ("mmap_anon a 40", "mmap_anon b 40", "touch a 40 0")
+    ops = ("mmap_anon a 70", "mmap_anon b 70", "touch a 70 0")
     spec = HostSpec("h", 1 << 30, tasks=tuple(TaskSpec(f"t{i}", ops) for i in range(14)))
     assert "1792 cohorts of pages" in str(too_much(spec, []))
     assert "holds 984" in str(too_much(spec, []))
 
 
 def test_the_class_is_the_smallest_from_standard_on_that_holds_the_host() -> None:
-    ops = ("mmap_anon a 40", "mmap_anon b 40", "touch a 40 0")
+    ops = ("mmap_anon a 70", "mmap_anon b 70", "touch a 70 0")
     sizes = {n: HostSpec("h", 1 << 30, tasks=tuple(TaskSpec(f"t{i}", ops) for i in range(n))) for n in (1, 14, 60, 257)}
     assert [size_class_for(sizes[n], []) for n in (1, 14, 60)] == ["standard", "large", "large"]
-    assert size_class_for(sizes[1], [], "small") == "small"
+    assert size_class_for(HostSpec("h", 1 << 30, tasks=(TaskSpec("t", ("mmap_anon a 40", "touch a 40 0")),)), [], "small") == "small"
     assert "257 processes" in str(size_class_for(replace(sizes[257], tasks=tuple(TaskSpec(f"t{i}", ()) for i in range(257))), []))
     said = size_class_for(sizes[14], [], "small")
     assert isinstance(said, TooMuch)

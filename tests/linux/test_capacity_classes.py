@@ -32,7 +32,7 @@ from fleetsim.host.spec import CgroupSpec, HostSpec, TaskSpec
 from fleetsim.linux.vmstat import MEMINFO_FIELDS, VMSTAT_FIELDS, meminfo, vmstat
 
 spec = HostSpec("h", 640 << 20, cpus=2, swap_bytes=64 << 20, thp="always", files={"/f": 200 << 20},
-    cgroups=(CgroupSpec("a", "", {"memory.max": 64 << 20}), CgroupSpec("b")),
+    cgroups=(CgroupSpec("a", "", {"memory.max": 64 << 20, "memory.swap.max": 0}), CgroupSpec("b")),
     tasks=(
         TaskSpec("leak", ("mmap_anon heap 100", "touch heap 100 40"), 0, "a", restart_s=2),
         TaskSpec("reader", ("read_file /f 0 60",), 0.5, "b"),

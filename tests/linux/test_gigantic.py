@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from fleetsim.linux.pgtable import BLOCKS_PER_PMD, nr_tables
@@ -102,4 +104,4 @@ def test_an_area_of_gigantic_pages_begins_at_a_whole_gib_and_overlaps_no_other()
             spans.append((int(area["start"]), int(area["start"]) + blocks))
     spans.sort()
     assert len(spans) == 6
-    assert all(end <= start for (_, end), (start, _) in zip(spans, spans[1:], strict=False))
+    assert all(end <= start for (_, end), (start, _) in pairwise(spans))
