@@ -118,7 +118,8 @@ class Frames:
 
     def _place_giants(self) -> list[int]:
         """First frames of the 1 GiB pages in use: they are among what a zone's kernel pages are."""
-        pool, places = self.row["hstates"][1], []
+        pool = self.row["hstates"][1]
+        places: list[int] = []
         for z in ORDER:
             zone = self.zones[z]
             wanted = int(pool["nr"] - pool["free"]) - len(places)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fleetsim.linux.capacity_classes import CAPACITY
+from fleetsim.linux.syscalls import CAPACITY
 
 NR_OPS = CAPACITY.ops
 NR_HANDLES = CAPACITY.handles

@@ -29,11 +29,11 @@ from fleetsim.linux.mm_types import AREA_HUGETLB, AREA_SHMEM, TASK_RUNNING
 from fleetsim.linux.vmstat import MEMINFO_FIELDS, meminfo
 
 def look(first, ops, **more):
-    tasks = (TaskSpec("postmaster", first), *(TaskSpec(f"backend{i}", ops, start_s=10 + i / 100) for i in range(BACKENDS)))
+    tasks = (TaskSpec("postmaster", first), *(TaskSpec(f"backend{i}", ops, start_s=10 + i / 2) for i in range(BACKENDS)))
     shard = Shard([HostSpec("db", cpus=32, tasks=tasks, **more)], 1)
     row = shard.records[0]
     before = int(row["page_tables"])
-    shard.advance(0, 120_000_000_000)
+    shard.advance(0, 130_000_000_000)
     assert not violations(row), violations(row)
     kinds = (AREA_SHMEM, AREA_HUGETLB)
     lines = np.zeros(len(MEMINFO_FIELDS), np.int64)
