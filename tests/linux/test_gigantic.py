@@ -8,6 +8,7 @@ from itertools import pairwise
 import pytest
 
 from fleetsim.linux.pgtable import BLOCKS_PER_PMD, nr_tables
+from fleetsim.linux.translation import random_ns
 from tests.host.worlds import World, world
 
 GIB_PAGES = 262_144
@@ -105,3 +106,12 @@ def test_an_area_of_gigantic_pages_begins_at_a_whole_gib_and_overlaps_no_other()
     spans.sort()
     assert len(spans) == 6
     assert all(end <= start for (_, end), (start, _) in pairwise(spans))
+
+
+def test_random_access_is_translated_faster_the_larger_the_pages() -> None:
+    """Cascade Lake: 4 entries for 1 GiB in the first TLB, 16 in the second; 24 GiB are more than both, 4 GiB are not."""
+    for gib in (8, 24, 100):
+        pages = gib * GIB_PAGES
+        small, huge = random_ns(0, pages, 0, 0, 0, False, 3000), random_ns(0, pages, 0, 64, 0, False, 3000)
+        assert 0 < 1.5 * random_ns(0, pages, 0, 64, 0, True, 3000) < huge < small
+    assert random_ns(0, 4 * GIB_PAGES, 0, 64, 0, True, 3000) == 0 < random_ns(0, 4 * GIB_PAGES, 0, 64, 0, False, 3000)
