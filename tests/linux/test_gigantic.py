@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import pytest
 
+from fleetsim.containers.ops import check_op
 from fleetsim.linux.pgtable import BLOCKS_PER_PMD, nr_tables
 from fleetsim.linux.translation import random_ns
 from tests.host.worlds import World, world
@@ -115,3 +116,10 @@ def test_random_access_is_translated_faster_the_larger_the_pages() -> None:
         small, huge = random_ns(0, pages, 0, 0, 0, False, 3000), random_ns(0, pages, 0, 64, 0, False, 3000)
         assert 0 < 1.5 * random_ns(0, pages, 0, 64, 0, True, 3000) < huge < small
     assert random_ns(0, 4 * GIB_PAGES, 0, 64, 0, True, 3000) == 0 < random_ns(0, 4 * GIB_PAGES, 0, 64, 0, False, 3000)
+
+
+@pytest.mark.parametrize("words", ["", " 2M", " 1G"])
+def test_a_scenario_says_the_size_of_the_pages(words: str) -> None:
+    check_op(f"hugetlb shared 2048{words}")
+    with pytest.raises(ValueError, match="'4K' is too much"):
+        check_op("hugetlb shared 2048 4K")
