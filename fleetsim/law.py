@@ -8,7 +8,7 @@ Rules kept here, each with its reason:
 
 - **A cache must never go stale.** Numba's own cache notices neither an edit in another file nor a changed option
   (measured), so the cache folder is named by a hash of every compiled source file, the versions of Numba and
-  NumPy, the interpreter and the mode.
+  NumPy, the interpreter, the mode and the size class.
 - **Two modes.** `fast` (default) and `checked` (`FLEETSIM_CHECKED=1`: bounds checks; out-of-range reads otherwise
   return garbage silently). `NUMBA_DISABLE_JIT=1` runs everything as plain Python, for debugging and naive twins.
 - **No libm in a law.** glibc's `exp` differs in the last bit between FMA and non-FMA machines (measured); a history
@@ -29,6 +29,7 @@ from typing import Any, TypeVar
 import numba
 import numpy
 
+from fleetsim.errors import BadInput
 from fleetsim.law_compiler import compile_law
 
 PACKAGE = Path(__file__).parent
@@ -42,6 +43,28 @@ def mode() -> str:
     if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
         return "python"
     return "checked" if os.environ.get("FLEETSIM_CHECKED", "0") not in ("", "0") else "fast"
+
+
+SIZE_CLASSES = ("small", "standard", "large")
+"""Sizes of a host's record (linux/capacity_classes.py says how many rows each has)."""
+
+SIZE_CLASS_VARIABLE = "FLEETSIM_SIZE_CLASS"
+
+
+def size_class() -> str:
+    """The size class that this process works with.
+
+    Laws use capacities as constants, so it cannot change after the import; whoever needs another starts a new process.
+    """
+    return size_class_asked_for() or "standard"
+
+
+def size_class_asked_for() -> str | None:
+    """The size class that the environment names, if it does; BadInput if there is none of that name."""
+    name = os.environ.get(SIZE_CLASS_VARIABLE) or None
+    if name is not None and name not in SIZE_CLASSES:
+        raise BadInput(f"{SIZE_CLASS_VARIABLE} is {name!r}; size classes of simulated hosts are {', '.join(SIZE_CLASSES)}")
+    return name
 
 
 def source_hash() -> str:
@@ -66,7 +89,8 @@ def cache_root() -> Path:
 
 
 def _choose_cache_dir() -> Path:
-    folder = cache_root() / f"{source_hash()}-{mode()}"
+    kind = mode() if size_class() == "standard" else f"{mode()}-{size_class()}"
+    folder = cache_root() / f"{source_hash()}-{kind}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:  # a read-only home: compile every time rather than fail
@@ -101,6 +125,12 @@ def law(function: F) -> F:
         return numba.njit(**_OPTIONS)(function)
     compiled: F = compile_law(function, _OPTIONS, _widened)
     return compiled
+
+
+def plain(compiled: F) -> F:
+    """The Python function that a law was made of: for whoever needs a number before anything is compiled."""
+    function: F = getattr(compiled, "py_func", compiled)
+    return function
 
 
 def inlined(function: F) -> F:

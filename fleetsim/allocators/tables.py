@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import numpy as np
 
-NR_HEAPS = 6
-NR_PLACES = 22
-NR_POPULATIONS = 23
+from fleetsim.linux.capacity_classes import CAPACITY
+
+NR_HEAPS = CAPACITY.heaps
+NR_PLACES = CAPACITY.places
+NR_POPULATIONS = CAPACITY.populations
 
 PLACE_HEAP, PLACE_MAPPED = 0, 1
 LIES_SCATTERED, LIES_ALONE, LIES_IN_ORDER = 0, 1, 2

@@ -16,6 +16,7 @@ import typer
 
 from fleetsim.cli.options import Job, Json, MetricProfile, Rules, Seed, Threads
 from fleetsim.cli.output import console, invocation, progress, say_notes
+from fleetsim.cli.size_class import use_size_class
 
 if TYPE_CHECKING:
     from fleetsim.fleet.plan import Plan
@@ -52,6 +53,7 @@ def check(
     files = [rule_files_for(scenario, rules or []) for scenario in loaded]
     asked = [job_asked_for(chosen) for chosen in files]  # reads them all: a bad rule file is told now
     plans = [make_plan(scenario, seed, job or name or TargetTemplate.job) for scenario, name in zip(loaded, asked, strict=True)]
+    use_size_class(plans)
     folders = _folder_names(plans)
     results: list[Verdicts] = []
     with ExitStack() as stack:

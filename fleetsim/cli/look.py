@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from fleetsim.cli.output import invocation, progress
+from fleetsim.cli.size_class import use_size_class
 from fleetsim.errors import BadInput
 
 Scenario = Annotated[Path, typer.Argument(help="A scenario file.", metavar="SCENARIO")]
@@ -29,6 +30,7 @@ def host_of(scenario: Path, host: str, at: str, seed: int | None) -> Any:
         raise BadInput(f"--at is {at!r}; {error}") from None
     loaded = load_scenario(scenario)
     plan = make_plan(loaded, seed)
+    use_size_class([plan])
     invocation.seeds[loaded.name] = plan.seed
     with progress(loaded.name) as show:
         return host_at(plan, host, at_ns, show)

@@ -22,6 +22,7 @@ from fleetsim import __version__
 from fleetsim.cli import bench, cat, check, doctor, fidelity, listing, malloc, run, schema, tlb, validate, walk
 from fleetsim.cli.interrupt import deliver_interrupts
 from fleetsim.cli.output import invocation
+from fleetsim.cli.size_class import StartAnew, start_anew
 from fleetsim.errors import EXIT_BAD_INPUT, EXIT_OK, EXIT_TOOL_FAILED, FleetsimError
 
 EXIT_INTERRUPTED = 130
@@ -109,7 +110,10 @@ def _value_given(options: list[str]) -> str:
 
 def main() -> None:
     deliver_interrupts()
-    code = execute(sys.argv[1:])
+    try:
+        code = execute(sys.argv[1:])
+    except StartAnew as wanted:
+        start_anew(wanted.size_class)
     if code == EXIT_INTERRUPTED:  # at once: a thread may be compiling for a minute yet, and has nothing to lose
         sys.stdout.flush()
         sys.stderr.flush()

@@ -10,6 +10,7 @@ import typer
 
 from fleetsim.cli.options import Job, Json, MetricProfile, Rules, Seed, Threads
 from fleetsim.cli.output import invocation, progress, say, say_notes
+from fleetsim.cli.size_class import use_size_class
 from fleetsim.errors import EXIT_OK
 
 
@@ -34,6 +35,7 @@ def run(
 
     loaded = load_scenario(scenario)
     plan = make_plan(loaded, seed) if job is None else make_plan(loaded, seed, job)
+    use_size_class([plan])
     invocation.seeds[loaded.name] = plan.seed
     chosen = profile_called(profile)
     if profile == "rules":

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Does a host fit into its record? The kernel's tables have fixed sizes; what is known to be too much is refused before the run.
+"""Does a host fit into its record, and into which size class? The kernel's tables have fixed sizes; what is known to be too much
+is refused before the run.
+
+Nothing here compiles a law or depends on the class that is in use: whoever asks may yet start again with another one.
 
 And what does nothing: a setting that exists in Linux but that no simulated law reads yet is told to the user, never passed over.
 
@@ -9,25 +12,33 @@ Leaves out: what only the run can show (a fork bomb fills the task table: the ke
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from fleetsim.allocators.glibc_laws import chunk_size, mapped_pages, mean_chunk_q
-from fleetsim.allocators.tables import NR_HEAPS
 from fleetsim.containers.ops import areas_mapped
 from fleetsim.host.spec import Command, HostSpec, TaskSpec
-from fleetsim.linux.fs_types import NR_FILES
-from fleetsim.linux.mm_types import NR_AREAS, NR_CGROUPS, NR_COHORTS, NR_GROUPS, NR_TASKS, NR_THREADS, ORDERED, UNIFORM
+from fleetsim.law import SIZE_CLASS_VARIABLE, SIZE_CLASSES, plain, size_class
+from fleetsim.linux.capacity_classes import CLASSES, Capacities
+from fleetsim.linux.mm_types import ORDERED, UNIFORM
 from fleetsim.linux.sysctl import SYSCTL_NAMES
 from fleetsim.linux.vma import cohorts_for
 from fleetsim.workloads.script_malloc import POINTER_BYTES
 from fleetsim.workloads.script_ops import ParsedOp, parse_script
-from fleetsim.workloads.script_types import NR_OPS, OP_MALLOC, OP_MMAP_ANON, OP_MMAP_FILE, OP_READ_FILE, OP_SHM, OP_WRITE_FILE
-from fleetsim.workloads.works import NR_WORKS
+from fleetsim.workloads.script_types import OP_MALLOC, OP_MMAP_ANON, OP_MMAP_FILE, OP_READ_FILE, OP_SHM, OP_WRITE_FILE
 
 PAGE = 4096
 
 
-def too_much(spec: HostSpec, commands: Iterable[Command]) -> str | None:
-    """What does not fit, as the end of a sentence; None: all fits. `commands`: those that faults will give this host."""
+class Need(NamedTuple):
+    """Rows that a host will want of one table."""
+
+    what: str
+    rows: int
+    field: str  # of `Capacities`
+
+
+def needs(spec: HostSpec, commands: Iterable[Command]) -> tuple[Need, ...]:
+    """What a host will want of every table. `commands`: those that faults will give it."""
     started: list[TaskSpec] = []
     threads: list[tuple[str, ...]] = []
     for command in commands:
@@ -43,23 +54,54 @@ def too_much(spec: HostSpec, commands: Iterable[Command]) -> str | None:
     works = [task.work for task in tasks if task.work is not None]
     mapped = [area for work in works for area in work.areas]
     groups += len(mapped)
-    cohorts += sum(cohorts_for(total, min(pages, 2 * total), UNIFORM if at_random else ORDERED) for pages, at_random in mapped)
-    wanted = (
-        ("page groups", groups, NR_GROUPS),
-        ("cohorts of pages (memory areas and files, large ones count more)", cohorts, NR_COHORTS),
-        ("cgroups", len(spec.cgroups) + 1, NR_CGROUPS),  # and the root
-        ("processes", len(tasks), NR_TASKS),
-        ("threads", len(scripts), NR_THREADS),
-        ("files", len(spec.files), NR_FILES),
-        ("memory areas", sum(areas_mapped(ops) for ops in scripts) + len(mapped), NR_AREAS),
-        ("processes that are not scripts", len(works), NR_WORKS),
-        ("heaps (processes and threads with malloc)", sum(any(op.split()[0] == "malloc" for op in ops) for ops in scripts), NR_HEAPS),
-        ("ops", sum(len(ops) for ops in scripts), NR_OPS),
+    cohorts += sum(plain(cohorts_for)(total, min(pages, 2 * total), UNIFORM if at_random else ORDERED) for pages, at_random in mapped)
+    areas = sum(areas_mapped(ops) for ops in scripts) + len(mapped)
+    heaps = sum(any(op.split()[0] == "malloc" for op in ops) for ops in scripts)
+    return (
+        Need("page groups", groups, "groups"),
+        Need("cohorts of pages (memory areas and files, large ones count more)", cohorts, "cohorts"),
+        Need("cgroups", len(spec.cgroups) + 1, "cgroups"),  # and the root
+        Need("processes", len(tasks), "tasks"),
+        Need("threads", len(scripts), "threads"),
+        Need("files", len(spec.files), "files"),
+        Need("memory areas", areas, "areas"),
+        Need("heaps (processes and threads with malloc)", heaps, "heaps"),
+        Need("processes that are not scripts", len(works), "works"),
+        Need("ops", sum(max(1, len(ops)) for ops in scripts if ops), "ops"),
     )
-    for what, count, capacity in wanted:
-        if count > capacity:
-            return f"a host of this group needs {count} {what}, faults included; a simulated host holds {capacity}, write fewer"
-    return None
+
+
+def missing(wanted: Iterable[Need], capacities: Capacities) -> Need | None:
+    """The first table that is too small; None: all fits."""
+    return next((need for need in wanted if need.rows > getattr(capacities, need.field)), None)
+
+
+def size_class_for(spec: HostSpec, commands: Iterable[Command], chosen: str | None = None) -> str | TooMuch:
+    """The smallest size class from standard on that a host fits into, or `chosen`, which somebody has said; or why there is none."""
+    wanted = needs(spec, commands)
+    allowed = SIZE_CLASSES[SIZE_CLASSES.index("standard") :] if chosen is None else (chosen,)
+    for name in allowed:
+        if missing(wanted, CLASSES[name]) is None:
+            return name
+    need = missing(wanted, CLASSES[allowed[-1]])
+    assert need is not None
+    holds = f"a simulated host holds {getattr(CLASSES[allowed[-1]], need.field)}"
+    if chosen is not None and (larger := size_class_for(spec, commands)) in SIZE_CLASSES and larger != chosen:
+        holds += f" in size class {chosen}, which {SIZE_CLASS_VARIABLE} asks for; without it {larger} is taken"
+        return TooMuch(f"a host of this group needs {need.rows} {need.what}, faults included; {holds}")
+    return TooMuch(f"a host of this group needs {need.rows} {need.what}, faults included; {holds}, write fewer")
+
+
+class TooMuch(NamedTuple):
+    """Why a host fits into no size class, as the end of a sentence."""
+
+    sentence: str
+
+
+def too_much(spec: HostSpec, commands: Iterable[Command]) -> str | None:
+    """What does not fit into the class in use, as the end of a sentence; None: all fits."""
+    found = size_class_for(spec, list(commands), size_class())
+    return found.sentence if isinstance(found, TooMuch) else None
 
 
 def page_groups(spec: HostSpec, scripts: Iterable[Sequence[str]]) -> tuple[int, int]:
@@ -80,17 +122,18 @@ def page_groups(spec: HostSpec, scripts: Iterable[Sequence[str]]) -> tuple[int, 
                 wanted[op.path] = (max(1, spec.files[op.path] // PAGE), op.pattern, op.hot_share)
     groups = cohorts = 0
     for pages, kind, hot_share in wanted.values():
-        parts = 2 if kind == UNIFORM and 0 < int(pages * hot_share) < pages else 1
-        groups += parts
-        cohorts += parts * cohorts_for(total, pages, kind)
+        hot = int(pages * hot_share) if kind == UNIFORM else 0
+        parts = (hot, pages - hot) if 0 < hot < pages else (pages,)
+        groups += len(parts)
+        cohorts += sum(plain(cohorts_for)(total, part, kind) for part in parts)
     return groups, cohorts
 
 
 def heap_pages(op: ParsedOp) -> tuple[int, int, int]:
     """Pages of heap, of mapped chunks and of the table of pointers that a malloc op may take."""
     least, most = op.sizes
-    heap = op.time_ns * int(mean_chunk_q(least, most)) // (1024 * PAGE) + 64
-    return heap, op.time_ns * int(mapped_pages(chunk_size(most))) + 1, op.time_ns * POINTER_BYTES // PAGE + 1
+    heap = op.time_ns * int(plain(mean_chunk_q)(least, most)) // (1024 * PAGE) + 64
+    return heap, op.time_ns * int(plain(mapped_pages)(plain(chunk_size)(most))) + 1, op.time_ns * POINTER_BYTES // PAGE + 1
 
 
 def without_effect(hosts: Iterable[HostSpec], commands: Iterable[Command]) -> list[str]:

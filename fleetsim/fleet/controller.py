@@ -10,7 +10,6 @@ Leaves out: checkpoints and resuming.
 
 from __future__ import annotations
 
-import hashlib
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable
@@ -25,6 +24,7 @@ from fleetsim.fleet.normalise import normalised
 from fleetsim.fleet.plan import Plan, PlannedFault, make_plan
 from fleetsim.fleet.scenario import load_scenario
 from fleetsim.fleet.services import Balancers
+from fleetsim.host.content import content_digest
 from fleetsim.host.shard import TICK_NS
 from fleetsim.host.spec import Command, Event
 from fleetsim.observe.catalog import METRICS, Profile, profile
@@ -96,7 +96,7 @@ def run_plan(plan: Plan, out: Path, chosen: Profile, threads: int | None = None,
     try:
         engine.start(plan)
         run_timeline(plan, engine, history, progress)
-        digests = [(name, hashlib.sha256(record).digest()) for name, record in zip(names, engine.read(names), strict=True)]
+        digests = [(name, content_digest(record)) for name, record in zip(names, engine.read(names), strict=True)]
     finally:
         engine.stop()
     writer.events(history.events)
@@ -170,6 +170,7 @@ def _manifest(plan: Plan, chosen: Profile) -> Manifest:
         tick_ns=TICK_NS,
         cpu_profile=plan.hosts[0].cpu_profile,
         metric_profile=chosen.name,
+        size_class=law.size_class(),
         start_unix_ms=plan.start_unix_s * 1000,
         duration_ns=plan.duration_ns,
     )

@@ -52,6 +52,7 @@ def host_spec(group: Group, name: str, further_files: Mapping[str, int]) -> Host
         swaps=tuple(swap_spec(area) for area in keys.swaps),
         zswap=None if keys.zswap is None else ZswapSpec(**keys.zswap.model_dump()),
         sysctl=dict(keys.sysctl),
+        hugepages_1gib=keys.hugepages_1gib,
         thp=keys.thp,
         lru_gen="y" if keys.lru_gen else "n",
         disk=DISKS[keys.disk or DEFAULT_DISK],

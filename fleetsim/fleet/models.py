@@ -106,6 +106,7 @@ class HostKeys(Keys):
     numa_nodes: Literal[1, 2] = Field(1, description="NUMA nodes of each, with equal shares of its memory and CPUs")
     disk: str | None = Field(None, description=f"kind of disk: {', '.join(DISKS)} (default nvme; to be said where there is swap)")
     sysctl: dict[str, int] = Field(default_factory=dict, description="kernel settings, such as {vm.swappiness: 10}")
+    hugepages_1gib: int = Field(0, ge=0, le=4096, description="pages of 1 GiB set aside at boot (hugepagesz=1G hugepages=N)")
     thp: Literal["always", "madvise", "never"] = Field("madvise", description="transparent huge pages")
     lru_gen: bool = Field(False, description="reclaim by generations (MGLRU), as distributions choose that enable it; Debian does not")
     labels: dict[str, str] = Field(

@@ -42,6 +42,7 @@ def _group(group: Group) -> dict[str, Any]:
         **({} if keys.zswap is None else {"zswap": keys.zswap.model_dump()}),
         "cpus": keys.cpus,
         "numa_nodes": keys.numa_nodes,
+        "hugepages_1gib": keys.hugepages_1gib,
         "disk": keys.disk or DEFAULT_DISK,
         "sysctl": dict(keys.sysctl),
         "thp": keys.thp,

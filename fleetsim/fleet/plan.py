@@ -16,13 +16,14 @@ from fleetsim.containers.pod import container_cgroup, pod_cgroup
 from fleetsim.containers.workload import ServerWorkload
 from fleetsim.errors import BadInput
 from fleetsim.faults.base import Fault, Target
-from fleetsim.fleet.capacity import too_much, without_effect
+from fleetsim.fleet.capacity import TooMuch, size_class_for, without_effect
 from fleetsim.fleet.expectations import expectations_of
 from fleetsim.fleet.hosts import START_UNIX_S, host_spec, roster_of
 from fleetsim.fleet.scenario import Group, Scenario, TimelineEntry
 from fleetsim.fleet.services import HealthCheck, Service
 from fleetsim.fleet.targets import Chosen, Roster, Subject, resolve
 from fleetsim.host.spec import Command, HostSpec
+from fleetsim.law import SIZE_CLASSES, size_class_asked_for
 from fleetsim.linux import sysctl
 from fleetsim.observe.targets import ScrapeTarget, TargetTemplate, make_target
 from fleetsim.rundir.models import Expectation, Placement
@@ -77,6 +78,7 @@ class Plan:
     expectations: tuple[Expectation, ...]
     placements: tuple[Placement, ...]
     services: tuple[Service, ...]
+    size_class: str  # the one that its largest host needs (linux/capacity_classes.py), or that the environment names
     notes: tuple[str, ...]  # what the user should know before trusting the result
 
     def commands(self) -> list[Command]:
@@ -100,7 +102,6 @@ def make_plan(scenario: Scenario, seed: int | None = None, job: str = TargetTemp
         for host in fault.chosen.hosts:
             files.setdefault(host, {}).update(fault.fault.files())
     hosts = tuple(host_spec(group, host, files.get(host, {})) for host, group in groups.items())
-    _refuse_too_much(scenario, groups, hosts, faults)
     return Plan(
         scenario=scenario,
         seed=seed,
@@ -116,11 +117,15 @@ def make_plan(scenario: Scenario, seed: int | None = None, job: str = TargetTemp
             + [Placement(kind="service", name=name, host=host) for name, of in roster.services.items() for host in {s.host: 0 for s in of}]
         ),
         services=tuple(_service(scenario, number, roster, groups) for number in range(len(scenario.keys.services))),
+        size_class=_size_class(scenario, groups, hosts, faults),
         notes=tuple(without_effect(hosts, [command for fault in faults for command in fault.inject()])),
     )
 
 
-def _refuse_too_much(scenario: Scenario, groups: dict[str, Group], hosts: tuple[HostSpec, ...], faults: tuple[PlannedFault, ...]) -> None:
+def _size_class(scenario: Scenario, groups: dict[str, Group], hosts: tuple[HostSpec, ...], faults: tuple[PlannedFault, ...]) -> str:
+    """The size class that every host fits into; BadInput names the group that fits into none."""
+    chosen = size_class_asked_for()
+    wanted = chosen or "standard"
     commands: dict[str, list[Command]] = {}
     for fault in faults:
         for command in (*fault.inject(), *fault.clear()):
@@ -129,9 +134,12 @@ def _refuse_too_much(scenario: Scenario, groups: dict[str, Group], hosts: tuple[
     for spec in hosts:
         group = groups[spec.name]
         if spec.name in commands or id(group) not in checked:  # hosts of a group differ by their faults only
-            if (sentence := too_much(spec, commands.get(spec.name, ()))) is not None:
-                raise scenario.source.refuse(group.place, sentence)
+            found = size_class_for(spec, commands.get(spec.name, ()), chosen)
+            if isinstance(found, TooMuch):
+                raise scenario.source.refuse(group.place, found.sentence)
+            wanted = max(wanted, found, key=SIZE_CLASSES.index)
             checked.add(id(group))
+    return wanted
 
 
 def _choose(scenario: Scenario, roster: Roster, seed: int) -> list[Chosen]:

@@ -72,6 +72,7 @@ def boot(spec: HostSpec, row: Any, host_key: int, tick_ns: int) -> Names:
     setup_per_zone_wmarks(row)
     fill_free_lists(row, spec.measured)
     if not spec.measured:
+        resize_pool(row, 1, spec.hugepages_1gib)
         resize_pool(row, 0, int(spec.sysctl.get("vm.nr_hugepages", 0)))
     row["hstates"][0]["overcommit"] = int(spec.sysctl.get("vm.nr_overcommit_hugepages", 0))
     disks(row, spec)

@@ -106,6 +106,7 @@ class HostSpec:
     numa_nodes: int = 1  # 1 or 2, each with half of the memory and of the CPUs
     swap_bytes: int = 0
     sysctl: Mapping[str, int] = field(default_factory=dict)  # "vm.swappiness": 10
+    hugepages_1gib: int = 0  # the kernel's command line: hugepagesz=1G hugepages=N
     thp: str = "madvise"  # transparent_hugepage/enabled: always | madvise | never
     thp_defrag: str = "madvise"  # … /defrag: always | defer | defer+madvise | madvise | never
     lru_gen: str = "n"  # lru_gen/enabled: y, n or a number with one bit per part of MGLRU

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from fleetsim.allocators.tables import ALLOCATOR_FIELDS
+from fleetsim.linux.capacity_classes import CAPACITY
 from fleetsim.linux.mm_types import KERNEL_FIELDS, NR_THREADS
 from fleetsim.workloads.script_types import PROGRAM, SCRIPT_FIELDS
 from fleetsim.workloads.works import WORK_FIELDS
@@ -28,5 +29,5 @@ HOST = np.dtype(
     ]
 )
 
-HOST_BYTES_MAX = 256 * 1024
+HOST_BYTES_MAX = CAPACITY.bytes_max
 assert HOST.itemsize <= HOST_BYTES_MAX, f"a host's record is {HOST.itemsize} bytes, more than the {HOST_BYTES_MAX} of the budget"

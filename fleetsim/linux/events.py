@@ -32,7 +32,7 @@ KINDS = (
 )
 
 
-SPARE = 32  # rows kept for what one instant may still bring
+SPARE = NR_EVENTS * 2 // 5  # rows kept for what one instant may still bring
 ARG_MAX = (1 << 31) - 1
 
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import numpy as np
 
-NR_FILES = 48
-NR_MAPPINGS = 96
-NR_MOUNTS = 6
-NR_PAGEVECS = 64
+from fleetsim.linux.capacity_classes import CAPACITY
+
+NR_FILES = CAPACITY.files
+NR_MAPPINGS = CAPACITY.mappings
+NR_MOUNTS = CAPACITY.mounts
+NR_PAGEVECS = CAPACITY.pagevecs
 
 MAPPING = np.dtype(
     [

@@ -208,7 +208,7 @@ def hugetlb_acct_memory(row, h, pages):
     pool = row["hstates"][h]
     made = 0
     while pool["resv"] + pages > pool["free"]:
-        if pool["surplus"] >= pool["overcommit"] or not take_block(row, h, WMARK_LOW):
+        if h > 0 or pool["surplus"] >= pool["overcommit"] or not take_block(row, h, WMARK_LOW):  # no surplus of gigantic pages
             for _ in range(made):
                 free_to_buddy(row, h)
                 pool["surplus"] -= 1
@@ -221,8 +221,8 @@ def hugetlb_acct_memory(row, h, pages):
 
 
 @law
-def map_hugetlb(row, th, pages):
-    """mmap(MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB) of `pages` pages of 4 KiB, from the 2 MiB pool.
+def map_hugetlb(row, th, pages, h):
+    """mmap(MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB) of `pages` pages of 4 KiB, from pool `h` (1: with MAP_HUGE_1GB).
 
     returns  int64  area, or −1 for ENOMEM
 
@@ -230,16 +230,18 @@ def map_hugetlb(row, th, pages):
     """
     row["spent_ns"] += row["cost"][SYSCALL]
     t = row["threads"][th]["task"]
-    huge = (pages + HUGE - 1) // HUGE
+    size = pages_of(h)
+    huge = (pages + size - 1) // size
     for a in range(NR_AREAS):
         area = row["areas"][a]
         if area["kind"] == AREA_FREE:
-            if not hugetlb_acct_memory(row, 0, huge):
+            if not hugetlb_acct_memory(row, h, huge):
                 record(row, REFUSED, t, pages, 0, 0, 0, 0, 0, 0, 0)
                 return -1
             vma_link(area, AREA_HUGETLB, t, -1, -1, 0, 0, pages)
+            area["hstate"] = h
             place_area(row, a)
-            row["tasks"][t]["total_vm"] += huge * HUGE
+            row["tasks"][t]["total_vm"] += huge * size
             return a
     record(row, TABLE_FULL, t, pages, 0, 0, 0, 0, 0, 0, 0)
     return -1
@@ -247,7 +249,7 @@ def map_hugetlb(row, th, pages):
 
 @law
 def hugetlb_fault(row, th, a, pages):
-    """Touch up to `pages` more pages of a hugetlb area, in order: each 2 MiB is one minor fault that takes a promised page.
+    """Touch up to `pages` more pages of a hugetlb area, in order: each huge page is one minor fault that takes a promised page.
 
     returns  int64  pages done
 
@@ -255,18 +257,19 @@ def hugetlb_fault(row, th, a, pages):
     """
     area = row["areas"][a]
     task = row["tasks"][area["task"]]
-    pool = row["hstates"][0]
-    n = min(pages, HUGE - area["touched"] % HUGE)
+    size = pages_of(area["hstate"])
+    pool = row["hstates"][area["hstate"]]
+    n = min(pages, size - area["touched"] % size)
     new = False
-    if area["touched"] % HUGE == 0:
+    if area["touched"] % size == 0:
         if pool["free"] == 0:  # its promise was lost with MADV_DONTNEED and nothing is left: SIGBUS in life
             return -1
         pool["free"] -= 1
         pool["resv"] = max(0, pool["resv"] - 1)
-        task["hugetlb"] += HUGE
+        task["hugetlb"] += size
         count_faults(row, task, 1, 0)
-        row["spent_ns"] += row["cost"][HUGE_CLEAR]
-        task["stime_ns"] += row["cost"][HUGE_CLEAR]
+        row["spent_ns"] += row["cost"][HUGE_CLEAR] * (size // HUGE)
+        task["stime_ns"] += row["cost"][HUGE_CLEAR] * (size // HUGE)
         new = True
     area["touched"] += n
     if new:
@@ -297,10 +300,11 @@ def zap_hugetlb(row, a):
     """
     area = row["areas"][a]
     task = row["tasks"][area["task"]]
-    pool = row["hstates"][0]
-    used = (area["touched"] + HUGE - 1) // HUGE
-    put_huge_pages(row, 0, used)
-    task["hugetlb"] -= used * HUGE
+    h = area["hstate"]
+    size, pool = pages_of(h), row["hstates"][h]
+    used = (area["touched"] + size - 1) // size
+    put_huge_pages(row, h, used)
+    task["hugetlb"] -= used * size
     area["touched"] = 0
     pool["resv"] = min(pool["free"], pool["resv"] + used)
 
@@ -313,14 +317,15 @@ def unmap_hugetlb(row, a):
     """
     area = row["areas"][a]
     task = row["tasks"][area["task"]]
-    pool = row["hstates"][0]
-    huge = (area["pages"] + HUGE - 1) // HUGE
-    used = (area["touched"] + HUGE - 1) // HUGE
+    h = area["hstate"]
+    size, pool = pages_of(h), row["hstates"][h]
+    huge = (area["pages"] + size - 1) // size
+    used = (area["touched"] + size - 1) // size
     pool["resv"] = max(0, pool["resv"] - (huge - used))
-    put_huge_pages(row, 0, used)
+    put_huge_pages(row, h, used)
     while pool["surplus"] > 0 and pool["free"] > pool["resv"]:  # surplus pages nobody took
         pool["surplus"] -= 1
-        free_to_buddy(row, 0)
-    task["hugetlb"] -= used * HUGE
-    task["total_vm"] -= huge * HUGE
+        free_to_buddy(row, h)
+    task["hugetlb"] -= used * size
+    task["total_vm"] -= huge * size
     forget_area(row, area)

@@ -16,6 +16,7 @@ from fleetsim.linux.huge_mm import HPAGE_PMD_NR, HPAGE_PMD_ORDER, SCAN_SLEEP_NS,
 from fleetsim.linux.memcontrol import count
 from fleetsim.linux.mm_types import (
     AREA_ANON,
+    AREA_FREE,
     CG,
     HELD_BY_KSWAPD,
     NEVER,
@@ -89,6 +90,19 @@ def all_present(row, group, at):
 
 
 @law
+def areas_end(row):
+    """One more than the last row that is an area; 1 if there is none. What lies beyond may not set the order of a round, since
+    another size class has more of it.
+
+    Source: fleetsim's own table.
+    """
+    end = NR_AREAS
+    while end > 1 and row["areas"][end - 1]["kind"] == AREA_FREE:
+        end -= 1
+    return end
+
+
+@law
 def run_khugepaged(row):
     """One round of khugepaged: the next eight ranges of the areas that may have huge pages.
 
@@ -98,8 +112,11 @@ def run_khugepaged(row):
     row["in_lru_fault"] = 0
     row["khugepaged_next_ns"] = row["now_ns"] + SCAN_SLEEP_NS
     left, seen, todo = RANGES_TO_SCAN, 0, 0
+    end = areas_end(row)
     a, at = row["khugepaged_area"], row["khugepaged_at"]
-    while left > 0 and seen <= NR_AREAS:
+    if a >= end:
+        a, at = 0, 0
+    while left > 0 and seen <= end:
         area = row["areas"][a]
         ordered, upto = False, 0
         if area["kind"] == AREA_ANON and row["tasks"][area["task"]]["state"] == TASK_RUNNING and hugepage_vma_check(row, area):
@@ -109,7 +126,7 @@ def run_khugepaged(row):
             if ordered and group["huge"] < upto // HPAGE_PMD_NR:
                 todo += 1
         if not ordered or at + HPAGE_PMD_NR > upto:
-            a = (a + 1) % NR_AREAS
+            a = a + 1 if a + 1 < end else 0
             at = 0
             seen += 1
             continue

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from fleetsim.linux.capacity_classes import CAPACITY, CGROUP_LINK
 from fleetsim.linux.fs_types import DISK, FS_FIELDS
 from fleetsim.linux.mmzone import NODE_FIELDS, NR_NODES, NR_REGIONS, REGION, ZONE
 from fleetsim.linux.slab_types import KERNEL_OWN_FIELDS
@@ -21,18 +22,15 @@ from fleetsim.linux.sysctl import SYSCTL
 from fleetsim.linux.vmstat_names import CGROUP_EVENTS, CGROUP_STAT, VMSTAT_FIELDS
 from fleetsim.linux.workers import CPU, KSWAPD, LRU_GEN, SCAN_CONTROL
 
-# --- capacities (one size class; a full table answers as the kernel would: ENOMEM, EAGAIN, and an event) -------------
+# --- capacities of the size class in use (a full table answers as the kernel would: ENOMEM, EAGAIN, and an event) ----
 NR_ZONES = 4
-NR_CGROUPS = 74
-NR_TASKS = 64
-NR_THREADS = 80
-NR_AREAS = 128
-NR_GROUPS = 160
-NR_COHORTS = 1000
-NR_WRITEBACK = 128
-NR_EVENTS = 80
-NR_CPUS = 32
-assert NR_COHORTS < 1 << 15 and NR_GROUPS < 1 << 15 and NR_CGROUPS < 1 << 7  # int16 links, int8 cgroups
+NR_CGROUPS = CAPACITY.cgroups
+NR_TASKS = CAPACITY.tasks
+NR_THREADS = CAPACITY.threads
+NR_AREAS, NR_GROUPS, NR_COHORTS = CAPACITY.areas, CAPACITY.groups, CAPACITY.cohorts
+NR_WRITEBACK = CAPACITY.writeback
+NR_EVENTS = CAPACITY.events
+NR_CPUS = CAPACITY.cpus
 
 # --- zones, in the order of physical addresses (include/linux/mmzone.h); the second NUMA node has one -----------------
 ZONE_DMA, ZONE_DMA32, ZONE_NORMAL, ZONE_NODE1 = 0, 1, 2, 3
@@ -223,6 +221,7 @@ AREA = np.dtype(
         ("start", "i4"),  # vm_start, in 2 MiB
         ("cut", "i4"),  # pages unmapped at its front
         ("thp_flag", "i1"),  # 1 MADV_HUGEPAGE, −1 MADV_NOHUGEPAGE
+        ("hstate", "i1"),  # AREA_HUGETLB: the pool its pages are of, 0: 2 MiB, 1: 1 GiB
         ("locked", "i1"),  # VM_LOCKED: 1 mlock, 2 mlock on fault
         ("ahead", "i2"),  # pages behind `touched` that are there because they lie in a huge page
         ("pte_upto", "i4"),  # pages from the beginning below which page tables stand, even if they map nothing any more
@@ -268,8 +267,8 @@ COHORT = np.dtype(
         ("prev", "i2"),  # towards the head (newer)
         ("next", "i2"),  # towards the tail (older)
         ("group", "i2"),
-        ("cg", "i1"),  # lruvec it is charged to
-        ("shadow_cg", "i1"),  # whose reclaim evicted: its clock the shadow counts; MGLRU: the lruvec it was evicted from
+        ("cg", CGROUP_LINK),  # lruvec it is charged to
+        ("shadow_cg", CGROUP_LINK),  # whose reclaim evicted: its clock the shadow counts; MGLRU: the lruvec it was evicted from
         ("list", "i1"),
         ("gen", "i1"),  # MGLRU: its generation's seq modulo MAX_NR_GENS
         ("refs", "i1"),  # MGLRU: accesses through file descriptors, as far as they are counted (lru_gen.py)

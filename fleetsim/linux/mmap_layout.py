@@ -17,9 +17,10 @@ Source: arch/x86/mm/mmap.c arch_pick_mmap_layout, arch/x86/kernel/process.c arch
 from __future__ import annotations
 
 from fleetsim.law import law
-from fleetsim.linux.mm_types import AREA_ANON, AREA_FREE, NR_AREAS
+from fleetsim.linux.mm_types import AREA_ANON, AREA_FREE, AREA_HUGETLB, NR_AREAS
 
 BLOCK = 512  # pages that one page table maps
+GIGANTIC_BLOCKS = 512  # … and tables of them that one page of 1 GiB stands for
 TASK_PAGES = (1 << 35) - 1  # 128 TiB less the last page, which is never given out
 MMAP_RND_BITS = 28  # vm.mmap_rnd_bits
 STACK_RND_MASK = 0x3FFFFF  # pages
@@ -99,6 +100,15 @@ def brk_block(row, key):
 
 
 @law
+def is_gigantic(area):
+    """True for a mapping of the pool of 1 GiB pages.
+
+    Source: include/linux/hugetlb.h hstate_is_gigantic.
+    """
+    return area["kind"] == AREA_HUGETLB and area["hstate"] > 0
+
+
+@law
 def blocks_of(row, a):
     """How many blocks of address space area `a` may come to need.
 
@@ -111,6 +121,9 @@ def blocks_of(row, a):
         for g in range(area["group"], area["group"] + area["groups"]):
             reach += row["groups"][g]["pages"]
         pages = max(pages, reach)
+    if is_gigantic(area):
+        whole = GIGANTIC_BLOCKS * BLOCK
+        pages = (pages + whole - 1) // whole * whole
     return max(1, (pages + BLOCK - 1) // BLOCK)
 
 
@@ -137,12 +150,15 @@ def get_unmapped_area(row, t, blocks):
 
 @law
 def place_area(row, a):
-    """Give a new area its address.
+    """Give a new area its address; one of 1 GiB pages begins at a whole GiB.
 
-    Source: mm/mmap.c do_mmap.
+    Source: mm/mmap.c do_mmap; arch/x86/mm/hugetlbpage.c hugetlb_get_unmapped_area (align_mask).
     """
-    row["areas"][a]["start"] = 0
-    row["areas"][a]["start"] = get_unmapped_area(row, row["areas"][a]["task"], blocks_of(row, a))
+    area = row["areas"][a]
+    area["start"] = 0
+    over = GIGANTIC_BLOCKS - 1 if is_gigantic(area) else 0  # what aligning may cost
+    start = get_unmapped_area(row, area["task"], blocks_of(row, a) + over) + over
+    area["start"] = start - start % (over + 1)
 
 
 @law

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from fleetsim.linux.capacity_classes import CAPACITY
+
 NR_ORDERS = 11  # free blocks of 2^0 .. 2^10 pages (MAX_ORDER of 6.1)
 PAGEBLOCK_ORDER = 9  # 2 MiB: a huge page, and the unit of migratetypes
 MIGRATE_UNMOVABLE, MIGRATE_MOVABLE, MIGRATE_RECLAIMABLE = 0, 1, 2
 NR_MIGRATETYPES = 3
-NR_REGIONS = 48  # stretches of physical memory whose fragmentation is told apart, see holes.py
+NR_REGIONS = CAPACITY.regions  # stretches of physical memory whose fragmentation is told apart, see holes.py
 
 # numastat's counters (include/linux/mmzone.h enum numa_stat_item)
 NUMA_HIT, NUMA_MISS, NUMA_FOREIGN, NUMA_INTERLEAVE_HIT, NUMA_LOCAL, NUMA_OTHER = range(6)

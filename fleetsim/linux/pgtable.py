@@ -5,7 +5,7 @@
 
 An area's tables stand for whole blocks of 2 MiB, from that of its first mapped page up to the highest that was ever populated; they
 stay when pages go (MADV_DONTNEED) and go when the address space does (munmap, exit, brk). A mapping of the hugetlb pool has no page
-tables for 2 MiB, only those for 1 GiB.
+tables for 2 MiB, only those for 1 GiB, and one of 1 GiB pages not even these.
 NR_PAGETABLE and memory.stat count these two levels; the table for each 512 GiB (PUD) and the top one are the kernel's, counted
 among its other memory of a program (`base_slab`), and VmPTE and badness have the PUDs besides (`mm_pgtables`).
 Source: mm/memory.c __pte_alloc, __pmd_alloc, free_pgtables; arch/x86/mm/pgtable.c (Linux 6.1: only PTE and PMD tables have a
@@ -17,7 +17,7 @@ from __future__ import annotations
 from fleetsim.law import law
 from fleetsim.linux.memcontrol import charge
 from fleetsim.linux.mm_types import AREA_FREE, AREA_HUGETLB, NR_AREAS, WMARK_MIN
-from fleetsim.linux.mmap_layout import BLOCK, FULL, brk_block, mmap_base, stack_top, text_start
+from fleetsim.linux.mmap_layout import BLOCK, FULL, GIGANTIC_BLOCKS, brk_block, is_gigantic, mmap_base, stack_top, text_start
 from fleetsim.linux.zonelist import pin_got, rmqueue, unpin
 
 BLOCKS_PER_PMD, BLOCKS_PER_PUD = 512, 512 * 512  # a page of PMDs maps 1 GiB, one of PUDs 512 GiB
@@ -53,9 +53,20 @@ def populated_blocks(area):
     Source: mm/memory.c free_pgtables (what lay below the first page still mapped is gone).
     """
     first = area["start"] + area["cut"] // BLOCK
+    if is_gigantic(area):
+        return first, (area["touched"] + BLOCK * GIGANTIC_BLOCKS - 1) // (BLOCK * GIGANTIC_BLOCKS) * GIGANTIC_BLOCKS
     if area["kind"] == AREA_HUGETLB:
         return first, (area["touched"] + BLOCK - 1) // BLOCK
     return first, area["tables"]
+
+
+@law
+def mapped_above(area, per):
+    """True if an area's pages are mapped by entries above the tables that map `per` blocks each: a page of 1 GiB by a PUD entry.
+
+    Source: mm/hugetlb.c huge_pte_alloc.
+    """
+    return per == BLOCKS_PER_PMD and is_gigantic(area)
 
 
 @law
@@ -69,7 +80,7 @@ def has_table(row, t, per, slot, upto):
             return True
     for a in range(upto):
         area = row["areas"][a]
-        if area["kind"] != AREA_FREE and area["task"] == t:
+        if area["kind"] != AREA_FREE and area["task"] == t and not mapped_above(area, per):
             first, blocks = populated_blocks(area)
             if blocks > 0 and first // per <= slot <= (first + blocks - 1) // per:
                 return True
@@ -92,7 +103,7 @@ def upper_tables(row, t, per):
         count += new
     for a in range(NR_AREAS):
         area = row["areas"][a]
-        if area["kind"] == AREA_FREE or area["task"] != t:
+        if area["kind"] == AREA_FREE or area["task"] != t or mapped_above(area, per):
             continue
         first, blocks = populated_blocks(area)
         if blocks == 0:

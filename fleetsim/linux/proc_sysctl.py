@@ -281,7 +281,7 @@ def write_knob(row, th, knob, which, value, done):
     if knob == NR_HUGEPAGES:
         return DONE if set_max_huge_pages(row, th, which, value) else 0
     if knob == NR_OVERCOMMIT:
-        row["hstates"][which]["overcommit"] = value
+        row["hstates"][which]["overcommit"] = 0 if which > 0 else value  # EINVAL for gigantic pages
     elif knob == ZONE_RECLAIM_MODE:
         row["sysctl"]["zone_reclaim_mode"] = value
     elif knob == MIN_UNMAPPED_RATIO:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from fleetsim.linux.capacity_classes import CAPACITY
 from fleetsim.linux.slab_caches import NR_CACHES
 
-NR_DENTRY_RUNS = 96  # more than cgroups
-NR_NAME_TREES = 16
+NR_DENTRY_RUNS = CAPACITY.dentry_runs  # more than cgroups
+NR_NAME_TREES = CAPACITY.name_trees
 NR_HSTATES = 2  # sizes of huge pages: 2 MiB, 1 GiB
 
 SLAB = np.dtype([("objects", "i4"), ("slabs", "i4"), ("loose", "i4")])  # one cache: in use; slabs; holes between survivors

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from fleetsim.hardware.cpu import SYSCALL
 from fleetsim.law import law
+from fleetsim.linux.capacity_classes import CAPACITY as CAPACITY
 from fleetsim.linux.cputime import sched_setaffinity as sched_setaffinity
 from fleetsim.linux.events import REFUSED, record
 from fleetsim.linux.exit import begin_exit, unmap_file

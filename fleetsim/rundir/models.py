@@ -30,6 +30,7 @@ class Manifest(Model):
     tick_ns: int = Field(gt=0)
     cpu_profile: str
     metric_profile: str
+    size_class: str = "standard"  # of the hosts' records; not part of the hash, as it changes nothing that is in a history
     start_unix_ms: int = Field(ge=0)  # wall-clock time of virtual time 0, as the samples show it
     duration_ns: int = Field(gt=0)
     wall_seconds: float | None = None  # how long the run took; not part of the hash

@@ -19,6 +19,7 @@ from typing import Any
 from fleetsim.linux.mm_types import AREA_ANON, AREA_FREE, AREA_HUGETLB, AREA_SHMEM, NR_AREAS
 from fleetsim.linux.mmap_layout import (
     BLOCK,
+    GIGANTIC_BLOCKS,
     HEAP_PAGES,
     LIBRARY_PAGES,
     LUCK_MASK,
@@ -28,6 +29,7 @@ from fleetsim.linux.mmap_layout import (
     STACK_PAGES,
     VDSO_PAGES,
     brk_block,
+    is_gigantic,
     luck,
     mmap_base,
     stack_top,
@@ -184,7 +186,8 @@ def _mapping(row: Any, a: int, labels: Labels) -> Vma:
     kind, cut, f = int(area["kind"]), int(area["cut"]), int(area["file"])
     first, pages = int(area["start"]) * BLOCK + cut, int(area["pages"]) - cut
     if kind == AREA_HUGETLB:
-        pages = -(-pages // BLOCK) * BLOCK
+        size = BLOCK * GIGANTIC_BLOCKS if is_gigantic(area) else BLOCK
+        pages = -(-pages // size) * size
     pieces, name = (Piece(first, pages, a, cut),), labels.areas.get(a, f"area{a}")
     if kind == AREA_ANON:
         return Vma(name, "rw-p", pieces)

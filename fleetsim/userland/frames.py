@@ -4,8 +4,9 @@
 Zones lie as on a PC: DMA below 16 MiB, DMA32 from there, Normal from 4 GiB, the second NUMA node behind them. In each zone the huge
 pages come first, in whole aligned blocks of 512 frames, then users' pages group by group, then what the kernel holds; what follows
 is free. Blocks, and frames within a block, are shuffled by a keyed permutation, so neighbours in virtual memory are strangers in
-physical memory, as they soon are in life. So no two pages have one frame, none has a free one, and each zone and node has as many of
-a group's pages as its cohorts say. Frame numbers are representative: they stay while the state does, and are no history.
+physical memory, as they soon are in life. Pages of 1 GiB come before all others, each at a whole GiB. So no two pages have one
+frame, none has a free one, and each zone and node has as many of a group's pages as its cohorts say. Frame numbers are
+representative: they stay while the state does, and are no history.
 Leaves out: the holes of a real memory map; which of a group's pages lie in which zone (the first ones in the highest).
 """
 
@@ -17,6 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fleetsim.linux.hugetlb import GIGANTIC as GIANT
+from fleetsim.linux.hugetlb import pages_of
 from fleetsim.linux.mm_types import NR_GROUPS, NR_TASKS, NR_ZONES, TASK_EXITING, TASK_RUNNING, ZONE_DMA, ZONE_DMA32, ZONE_NODE1, ZONE_NORMAL
 from fleetsim.linux.mmap_layout import VDSO_PAGES
 from fleetsim.linux.pgtable import nr_tables
@@ -38,6 +41,7 @@ class ZoneFrames:
     start: int
     managed: int
     huge: int = 0  # blocks taken by huge pages
+    giants: int = 0  # pages of 1 GiB, side by side from the first whole GiB on: what follows gives way to them
     users: int = 0  # small pages of groups
 
     @property
@@ -46,10 +50,24 @@ class ZoneFrames:
 
     @property
     def blocks(self) -> int:
-        return max(0, (self.start + self.managed) // HUGE - self.first_block)
+        return max(0, (self.start + self.managed) // HUGE - self.first_block - self.giants * GIANT // HUGE)
+
+    @property
+    def first_giant(self) -> int:
+        """Frame of the first whole GiB."""
+        return -(-self.start // GIANT) * GIANT
+
+    @property
+    def whole_giants(self) -> int:
+        """How many whole GiB there are."""
+        return max(0, (self.start + self.managed - self.first_giant) // GIANT)
+
+    def beside(self, frames: Ints) -> Ints:
+        """Frames counted without those of the 1 GiB pages → as they are."""
+        return frames + self.giants * GIANT * (frames >= self.first_giant)
 
     def block_at(self, number: Ints, key: int) -> Ints:
-        return (self.first_block + permuted(number, self.blocks, key, self.z)) * HUGE
+        return self.beside((self.first_block + permuted(number, self.blocks, key, self.z)) * HUGE)
 
     def frame_at(self, number: Ints, key: int) -> Ints:
         """Frames of small pages, by number in the zone."""
@@ -61,7 +79,7 @@ class ZoneFrames:
         rest = number[~whole] - (self.blocks - self.huge) * HUGE  # the ends that are no whole block
         head = self.first_block * HUGE - self.start
         tail = (self.first_block + self.blocks) * HUGE
-        frames[~whole] = np.where(rest < head, self.start + rest, tail + rest - head)
+        frames[~whole] = self.beside(np.where(rest < head, self.start + rest, tail + rest - head))
         return frames
 
 
@@ -81,6 +99,7 @@ class Frames:
         self.row, self.key = row, int(row["host_key"])
         starts = zone_starts(row)
         self.zones = [ZoneFrames(z, starts[z], int(row["zones"][z]["managed"])) for z in range(NR_ZONES)]
+        self._giants = self._place_giants()
         self._parts: dict[tuple[str, int], int] = {}
         self._small: dict[int, list[int]] = {}  # group → small pages by zone
         self._small_at: dict[int, list[int]] = {}  # … and the number of the first in each
@@ -94,7 +113,19 @@ class Frames:
             self._small_at[g] = [zone.users for zone in self.zones]
             for zone, pages in zip(self.zones, self._small[g], strict=True):
                 zone.users += pages
-        self._kernel = [max(0, int(row["zones"][z]["pinned"]) - HUGE * self._pool_by_zone[z]) for z in range(NR_ZONES)]
+        pools = [HUGE * self._pool_by_zone[z] + GIANT * self.zones[z].giants for z in range(NR_ZONES)]
+        self._kernel = [max(0, int(row["zones"][z]["pinned"]) - pools[z]) for z in range(NR_ZONES)]
+
+    def _place_giants(self) -> list[int]:
+        """First frames of the 1 GiB pages in use: they are among what a zone's kernel pages are."""
+        pool = self.row["hstates"][1]
+        places: list[int] = []
+        for z in ORDER:
+            zone = self.zones[z]
+            wanted = int(pool["nr"] - pool["free"]) - len(places)
+            zone.giants = min(wanted, zone.whole_giants, int(self.row["zones"][z]["pinned"]) // GIANT)
+            places += [zone.first_giant + GIANT * k for k in range(zone.giants)]
+        return places
 
     def _by_zone(self, counts: GroupCounts) -> list[int]:
         cohorts = counts.cohorts
@@ -130,7 +161,7 @@ class Frames:
         self._pool_by_zone = [0] * NR_ZONES
         for z in ORDER:
             zone = self.zones[z]
-            blocks = min(wanted, zone.blocks - zone.huge, int(self.row["zones"][z]["pinned"]) // HUGE)
+            blocks = min(wanted, zone.blocks - zone.huge, int(self.row["zones"][z]["pinned"]) // HUGE - zone.giants * GIANT // HUGE)
             if blocks > 0:
                 places.append((z, zone.huge, blocks))
                 zone.huge += blocks
@@ -165,10 +196,13 @@ class Frames:
 
     def of_hugetlb(self, a: int, number: Ints) -> Ints:
         """First frames of a mapping's huge pages of the pool."""
-        before = 0
-        for b in range(a):
-            if int(self.row["areas"][b]["kind"]) == int(self.row["areas"][a]["kind"]):
-                before += -(-int(self.row["areas"][b]["touched"]) // HUGE)
+        mine, before = self.row["areas"][a], 0
+        size = int(pages_of(int(mine["hstate"])))
+        for other in self.row["areas"][:a]:
+            if int(other["kind"]) == int(mine["kind"]) and int(other["hstate"]) == int(mine["hstate"]):
+                before += -(-int(other["touched"]) // size)
+        if size == GIANT:
+            return np.array(self._giants, np.int64)[number + before]
         return self._blocks(self.pool, number + before)
 
     def of_kernel(self, number: Ints) -> Ints:

@@ -16,7 +16,7 @@ import numpy as np
 from fleetsim.hardware import mmu
 from fleetsim.linux.huge_memory import ALWAYS
 from fleetsim.linux.mm_types import AREA_ANON, AREA_FILE, AREA_HUGETLB, AREA_SHMEM
-from fleetsim.linux.mmap_layout import STACK_PAGES
+from fleetsim.linux.mmap_layout import STACK_PAGES, is_gigantic
 from fleetsim.linux.swap_types import ON_ZRAM
 from fleetsim.userland.address_space import PAGE_SHIFT, Piece, Vma
 from fleetsim.userland.page_place import HUGE, MAPPED, SWAPPED
@@ -68,6 +68,7 @@ CASES = {
     ),
     "file on disk": (MAJOR, "The page is not in the page cache: it is read from disk, with what readahead wants around it."),
     "hugetlb": (MINOR, "One page of 2 MiB from the pool, where mmap had reserved it, cleared and mapped by the PMD entry."),
+    "hugetlb 1 GiB": (MINOR, "One page of 1 GiB from its pool, where mmap had reserved it, cleared and mapped by the PUD entry."),
 }
 
 
@@ -159,7 +160,7 @@ def _nothing_there(tables: PageTables, walk: Walk, access: str, vma: Vma) -> str
     area = tables.row["areas"][piece.area]
     kind, view = int(area["kind"]), tables.view(piece.area)
     if kind == AREA_HUGETLB:
-        return "hugetlb"
+        return "hugetlb 1 GiB" if is_gigantic(area) else "hugetlb"
     if kind == AREA_ANON:
         top, begin, _ = next(part for part in view.parts() if part[1] <= position < part[2])
         bottom = view.bottom_places(view.chain(top)[0], begin, np.array([position - begin]))

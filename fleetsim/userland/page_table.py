@@ -18,7 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fleetsim.hardware import mmu
+from fleetsim.linux.hugetlb import pages_of
 from fleetsim.linux.mm_types import AREA_ANON, AREA_FILE, AREA_FREE, AREA_HUGETLB, AREA_SHMEM, NR_AREAS, NR_GROUPS
+from fleetsim.linux.mmap_layout import is_gigantic
 from fleetsim.linux.pgtable import BLOCKS_PER_PMD, image_block, image_tables, populated_blocks
 from fleetsim.linux.swap_types import NR_SWAPFILES
 from fleetsim.userland.address_space import (
@@ -114,7 +116,7 @@ class PageTables:
             area = self.row["areas"][a]
             if int(area["kind"]) != AREA_FREE and int(area["task"]) == self.t:
                 first, blocks = (int(n) for n in populated_blocks(area))
-                if blocks:
+                if blocks and not is_gigantic(area):
                     found.append((first, blocks, int(area["kind"]) != AREA_HUGETLB))
         return found
 
@@ -127,7 +129,12 @@ class PageTables:
 
     @cached_property
     def pud_slots(self) -> list[int]:
-        return sorted({slot // SLOTS_PER_PUD for slot in self.pmd_slots})
+        slots = {slot // SLOTS_PER_PUD for slot in self.pmd_slots}
+        for area in self.row["areas"]:  # pages of 1 GiB stand in entries of these tables
+            if int(area["task"]) == self.t and is_gigantic(area):
+                first, blocks = (int(n) // BLOCKS_PER_PMD for n in populated_blocks(area))
+                slots.update(slot // SLOTS_PER_PUD for slot in range(first, first + blocks))
+        return sorted(slots)
 
     @property
     def nr_ptes(self) -> int:
@@ -176,11 +183,15 @@ class PageTables:
         """Entries of pages that have none."""
         return Entries(np.zeros(n, np.int64), np.full(n, -1), np.zeros(n, np.uint64), np.full(n, -1), np.full(n, -1), np.zeros(n, np.bool_))
 
+    def hugetlb_pages(self, a: int) -> int:
+        """Pages of 4 KiB in a huge page of area `a`: of 1 GiB if it is a mapping of their pool."""
+        return int(pages_of(int(self.row["areas"][a]["hstate"]))) if a >= 0 else HUGE
+
     def _hugetlb(self, a: int, p: Ints) -> Entries:
-        out = self.nothing(len(p))
-        there = p < -(-int(self.row["areas"][a]["touched"]) // HUGE) * HUGE
+        out, size = self.nothing(len(p)), self.hugetlb_pages(a)
+        there = p < -(-int(self.row["areas"][a]["touched"]) // size) * size
         out.kind[there] = HUGE_PAGE
-        out.frame[there] = self.frames.of_hugetlb(a, p[there] // HUGE) + p[there] % HUGE
+        out.frame[there] = self.frames.of_hugetlb(a, p[there] // size) + p[there] % size
         out.flags[there] = mmu.PRESENT | mmu.RW | mmu.USER | mmu.ACCESSED | mmu.DIRTY | mmu.PS | mmu.SOFT_DIRTY | mmu.NX
         return out
 
@@ -302,7 +313,7 @@ class PageTables:
         if kind == NOTHING:
             return kind, 0
         frame = int(found.frame[0])
-        return kind, mmu.make_entry(frame - frame % HUGE if kind == HUGE_PAGE else frame, flags)
+        return kind, mmu.make_entry(frame - frame % self.hugetlb_pages(piece.area) if kind == HUGE_PAGE else frame, flags)
 
     def walk(self, address: int, levels: int = 4) -> Walk:
         """Every level's entry for an address, down to the page or to what is missing."""
@@ -311,12 +322,13 @@ class PageTables:
             return Walk(address, levels, ())
         vma = find_vma(self.vmas, address)
         kind, entry = self.page_entry(vma, address >> PAGE_SHIFT) if vma else (NOTHING, 0)
+        huge_level = mmu.PMD if vma is None or self.hugetlb_pages(vma.area) == HUGE else mmu.PUD
         for level in mmu.levels_of(levels):
             table = self.table_frame(level, address)
             assert table is not None
             index = mmu.index_of(address, level, levels)
             below = None if level == mmu.PTE or not mmu.is_user(address, 4) else self._next_table(level, address, levels)
-            if level == mmu.PTE or (level == mmu.PMD and kind == HUGE_PAGE):
+            if level == mmu.PTE or (level == huge_level and kind == HUGE_PAGE):
                 steps.append(Step(level, table, index, entry))
                 leaf = level if entry & mmu.PRESENT else None
                 return Walk(address, levels, tuple(steps), kind, leaf, vma)

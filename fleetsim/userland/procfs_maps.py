@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from fleetsim.hardware import mmu
+from fleetsim.linux.hugetlb import pages_of
 from fleetsim.linux.mm_types import AREA_ANON, AREA_HUGETLB, AREA_SHMEM
 from fleetsim.userland.address_space import ANON_ORDER, PAGE_SHIFT, Vma
 from fleetsim.userland.frames import alive_tasks
@@ -126,7 +127,9 @@ def smap_counts(tables: PageTables, vma: Vma, mappers: Counter[int]) -> dict[str
 def _smap(tables: PageTables, vma: Vma, mappers: Counter[int]) -> str:
     size = vma.pages * KB
     kind = int(tables.row["areas"][vma.area]["kind"]) if vma.area >= 0 else -1
-    page = 2048 if kind == AREA_HUGETLB else KB
+    page = KB
+    if kind == AREA_HUGETLB:
+        page = int(pages_of(int(tables.row["areas"][vma.area]["hstate"]))) * KB
     lines = [("Size", size), ("KernelPageSize", page), ("MMUPageSize", page)]
     lines += [(name, pages * KB) for name, pages in smap_counts(tables, vma, mappers).items()]
     text = "".join(f"{name + ':':<16}{kb:>{23 - max(15, len(name))}d} kB\n" for name, kb in lines)

@@ -2,6 +2,7 @@
 """What /sys says of memory, as text, byte for byte in the format of Linux 6.1: NUMA nodes, zram, and in debugfs how free memory is cut up.
 
 devices/system/node/nodeN/{meminfo,numastat,vmstat,distance,cpulist}     drivers/base/node.c
+kernel/mm/hugepages/hugepages-{2048,1048576}kB/*                         mm/hugetlb.c
 block/zram0/{mm_stat,io_stat,disksize}                                   drivers/block/zram/zram_drv.c (see procfs_swap.py)
 kernel/debug/extfrag/{unusable_index,extfrag_index}                      mm/vmstat.c
 kernel/debug/zswap/*                                                     mm/zswap.c (see procfs_swap.py)
@@ -119,7 +120,18 @@ def tree(row: Any) -> dict[str, str]:
         files[f"{at}cpulist"] = cpulist(*cpus_of(row, n))
     swap = {f"block/{name}": text for name, text in sys_block(row).items()}
     swap |= {f"kernel/debug/zswap/{name}": text for name, text in zswap_debugfs(row).items()}
-    return files | swap | extfrag(free_lists(row))
+    return files | swap | hugepages(row) | extfrag(free_lists(row))
+
+
+def hugepages(row: Any) -> dict[str, str]:
+    """The files of both hugetlb pools; pages of 1 GiB are never made on demand, so nr_overcommit_hugepages of theirs stays 0."""
+    files: dict[str, str] = {}
+    for pool, kb in zip(row["hstates"], (2048, 1_048_576), strict=True):
+        at = f"kernel/mm/hugepages/hugepages-{kb}kB/"
+        files |= {f"{at}nr_hugepages": f"{int(pool['nr'])}\n", f"{at}nr_hugepages_mempolicy": f"{int(pool['nr'])}\n"}
+        files |= {f"{at}free_hugepages": f"{int(pool['free'])}\n", f"{at}resv_hugepages": f"{int(pool['resv'])}\n"}
+        files |= {f"{at}surplus_hugepages": f"{int(pool['surplus'])}\n", f"{at}nr_overcommit_hugepages": f"{int(pool['overcommit'])}\n"}
+    return files
 
 
 def cpus_of(row: Any, node: int) -> tuple[int, int]:

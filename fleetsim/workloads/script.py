@@ -167,7 +167,7 @@ def do_at_once(row, th, op):
     elif code == OP_UNLINK:
         return unlink(row, th, op["file"])
     elif code == OP_HUGETLB:
-        row["handles"][op["handle"]] = map_hugetlb(row, th, op["pages"])
+        row["handles"][op["handle"]] = map_hugetlb(row, th, op["pages"], op["thp"])
     elif code == OP_SYSW:
         done = row["programs"][th]["done"] = write_knob(row, th, op["handle"], op["file"], op["time_ns"], row["programs"][th]["done"])
         return done < 0

@@ -6,7 +6,7 @@
     read_file PATH MiB rate [rand] [for=s]     mmap_file ID PATH [shared]  free ID munmap|dontneed [PART]
     madvise ID ADVICE        mlock ID [onfault]        PART: all first:MiB last:MiB keep_every:k
     malloc N a-b rate                          mfree keep_every:k|first:f|last:f|random:f|all            mtrim
-    hugetlb ID MiB                             pipes N MiB/s            sysw PATH VALUE
+    hugetlb ID MiB [2M|1G]                     pipes N MiB/s            sysw PATH VALUE
     stat_missing DIR N rate                    stat_files DIR N rate    mkfiles DIR N rate
     swapon PATH [PRIORITY]                     swapoff PATH
     pin CPU                                    mempolicy default|local|bind:NODES|preferred:NODE|interleave:NODES   (NODES: 0, 1 or 0-1)
@@ -263,6 +263,9 @@ def parse_op(text: str) -> ParsedOp:
         op.code, op.path = vm.OP_UNLINK, args[0]
     elif verb == "hugetlb":
         op.code, op.area, op.pages = vm.OP_HUGETLB, args[0], area_pages(args[1], text)
+        if args[2:] not in ([], ["2M"], ["1G"]):
+            raise BadInput(f"op {text!r}: pages of the hugetlb pools are 2M or 1G, not {' '.join(args[2:])!r}")
+        op.thp = int(args[2:] == ["1G"])
     elif verb == "sysw":
         op.code, op.sysw = vm.OP_SYSW, resolve(args[0], args[1])
         op.supported = op.sysw.has_law

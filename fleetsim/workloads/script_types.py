@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import numpy as np
 
-NR_OPS = 288
-NR_HANDLES = 128
+from fleetsim.linux.syscalls import CAPACITY
+
+NR_OPS = CAPACITY.ops
+NR_HANDLES = CAPACITY.handles
 
 (
     OP_NOTHING,
@@ -52,7 +54,7 @@ OP = np.dtype(
         ("code", "i1"),
         ("pattern", "i1"),  # ORDERED or UNIFORM; free: which part; madvise: the advice; mlock: 1 on fault; mempolicy: MPOL_…
         ("accounted", "i1"),  # mmap_anon: 0 for MAP_NORESERVE; free: 1 for munmap
-        ("thp", "i1"),  # mmap_anon: 1 MADV_HUGEPAGE, −1 MADV_NOHUGEPAGE
+        ("thp", "i1"),  # mmap_anon: 1 MADV_HUGEPAGE, −1 MADV_NOHUGEPAGE; hugetlb: 1 for pages of 1 GiB
         ("write", "i1"),  # access: 1 for rewrite, 0 for read; write_file: 1 keeps what the file holds (over)
         ("fsync", "i1"),  # write_file: 1 ends with an fsync
         ("handle", "i2"),  # which of the task's areas; stat_*, mkfiles: which directory's names; sysw: the knob; swapon: the area

@@ -11,11 +11,11 @@ from __future__ import annotations
 import numpy as np
 
 from fleetsim.law import law
-from fleetsim.linux.syscalls import is_running
+from fleetsim.linux.syscalls import CAPACITY, is_running
 from fleetsim.workloads import idle, web
 from fleetsim.workloads.requests import SERVER, go_down
 
-NR_WORKS = 36
+NR_WORKS = CAPACITY.works
 NR_SLOTS = 40
 
 ARGUMENTS = {

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from fleetsim.fleet.bench import reference_host
-from fleetsim.fleet.capacity import page_groups, too_much
+from fleetsim.fleet.capacity import TooMuch, page_groups, size_class_for, too_much
 from fleetsim.host.boot import boot
-from fleetsim.host.spec import HostSpec, TaskSpec
+from fleetsim.host.spec import CgroupSpec, HostSpec, TaskSpec
 from fleetsim.host.state import HOST
 from fleetsim.host.step import run_host
 
@@ -18,10 +20,34 @@ def test_the_reference_host_of_the_benchmark_fits() -> None:
 
 
 def test_more_areas_than_cohorts_are_refused_with_both_numbers() -> None:
-    ops = ("mmap_anon a 40", "mmap_anon b 40", "touch a 40 0")
+    ops = ("mmap_anon a 70", "mmap_anon b 70", "touch a 70 0")
     spec = HostSpec("h", 1 << 30, tasks=tuple(TaskSpec(f"t{i}", ops) for i in range(14)))
     assert "1792 cohorts of pages" in str(too_much(spec, []))
-    assert "holds 1348" in str(too_much(spec, []))
+    assert "holds 984" in str(too_much(spec, []))
+
+
+def test_the_class_is_the_smallest_from_standard_on_that_holds_the_host() -> None:
+    ops = ("mmap_anon a 70", "mmap_anon b 70", "touch a 70 0")
+    sizes = {n: HostSpec("h", 1 << 30, tasks=tuple(TaskSpec(f"t{i}", ops) for i in range(n))) for n in (1, 14, 60, 257)}
+    assert [size_class_for(sizes[n], []) for n in (1, 14, 60)] == ["standard", "large", "large"]
+    assert size_class_for(HostSpec("h", 1 << 30, tasks=(TaskSpec("t", ("mmap_anon a 40", "touch a 40 0")),)), [], "small") == "small"
+    assert "257 processes" in str(size_class_for(replace(sizes[257], tasks=tuple(TaskSpec(f"t{i}", ()) for i in range(257))), []))
+    said = size_class_for(sizes[14], [], "small")
+    assert isinstance(said, TooMuch)
+    assert "in size class small, which FLEETSIM_SIZE_CLASS asks for; without it large is taken" in said.sentence
+
+
+def test_two_hundred_backends_with_a_heap_of_their_own_and_one_segment_fit_into_large() -> None:
+    ops = ("mmap_file shared /dev/shm/s shared", "mmap_anon work 8", "touch work 8 0", "read shared 100 0 random", "sleep 9")
+    spec = HostSpec("h", 64 << 30, tasks=tuple(TaskSpec(f"b{i}", ops) for i in range(200)))
+    assert size_class_for(spec, []) == "large"
+
+
+def test_a_node_with_110_pods_fits_into_large() -> None:
+    pods = [CgroupSpec(f"pod{i}") for i in range(110)] + [CgroupSpec(f"c{i}", f"pod{i}") for i in range(110)]
+    tasks = tuple(TaskSpec(f"t{i}", ("mmap_anon h 50", "touch h 50 5", "rewrite h 0 1 random"), cgroup=f"c{i}") for i in range(110))
+    spec = HostSpec("h", 64 << 30, cgroups=(*(CgroupSpec(f"tier{i}") for i in range(3)), *pods), tasks=tasks)
+    assert size_class_for(spec, []) == "large"
 
 
 def test_the_count_is_what_a_host_really_takes() -> None:

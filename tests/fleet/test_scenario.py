@@ -187,9 +187,9 @@ CLASHES = {
         "1200MiB together",
     ),
     "more files than a host's record holds": (
-        "  - hosts: 1\n    name: a\n    memory: 1GiB\n    files: {" + ", ".join(f"/f{n}: 1MiB" for n in range(60)) + "}\n",
+        "  - hosts: 1\n    name: a\n    memory: 1GiB\n    files: {" + ", ".join(f"/f{n}: 1MiB" for n in range(160)) + "}\n",
         4,
-        "60 files",
+        "160 files",
     ),
 }
 

@@ -98,7 +98,7 @@ def test_hot_and_cold_parts_pay_what_the_exact_simulator_says(hot_pages: int, co
     before = result_of(machine, core).cycles
     run(core, addresses[200_000:], np.zeros(200_000, np.int8))
     exact = (result_of(machine, core).cycles - before) / 200_000
-    said = random_ns(hot_pages, cold_pages, 0, 0, round(hot_share * ONE_Q), 3000) / 1024 * 3
+    said = random_ns(hot_pages, cold_pages, 0, 0, round(hot_share * ONE_Q), False, 3000) / 1024 * 3
     assert said == pytest.approx(exact, rel=0.1, abs=0.1)
 
 
@@ -136,11 +136,11 @@ def test_the_answer_is_kept_until_something_changes() -> None:
 def test_shares_and_sizes_of_the_classes() -> None:
     """Of 1 GiB, half in huge pages: half of the accesses go to 256 huge pages that the second level knows."""
     pages = 1 << 18
-    none, half, full = (random_ns(0, pages, 0, share, 0, 3000) for share in (0, 32, 64))
+    none, half, full = (random_ns(0, pages, 0, share, 0, False, 3000) for share in (0, 32, 64))
     assert none > half > full > 0
     assert half == pytest.approx((none + full) / 2, rel=0.1)
-    assert random_ns(pages, 0, 0, 0, ONE_Q, 3000) == none, "all accesses to the hot part"
-    assert random_ns(16, 0, 0, 0, ONE_Q, 3000) == 0 == sweep_ns(16, 0, 3000)
+    assert random_ns(pages, 0, 0, 0, ONE_Q, False, 3000) == none, "all accesses to the hot part"
+    assert random_ns(16, 0, 0, 0, ONE_Q, False, 3000) == 0 == sweep_ns(16, 0, 3000)
     assert sweep_ns(pages, 0, 3000) > 100 * sweep_ns(pages, 64, 3000)
-    costs = [random_ns(0, 16 << k, 0, 0, 0, 3000) for k in range(22)]
+    costs = [random_ns(0, 16 << k, 0, 0, 0, False, 3000) for k in range(22)]
     assert (np.diff(costs) >= -20).all()

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fleetsim.hardware import mmu
+from fleetsim.linux.hugetlb import pages_of
 from fleetsim.linux.mm_types import AREA_ANON, AREA_FILE, AREA_FREE, AREA_HUGETLB, AREA_SHMEM, NR_AREAS
 from fleetsim.linux.pgtable import mm_pgtables, nr_tables
 from fleetsim.linux.rmap import find_mapping
@@ -30,7 +31,7 @@ class Host:
                 t = int(area["task"])
                 pages = self.tables[t].view(a).reach if int(area["kind"]) == AREA_ANON else int(area["pages"])
                 if int(area["kind"]) == AREA_HUGETLB:
-                    pages = -(-pages // 512) * 512
+                    pages = -(-pages // pages_of(int(area["hstate"]))) * pages_of(int(area["hstate"]))
                 self.entries[a] = self.tables[t].entries(a, np.arange(pages))
 
     def say(self, ok: bool, *words: object) -> None:
@@ -83,7 +84,8 @@ def _one_area(host: Host, a: int, e: Entries) -> None:
         held = view.reach <= int(area["pages"])
         host.say(not held or (used[0] >= int(area["cut"]) and used[-1] // 512 < last), "area", a, "tables", first, last, used[[0, -1]])
     if kind == AREA_HUGETLB:
-        host.say(int(there.sum()) // 512 == -(-int(area["touched"]) // 512), "area", a, "hugetlb", there.sum())
+        size = int(pages_of(int(area["hstate"])))
+        host.say(int(there.sum()) // size == -(-int(area["touched"]) // size), "area", a, "hugetlb", there.sum())
         return
     for top, _, _ in view.parts():
         for g in view.chain(top):
