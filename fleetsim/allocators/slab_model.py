@@ -61,6 +61,20 @@ def pages_in_use(heap, table):
 
 
 @law
+def allocated_bytes(heap, table):
+    """Bytes of the regions and large blocks that hold live blocks.
+
+    Source: src/ctl.c stats.allocated (jemalloc); src/tcmalloc.cc generic.current_allocated_bytes.
+    """
+    total, i = int(heap["large_pages"]) * PAGE, heap["head"]
+    classes = classes_of(heap)
+    while i >= 0:
+        total += table[i]["live"] * classes[table[i]["k"], 0]
+        i = table[i]["next"]
+    return total
+
+
+@law
 def resident_bytes(heap, table):
     """Resident bytes: slabs, large blocks, the pool, and what describes them.
 

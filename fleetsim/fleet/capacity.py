@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from fleetsim.allocators.glibc_laws import chunk_size, mapped_pages, mean_chunk_q
-from fleetsim.allocators.tables import NR_HEAPS
+from fleetsim.allocators.slab_table import JEMALLOC_CLASSES, TCMALLOC_CLASSES
+from fleetsim.allocators.tables import GLIBC, JEMALLOC, NR_HEAPS, NR_SLAB_CLASSES, NR_SLAB_HEAPS
 from fleetsim.containers.ops import areas_mapped
 from fleetsim.host.spec import Command, HostSpec, TaskSpec
 from fleetsim.linux.fs_types import NR_FILES
@@ -19,7 +20,7 @@ from fleetsim.linux.mm_types import NR_AREAS, NR_CGROUPS, NR_COHORTS, NR_GROUPS,
 from fleetsim.linux.sysctl import SYSCTL_NAMES
 from fleetsim.linux.vma import cohorts_for
 from fleetsim.workloads.script_malloc import POINTER_BYTES
-from fleetsim.workloads.script_ops import ParsedOp, parse_script
+from fleetsim.workloads.script_ops import ParsedOp, Script, parse_script, wants_heap
 from fleetsim.workloads.script_types import NR_OPS, OP_MALLOC, OP_MMAP_ANON, OP_MMAP_FILE, OP_READ_FILE, OP_SHM, OP_WRITE_FILE
 
 PAGE = 4096
@@ -38,6 +39,9 @@ def too_much(spec: HostSpec, commands: Iterable[Command]) -> str | None:
     tasks = [*spec.tasks, *started]
     scripts = [*(task.ops for task in tasks), *threads]
     groups, cohorts = page_groups(spec, scripts)
+    programs = [parse_script(ops) for ops in scripts]
+    heaps = [kind for script in programs if (kind := wants_heap(script)) is not None]
+    classes = sum(size_classes(script) for script in programs)
     wanted = (
         ("page groups", groups, NR_GROUPS),
         ("cohorts of pages (memory areas and files, large ones count more)", cohorts, NR_COHORTS),
@@ -46,7 +50,9 @@ def too_much(spec: HostSpec, commands: Iterable[Command]) -> str | None:
         ("threads", len(scripts), NR_THREADS),
         ("files", len(spec.files), NR_FILES),
         ("memory areas", sum(areas_mapped(ops) for ops in scripts), NR_AREAS),
-        ("heaps (processes and threads with malloc)", sum(any(op.split()[0] == "malloc" for op in ops) for ops in scripts), NR_HEAPS),
+        ("heaps (processes and threads with malloc)", len(heaps), NR_HEAPS),
+        ("heaps of jemalloc or tcmalloc", len(heaps) - heaps.count(GLIBC), NR_SLAB_HEAPS),
+        ("size classes in use by jemalloc and tcmalloc", classes, NR_SLAB_CLASSES),
         ("ops", sum(len(ops) for ops in scripts), NR_OPS),
     )
     for what, count, capacity in wanted:
@@ -77,6 +83,16 @@ def page_groups(spec: HostSpec, scripts: Iterable[Sequence[str]]) -> tuple[int, 
         groups += parts
         cohorts += parts * cohorts_for(total, pages, kind)
     return groups, cohorts
+
+
+def size_classes(script: Script) -> int:
+    """Size classes that the malloc ops of a program may have in use at once: rows of a table, if its allocator keeps such."""
+    kind = wants_heap(script)
+    if kind is None or kind == GLIBC:
+        return 0
+    sizes = (JEMALLOC_CLASSES if kind == JEMALLOC else TCMALLOC_CLASSES)[:, 0]
+    asked = [op.sizes for op in script.ops if op.code == OP_MALLOC]
+    return sum(any(low < most and size >= least for least, most in asked) for low, size in zip([0, *sizes[:-1]], sizes, strict=True))
 
 
 def heap_pages(op: ParsedOp) -> tuple[int, int, int]:
