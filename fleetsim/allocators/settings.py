@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A task's allocator, said in words: `jemalloc dirty_decay_ms=10000 background_thread`, `tcmalloc release_rate=1`, `glibc mmap_threshold=65536`.
+"""A task's allocator, said in words: `jemalloc dirty_decay_ms=1000 background_thread`, `tcmalloc release_rate=1`.
 
 Names, ranges and defaults are the allocators' own (MALLOC_CONF, TCMALLOC_…, GLIBC_TUNABLES), as far as the models of a fleet's tasks
 know them; a mistake is a ValueError that says what would be right.

@@ -12,7 +12,17 @@ from __future__ import annotations
 from fleetsim.allocators.glibc_trim import FAR, ZAP_BUDGET
 from fleetsim.allocators.jemalloc_sizes import page_class, page_class_size
 from fleetsim.allocators.slab_laws import MIB, ONE
-from fleetsim.allocators.slab_model import ALL, AT_RANDOM, IN_ORDER, free_blocks, look_at_time, malloc_blocks, pool_pages, resident_bytes
+from fleetsim.allocators.slab_model import (
+    ALL,
+    AT_RANDOM,
+    IN_ORDER,
+    free_blocks,
+    look_at_time,
+    malloc_blocks,
+    pool_pages,
+    purge,
+    resident_bytes,
+)
 from fleetsim.allocators.tables import JEMALLOC
 from fleetsim.hardware.cpu import MADVISE
 from fleetsim.law import law
@@ -49,7 +59,7 @@ def grow_mappings(row, h, pages):
     while area["pages"] < pages:
         size = (pages - area["pages"] + 255) // 256 * 256
         if slab["kind"] == JEMALLOC:
-            size = page_class_size(page_class(MAPPING) + slab["mappings"]) // PAGE
+            size = page_class_size(page_class(MAPPING) + int(slab["mappings"])) // PAGE
         row["spent_ns"] += row["cost"][MADVISE]
         if not resize_area(row, heap["area"], size):
             return False
@@ -77,7 +87,7 @@ def slab_malloc(row, h, blocks, least, most):
     if slab["pages"] > 0:  # blocks that lie where others were touch what is in swap of it
         out = swapped_between(row, heap["area"], 0, FAR)
         reused = max(0, asked - max(0, after - before))
-        slab["stir"] = min(out, slab["stir"] + out * min(reused, slab["pages"]) // slab["pages"])
+        slab["stir"] = min(out, slab["stir"] + out * min(reused, int(slab["pages"])) // slab["pages"])
     slab["dead_high"] = slab["blocks"]
     heap["blocks"] = slab["blocks"]
     return done
@@ -91,10 +101,13 @@ def slab_free(row, h, how, share):
     share    int64  30-bit fixed point
     returns  int64  blocks freed
 
-    Source: src/arena.c arena_dalloc; src/tcmalloc.cc do_free.
+    Source: src/arena.c arena_dalloc, src/decay.h decay_immediately; src/tcmalloc.cc do_free.
     """
     slab = row["slab_heaps"][row["heaps"][h]["slab"]]
-    return free_blocks(slab, row["slab_classes"], how, share)
+    freed = free_blocks(slab, row["slab_classes"], how, share)
+    if slab["kind"] == JEMALLOC and slab["decay_ms"] == 0:
+        purge(slab)
+    return freed
 
 
 @law
@@ -132,7 +145,9 @@ def slab_free_random(row, h, share):
 
 @law
 def slab_look(row, h):
-    """The task is active, or its background thread is: what may not be kept any longer is to go.
+    """The task is about to call its allocator, or its background thread looks: what may not be kept any longer is to go.
+
+    A loop of calls takes less than one of the 200 steps of a decay, so what it frees counts as freed at the next look, as in life.
 
     Source: src/arena.c arena_decay_ticks; src/background_thread.c background_work_sleep_once.
     """
@@ -176,4 +191,4 @@ def next_look(row, h):
     slab = row["slab_heaps"][row["heaps"][h]["slab"]]
     if slab["background"] == 0 or slab["decay_ms"] < 0 or (pool_pages(slab) == 0 and slab["pages"] == slab_pages(row, h)):
         return 1 << 62
-    return row["now_ns"] + max(LOOK_NS_MIN, slab["decay_ms"] * 1_000_000 // LOOKS)
+    return row["now_ns"] + max(LOOK_NS_MIN, int(slab["decay_ms"]) * 1_000_000 // LOOKS)

@@ -42,7 +42,7 @@ def pool_pages(heap):
     """
     total = 0
     for c in range(NR_POOL_COHORTS):
-        total += heap["pool"][c]
+        total += int(heap["pool"][c])
     return total
 
 
@@ -55,7 +55,7 @@ def pages_in_use(heap, table):
     total, i = int(heap["large_pages"]), heap["head"]
     classes = classes_of(heap)
     while i >= 0:
-        total += table[i]["slabs"] * classes[table[i]["k"], 1]
+        total += int(table[i]["slabs"]) * classes[table[i]["k"], 1]
         i = table[i]["next"]
     return total
 
@@ -69,7 +69,7 @@ def allocated_bytes(heap, table):
     total, i = int(heap["large_pages"]) * PAGE, heap["head"]
     classes = classes_of(heap)
     while i >= 0:
-        total += table[i]["live"] * classes[table[i]["k"], 0]
+        total += int(table[i]["live"]) * classes[table[i]["k"], 0]
         i = table[i]["next"]
     return total
 
@@ -276,7 +276,7 @@ def free_blocks(heap, table, how, share):
         pages -= min(pages, purged_by_chance(before, share, before * PAGE // blocks, heap["threshold"]))
     give_pages(heap, pages)
     if heap["kind"] == TCMALLOC:
-        due = returned_pages(heap["freed"], heap["rate_q"]) - heap["returned"]
+        due = returned_pages(heap["freed"], int(heap["rate_q"])) - heap["returned"]
         heap["returned"] += due
         take_pages(heap, min(pool_pages(heap), 2 * due))
     live = heap["large_live"]
@@ -313,5 +313,5 @@ def look_at_time(heap, now):
         for c in range(NR_POOL_COHORTS):
             if heap["since"][c] < 0:
                 heap["since"][c] = now
-            kept = int(heap["first"][c]) * decay_share(now - heap["since"][c], heap["decay_ms"]) >> SMOOTHSTEP_BITS
+            kept = int(heap["first"][c]) * decay_share(now - heap["since"][c], int(heap["decay_ms"])) >> SMOOTHSTEP_BITS
             heap["pool"][c] = min(heap["pool"][c], kept)

@@ -33,6 +33,7 @@ HEAP = np.dtype(
         ("thread", "i2"),  # whose arena it is
         ("area", "i2"),  # the brk area
         ("maps", "i2"),  # the mmapped chunks, −1: none so far
+        ("maps_most", "i4"),  # pages that they may need in all
         ("slab", "i1"),  # jemalloc, tcmalloc: its row of SLAB_HEAP; −1: glibc
         ("fixed", "i1"),  # 1: a threshold was set, so neither is dynamic any more (mp_.no_dyn_threshold)
         ("series", "i2"),  # number of the malloc loop under way

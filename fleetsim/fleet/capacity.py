@@ -66,13 +66,14 @@ def page_groups(spec: HostSpec, scripts: Iterable[Sequence[str]]) -> tuple[int, 
     total = spec.memory_bytes // PAGE
     wanted: dict[object, tuple[int, int, float]] = {}  # area or file → pages, kind, hot share
     for number, ops in enumerate(scripts):
-        for place, op in enumerate(parse_script(ops).ops):
+        script = parse_script(ops)
+        for place, op in enumerate(script.ops):
             if op.code in (OP_MMAP_ANON, OP_SHM):
                 wanted[number, place] = (op.pages, op.pattern, op.hot_share)
             elif op.code == OP_WRITE_FILE:
                 wanted[op.path] = (op.wrap_pages or op.pages, op.pattern, 0.0)
             elif op.code == OP_MALLOC:
-                for part, pages in enumerate(heap_pages(op)):
+                for part, pages in enumerate(heap_pages(op, wants_heap(script) == GLIBC)):
                     before = wanted.get((number, "heap", part), (0, ORDERED, 0.0))[0]
                     wanted[number, "heap", part] = (min(total, before + pages), ORDERED, 0.0)
             elif op.code in (OP_READ_FILE, OP_MMAP_FILE) and op.path in spec.files:
@@ -95,11 +96,12 @@ def size_classes(script: Script) -> int:
     return sum(any(low < most and size >= least for least, most in asked) for low, size in zip([0, *sizes[:-1]], sizes, strict=True))
 
 
-def heap_pages(op: ParsedOp) -> tuple[int, int, int]:
-    """Pages of heap, of mapped chunks and of the table of pointers that a malloc op may take."""
+def heap_pages(op: ParsedOp, glibc: bool) -> tuple[int, ...]:
+    """Pages of heap, of mapped chunks (glibc's; others have one area for both) and of the table of pointers that a malloc op may take."""
     least, most = op.sizes
     heap = op.time_ns * int(mean_chunk_q(least, most)) // (1024 * PAGE) + 64
-    return heap, op.time_ns * int(mapped_pages(chunk_size(most))) + 1, op.time_ns * POINTER_BYTES // PAGE + 1
+    mapped, table = op.time_ns * int(mapped_pages(chunk_size(most))) + 1, op.time_ns * POINTER_BYTES // PAGE + 1
+    return (heap, mapped, table) if glibc else (heap + mapped, table)
 
 
 def without_effect(hosts: Iterable[HostSpec], commands: Iterable[Command]) -> list[str]:

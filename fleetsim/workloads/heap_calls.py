@@ -2,7 +2,7 @@
 """malloc() for workloads: one set of calls, whichever allocator a thread has. The ops of `script_malloc.py` are made of them.
 
     h = heap_of(row, th)                                    −1: the thread has not called malloc yet
-    h = heap_open(row, th, JEMALLOC, 10_000, 8 << 20, 1, most)   or GLIBC, TCMALLOC; what the settings are says settings.py
+    h = heap_open(row, th, JEMALLOC, 10_000, 8 << 20, 1, most, 0)   or GLIBC, TCMALLOC; what the settings are says settings.py
     got = heap_malloc(row, h, blocks, least, most)          blocks of uniform sizes, each written once; fewer than asked: ENOMEM
     heap_free_random(row, h, share)                         a share, 30-bit fixed point, of the live blocks
     heap_trim(row, h)                                       malloc_trim(0), arena.<i>.purge, ReleaseFreeMemory
@@ -41,13 +41,14 @@ def heap_of(row, th):
 
 
 @law
-def heap_open(row, th, kind, first, second, background, most):
+def heap_open(row, th, kind, first, second, background, most, mapped):
     """A heap for thread `th`.
 
     kind           int64  GLIBC, JEMALLOC or TCMALLOC
     first, second  int64  its settings as settings.py Allocator.as_numbers has them
     background     int64  1: jemalloc's background thread runs
     most           int64  pages that it is going to need at most; more share its last cohorts
+    mapped         int64  of glibc: pages that chunks above the mmap threshold are going to need at most
     returns        int64  heap row, −1: a table is full
 
     Source: malloc/malloc.c ptmalloc_init, do_set_mmap_threshold, do_set_trim_threshold; slab_table.py.
@@ -61,6 +62,7 @@ def heap_open(row, th, kind, first, second, background, most):
             heap["mmap_threshold"] = first
         if second >= 0:
             heap["trim_threshold"] = second
+        heap["maps_most"] = mapped
         heap["fixed"] = 1 if first >= 0 or second >= 0 else 0
     return h
 
@@ -76,7 +78,7 @@ def heap_malloc(row, h, blocks, least, most):
     if row["heaps"][h]["slab"] >= 0:
         slab_look(row, h)
         return slab_malloc(row, h, blocks, least, most)
-    return malloc_blocks(row, h, blocks, least, most, row["totalram"] + row["swap_total"])
+    return malloc_blocks(row, h, blocks, least, most, row["heaps"][h]["maps_most"])
 
 
 @law
@@ -88,9 +90,8 @@ def heap_free_range(row, h, low, high):
     Source: the recordings' driver.
     """
     if row["heaps"][h]["slab"] >= 0:
-        freed = slab_free_range(row, h, low, high)
         slab_look(row, h)
-        return freed
+        return slab_free_range(row, h, low, high)
     return free_blocks(row, h, low, high, 0, 0)
 
 
@@ -104,9 +105,8 @@ def heap_free_random(row, h, share):
     Source: the recordings' driver.
     """
     if row["heaps"][h]["slab"] >= 0:
-        freed = slab_free_random(row, h, share)
         slab_look(row, h)
-        return freed
+        return slab_free_random(row, h, share)
     if share * 1024 < ONE:
         return 0
     return free_blocks(row, h, 0, row["heaps"][h]["blocks"], 0, share * 1024 // ONE)
@@ -183,8 +183,8 @@ def heap_stats(row, h):
     heap = row["heaps"][h]
     if heap["slab"] >= 0:
         slab = row["slab_heaps"][heap["slab"]]
-        return slab["asked"], allocated_bytes(slab, row["slab_classes"]), slab["pages"] * PAGE
-    live, allocated, pages = 0, 0, heap["top_pages"] + heap["rest_pages"]
+        return slab["asked"], allocated_bytes(slab, row["slab_classes"]), int(slab["pages"]) * PAGE
+    live, allocated, pages = 0, 0, int(heap["top_pages"]) + heap["rest_pages"]
     for k in range(NR_PLACES):
         place = row["places"][k]
         if place["used"] and place["heap"] == h:

@@ -45,9 +45,9 @@ def sizes_of(op):
 
 @law
 def capacities(row, program, malloc_code):
-    """Pages that the program's malloc ops may need, all blocks at once: of the heap, with mapped chunks, of the table.
+    """Pages that the program's malloc ops may need, all blocks at once: of the heap, of mapped chunks, of the table.
 
-    returns  (int64 heap, int64 both of the former, int64 table)
+    returns  (int64 heap, int64 mapped, int64 table)
 
     Source: fleetsim's own representation: an area that grows gets its cohorts at the start.
     """
@@ -60,7 +60,7 @@ def capacities(row, program, malloc_code):
             mapped += op["time_ns"] * mapped_pages(chunk_size(most))
             blocks += op["time_ns"]
     host = row["totalram"] + row["swap_total"]
-    return min(heap, host), min(heap + mapped, host), min(blocks, POINTERS) * POINTER_BYTES // PAGE + 1
+    return min(heap, host), min(mapped, host), min(blocks, POINTERS) * POINTER_BYTES // PAGE + 1
 
 
 @law
@@ -92,10 +92,10 @@ def malloc_step(row, th, program, op, malloc_code, quanta):
     Source: the recordings' driver.
     """
     thread = row["threads"][th]
-    heap_pages, _, table = capacities(row, program, malloc_code)
+    heap_pages, mapped, table = capacities(row, program, malloc_code)
     h = heap_of(row, th)
     if h < 0:
-        h = heap_open(row, th, GLIBC, -1, -1, 0, heap_pages)
+        h = heap_open(row, th, GLIBC, -1, -1, 0, heap_pages, mapped)
         if h < 0:
             return True
     heap = row["heaps"][h]
@@ -174,10 +174,12 @@ def heap_step(row, th, program, op, malloc_code, quanta):
     elif op["code"] == malloc_code + 1:
         over = mfree_step(row, th, program, op)
     elif op["code"] == malloc_code + 3:
-        main, together, _ = capacities(row, program, malloc_code)
+        heap_pages, mapped, _ = capacities(row, program, malloc_code)
         if heap_of(row, th) < 0:
             kind = op["pattern"]
-            heap_open(row, th, kind, op["time_ns"], op["hot_q"], op["accounted"], main if kind == GLIBC else together)
+            if kind != GLIBC:
+                heap_pages += mapped
+            heap_open(row, th, kind, op["time_ns"], op["hot_q"], op["accounted"], heap_pages, mapped)
     else:
         h = heap_of(row, th)
         if h >= 0:

@@ -54,7 +54,7 @@ OP = np.dtype(
         (
             "pattern",
             "i1",
-        ),  # ORDERED or UNIFORM; free: which part; madvise: the advice; mlock: 1 on fault; mempolicy: MPOL_…; allocator: which
+        ),  # ORDERED or UNIFORM; free: which part; madvise: the advice; mlock: 1 on fault; mempolicy: MPOL_…
         ("accounted", "i1"),  # mmap_anon: 0 for MAP_NORESERVE; free: 1 for munmap
         ("thp", "i1"),  # mmap_anon: 1 MADV_HUGEPAGE, −1 MADV_NOHUGEPAGE
         ("write", "i1"),  # access: 1 for rewrite, 0 for read; write_file: 1 keeps what the file holds (over)
@@ -66,6 +66,7 @@ OP = np.dtype(
         ("time_ns", "i8"),  # duration (sleep, for=), instant (until), or exit code
         ("hot_pages", "i4"),  # write_file: back to the begin after that many (wrap); overcommit_probe: pages of one try
         ("hot_q", "i8"),  # malloc: the sizes asked for; mfree: a fraction
+        # allocator: pattern says which; time_ns, hot_q and accounted are its settings (Allocator.as_numbers)
     ]
 )
 
