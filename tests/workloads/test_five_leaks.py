@@ -4,6 +4,11 @@ threads, malloc_trim not called. RSS is alike; what the kernel, the allocator an
 
 from __future__ import annotations
 
+import re
+
+from fleetsim.fleet.one_host import labels_of
+from fleetsim.userland.page_table import PageTables
+from fleetsim.userland.procfs_maps import smaps
 from fleetsim.workloads.heap_calls import heap_stats
 from tests.host.worlds import World, world
 
@@ -44,6 +49,13 @@ def told(w: World, name: str) -> tuple[float, float, int]:
     return sum(int(s[0]) for s in stats) / (1 << 20), sum(int(s[2]) for s in stats) / (1 << 20), len(heaps)
 
 
+def heap_of_smaps(w: World, name: str) -> float:
+    """MiB of Rss that smaps tells of the areas called [heap]."""
+    t = w.shard.names_of(0).tasks[name]
+    text = smaps(PageTables(w.row, t, labels_of(w.shard, t)))
+    return sum(int(rss) for rss in re.findall(r"\[heap\]\n(?:(?!Rss:).*\n)*Rss: +(\d+) kB", text)) / 1024
+
+
 def test_five_kinds_of_leak_are_alike_in_rss_and_are_told_apart_by_smaps_by_malloc_stats_and_by_a_trim() -> None:
     w = host("sleep 1").at(50)
     alike = rss_mib(w)
@@ -56,6 +68,9 @@ def test_five_kinds_of_leak_are_alike_in_rss_and_are_told_apart_by_smaps_by_mall
         live, resident, _ = stats[name]
         assert live < 0.12 * resident, (name, stats)
     assert {name: heaps for name, (_, _, heaps) in stats.items() if heaps > 1} == {"arenas": THREADS + 1}
+
+    in_heap = {name: heap_of_smaps(w, name) for name in TASKS}
+    assert in_heap["keeper"] < 1 and all(in_heap[name] > 60 for name in ("leak", "fragmented", "untrimmed")), in_heap
 
     trimmed = rss_mib(host("mtrim").at(70))
     given_back = {name: alike[name] - trimmed[name] for name in TASKS}
