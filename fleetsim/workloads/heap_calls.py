@@ -27,7 +27,6 @@ from fleetsim.allocators.slab_heap import next_look, slab_free_random, slab_free
 from fleetsim.allocators.slab_laws import ONE
 from fleetsim.allocators.slab_model import allocated_bytes, purge
 from fleetsim.allocators.tables import GLIBC, NR_PLACES, NR_POPULATIONS
-from fleetsim.hardware.cpu import MADVISE
 from fleetsim.law import law
 
 
@@ -133,7 +132,6 @@ def heap_trim(row, h):
     """
     slab = row["heaps"][h]["slab"]
     if slab >= 0:
-        row["spent_ns"] += row["cost"][MADVISE]
         purge(row["slab_heaps"][slab])
     else:
         malloc_trim(row, h)
