@@ -234,7 +234,7 @@ def fill_place(row, h, k, span, blocks, least, most):
         gaps = gaps * large // 16
         spare = waste_per_gap(usable // max(1, large), slots, freed_least, freed_most, least, most)
         fits_most = min(most, max(least, widest // 16 * 16 - 8))
-    if share == 0 or gaps == 0 or not has_room(row):
+    if share == 0 or gaps == 0 or not has_room(row, h):
         return 0, least
     mean_q = mean_chunk_q(fits_least, fits_most)
     exact = blocks * share + heap["carry_fit"]

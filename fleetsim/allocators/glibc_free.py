@@ -110,7 +110,7 @@ def unmap_blocks(row, h, p, before):
     row["spent_ns"] += freed * row["cost"][MADVISE]
     largest = population["most"] if freed > 1 else (population["least"] + population["most"]) // 2
     chunk = mapped_pages(chunk_size(largest)) * PAGE
-    if heap["mmap_threshold"] < chunk <= MMAP_THRESHOLD_MAX:
+    if heap["fixed"] == 0 and heap["mmap_threshold"] < chunk <= MMAP_THRESHOLD_MAX:
         heap["mmap_threshold"] = chunk
         heap["trim_threshold"] = 2 * chunk
 

@@ -7,10 +7,10 @@ Source: fleetsim's own representation of malloc/malloc.c's state; see `glibc.py`
 from __future__ import annotations
 
 from fleetsim.allocators.glibc_laws import ALIGNMENT, MMAP_THRESHOLD, OVERHEAD, PAGE, TRIM_THRESHOLD, mean_chunk_q
+from fleetsim.allocators.heap_rows import claim_heap
 from fleetsim.allocators.tables import LIES_ALONE, NR_HEAPS, NR_PLACES, NR_POPULATIONS, PLACE_HEAP
 from fleetsim.law import law
 from fleetsim.linux.brk import new_area, release_area, resize_area
-from fleetsim.linux.events import TABLE_FULL, record
 from fleetsim.linux.mmap_layout import place_heap
 
 FIRST_BRK, FIRST_TOP = 34, 5824
@@ -28,46 +28,6 @@ def header_page(top):
 
 
 @law
-def is_stale(row, h):
-    """True if the task whose heap it was has died since.
-
-    Source: fleetsim's own table.
-    """
-    heap = row["heaps"][h]
-    return heap["used"] == 0 or row["tasks"][heap["task"]]["exits"] != heap["life"]
-
-
-@law
-def sweep(row):
-    """Forget the heaps of tasks that are gone; the kernel has taken their areas back.
-
-    Source: fleetsim's own table.
-    """
-    for h in range(NR_HEAPS):
-        if is_stale(row, h):
-            row["heaps"][h]["used"] = 0
-            for k in range(NR_PLACES):
-                if row["places"][k]["heap"] == h:
-                    row["places"][k]["used"] = 0
-            for k in range(NR_POPULATIONS):
-                if row["populations"][k]["heap"] == h:
-                    row["populations"][k]["used"] = 0
-
-
-@law
-def find_heap(row, th):
-    """The heap of a thread, or −1.
-
-    Source: malloc/arena.c arena_get (each thread has its own).
-    """
-    for h in range(NR_HEAPS):
-        heap = row["heaps"][h]
-        if heap["used"] and heap["thread"] == th and heap["task"] == row["threads"][th]["task"] and not is_stale(row, h):
-            return h
-    return -1
-
-
-@law
 def new_heap(row, th, most):
     """A heap for a thread, which is going to need up to `most` pages.
 
@@ -75,45 +35,31 @@ def new_heap(row, th, most):
 
     Source: malloc/malloc.c ptmalloc_init, tcache_init. Leaves out: arenas of further threads lie in mappings of 64 MiB.
     """
-    sweep(row)
-    for h in range(NR_HEAPS):
-        heap = row["heaps"][h]
-        if heap["used"] == 0:
-            t = row["threads"][th]["task"]
-            area = new_area(row, t, most)
-            if area < 0:
-                return -1
-            place_heap(row, area)
-            heap["used"] = 1
-            heap["fast"] = 0
-            heap["task"] = t
-            heap["thread"] = th
-            heap["life"] = row["tasks"][t]["exits"]
-            heap["area"] = area
-            heap["maps"] = -1
-            heap["pointers"] = -1
-            heap["series"] = 0
-            heap["blocks"] = 0
-            heap["carry"] = 0
-            heap["carry_mapped"] = 0
-            heap["carry_fit"] = 0
-            heap["chunks_mapped"] = 0
-            heap["brk"] = FIRST_BRK
-            heap["top"] = FIRST_TOP
-            heap["top_end"] = FIRST_BRK
-            heap["top_pages"] = 0
-            heap["top_keep"] = 0
-            heap["rest_pages"] = 0
-            heap["mapped"] = 0
-            heap["mapped_bytes"] = 0
-            heap["mmap_threshold"] = MMAP_THRESHOLD
-            heap["trim_threshold"] = TRIM_THRESHOLD
-            heap["pinned"] = 0
-            heap["cached"] = 0
-            heap["cached_bytes"] = 0
-            return h
-    record(row, TABLE_FULL, row["threads"][th]["task"], most, 0, 0, 0, 0, 0, 0, 0)
-    return -1
+    h = claim_heap(row, th, most)
+    if h < 0:
+        return -1
+    heap = row["heaps"][h]
+    place_heap(row, heap["area"])
+    heap["fast"] = 0
+    heap["fixed"] = 0
+    heap["carry"] = 0
+    heap["carry_mapped"] = 0
+    heap["carry_fit"] = 0
+    heap["chunks_mapped"] = 0
+    heap["brk"] = FIRST_BRK
+    heap["top"] = FIRST_TOP
+    heap["top_end"] = FIRST_BRK
+    heap["top_pages"] = 0
+    heap["top_keep"] = 0
+    heap["rest_pages"] = 0
+    heap["mapped"] = 0
+    heap["mapped_bytes"] = 0
+    heap["mmap_threshold"] = MMAP_THRESHOLD
+    heap["trim_threshold"] = TRIM_THRESHOLD
+    heap["pinned"] = 0
+    heap["cached"] = 0
+    heap["cached_bytes"] = 0
+    return h
 
 
 @law
@@ -135,6 +81,33 @@ def new_pointers(row, t, used, size):
 
 
 @law
+def kept_back(row, h):
+    """Rows that heap `h` may not take of places or populations: one is kept for each heap that is still going to need its first.
+
+    Source: fleetsim's own table.
+    """
+    have, mine = 0, False
+    for q in range(NR_HEAPS):
+        heap = row["heaps"][q]
+        if heap["used"] and heap["slab"] < 0 and heap["blocks"] > 0:
+            have += 1
+            mine = mine or q == h
+    return max(0, row["heaps_due"] - have) if mine else 0
+
+
+@law
+def free_places(row):
+    """Unused rows of places.
+
+    Source: fleetsim's own table.
+    """
+    free = 0
+    for k in range(NR_PLACES):
+        free += 1 - row["places"][k]["used"]
+    return free
+
+
+@law
 def new_place(row, h, kind, start, size):
     """A place of `size` bytes at `start`, with nothing in it.
 
@@ -142,6 +115,8 @@ def new_place(row, h, kind, start, size):
 
     Source: fleetsim's own representation.
     """
+    if free_places(row) <= kept_back(row, h):
+        return -1
     for k in range(NR_PLACES):
         place = row["places"][k]
         if place["used"] == 0:
@@ -213,7 +188,7 @@ def place_for(row, h, kind, k, start, least, most):
     p = only_population(row, k) if k >= 0 else -1
     if p >= 0 and is_like(row["heaps"][h], row["populations"][p], least, most):
         return k
-    fresh = new_place(row, h, kind, start, 0) if has_room(row) else -1
+    fresh = new_place(row, h, kind, start, 0) if has_room(row, h) else -1
     if fresh < 0:
         return k
     row["places"][fresh]["gaps"] = 0
@@ -222,16 +197,15 @@ def place_for(row, h, kind, k, start, least, most):
 
 
 @law
-def has_room(row):
-    """True if another population fits in the table.
+def has_room(row, h):
+    """True if another population of heap `h` fits in the table.
 
     Source: fleetsim's own table.
     """
+    free = 0
     for p in range(NR_POPULATIONS):
-        population = row["populations"][p]
-        if population["used"] == 0:
-            return True
-    return False
+        free += 1 - row["populations"][p]["used"]
+    return free > kept_back(row, h)
 
 
 @law
@@ -253,10 +227,8 @@ def add_blocks(row, h, k, order, span, alive, least, most):
             if is_like(heap, population, least, most):
                 mine = p
     if mine < 0:
-        mine = free
-        if mine < 0:
-            mine = other
-        elif mine >= 0:
+        mine = free if other < 0 or has_room(row, h) else other
+        if mine == free:
             population = row["populations"][mine]
             population["used"] = 1
             population["heap"] = h

@@ -15,7 +15,7 @@ from fleetsim.linux.brk import bring_back, populate, resize_area, zap_range
 from fleetsim.linux.pgtable import trim_tables
 
 ZAP_BUDGET = 4096  # pages given back in one go
-FAR = 1 << 40  # pages: behind the end of any area
+FAR = (1 << 31) - 1  # pages: behind the end of any area
 
 
 @law

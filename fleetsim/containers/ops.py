@@ -11,6 +11,8 @@ from __future__ import annotations
 import difflib
 import re
 
+from fleetsim.allocators.settings import KINDS, parse_allocator
+
 _NUMBER = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?")
 _FRACTION = r"(0(\.[0-9]+)?|1(\.0+)?)"
 MADVICE = "normal willneed dontneed free hugepage nohugepage cold pageout collapse".split()
@@ -40,6 +42,8 @@ _KINDS: dict[str, tuple[re.Pattern[str], str]] = {
         re.compile(rf"all|keep_every:[1-9][0-9]{{0,8}}|(first|last|random):{_FRACTION}"),
         "all, keep_every:K, first:F, last:F or random:F",
     ),
+    "NAME": (re.compile("|".join(KINDS)), f"one of {', '.join(KINDS)}"),
+    "SETTING": (re.compile(r"[a-z_]+(=\S+)?"), "a setting such as dirty_decay_ms=10000"),
     "PRIORITY": (re.compile(r"[0-9]{1,5}"), "a priority"),
     "COUNT": (re.compile(r"[0-9]{1,9}"), "a whole number"),
     "FILES_PER_S": (re.compile(r"[0-9]{1,12}(\.[0-9]{1,6})?"), "a rate in files/s (0: as fast as it can)"),
@@ -66,6 +70,7 @@ OPS: dict[str, str] = {
     "free": "ID HOW PART?",
     "madvise": "ID ADVICE",
     "mlock": "ID ONFAULT?",
+    "allocator": "NAME SETTING? SETTING? SETTING?",
     "malloc": "BLOCKS BYTES RATE?",
     "mfree": "FREED",
     "mtrim": "",
@@ -106,6 +111,11 @@ def check_op(op: str) -> None:
             raise ValueError(f"in {op!r} {wrong}; the form is '{form}'")
     if rest:
         raise ValueError(f"in {op!r} {rest[0]!r} is too much or in the wrong place; the form is '{form}'")
+    if name == "allocator":
+        try:
+            parse_allocator(words)
+        except ValueError as error:
+            raise ValueError(f"in {op!r} {error}; the form is '{form}'") from None
 
 
 def files_read(ops: list[str]) -> tuple[str, ...]:
@@ -118,5 +128,5 @@ def files_read(ops: list[str]) -> tuple[str, ...]:
 
 def areas_mapped(ops: tuple[str, ...]) -> int:
     verbs = [op.split()[0] for op in ops]
-    heap = 3 if "malloc" in verbs else 0  # the heap, its mapped chunks, the table of pointers
+    heap = 3 if "malloc" in verbs else int("allocator" in verbs)  # the heap, its mapped chunks, the table of pointers
     return heap + sum(verb in ("mmap_anon", "mmap_file", "shm", "hugetlb") for verb in verbs)

@@ -15,6 +15,8 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from fleetsim.allocators.glibc_laws import chunk_size, mapped_pages, mean_chunk_q
+from fleetsim.allocators.slab_table import JEMALLOC_CLASSES, TCMALLOC_CLASSES
+from fleetsim.allocators.tables import GLIBC, JEMALLOC
 from fleetsim.containers.ops import areas_mapped
 from fleetsim.host.spec import Command, HostSpec, TaskSpec
 from fleetsim.law import SIZE_CLASS_VARIABLE, SIZE_CLASSES, plain, size_class
@@ -23,7 +25,7 @@ from fleetsim.linux.mm_types import ORDERED, UNIFORM
 from fleetsim.linux.sysctl import SYSCTL_NAMES
 from fleetsim.linux.vma import cohorts_for
 from fleetsim.workloads.script_malloc import POINTER_BYTES
-from fleetsim.workloads.script_ops import ParsedOp, parse_script
+from fleetsim.workloads.script_ops import ParsedOp, Script, parse_script, wants_heap
 from fleetsim.workloads.script_types import OP_MALLOC, OP_MMAP_ANON, OP_MMAP_FILE, OP_READ_FILE, OP_SHM, OP_WRITE_FILE
 
 PAGE = 4096
@@ -56,7 +58,8 @@ def needs(spec: HostSpec, commands: Iterable[Command]) -> tuple[Need, ...]:
     groups += len(mapped)
     cohorts += sum(plain(cohorts_for)(total, min(pages, 2 * total), UNIFORM if at_random else ORDERED) for pages, at_random in mapped)
     areas = sum(areas_mapped(ops) for ops in scripts) + len(mapped)
-    heaps = sum(any(op.split()[0] == "malloc" for op in ops) for ops in scripts)
+    programs = [parse_script(ops) for ops in scripts]
+    heaps = [kind for script in programs if (kind := wants_heap(script)) is not None]
     return (
         Need("page groups", groups, "groups"),
         Need("cohorts of pages (memory areas and files, large ones count more)", cohorts, "cohorts"),
@@ -65,7 +68,9 @@ def needs(spec: HostSpec, commands: Iterable[Command]) -> tuple[Need, ...]:
         Need("threads", len(scripts), "threads"),
         Need("files", len(spec.files), "files"),
         Need("memory areas", areas, "areas"),
-        Need("heaps (processes and threads with malloc)", heaps, "heaps"),
+        Need("heaps (processes and threads with malloc)", len(heaps), "heaps"),
+        Need("heaps of jemalloc or tcmalloc", len(heaps) - heaps.count(GLIBC), "slab_heaps"),
+        Need("size classes in use by jemalloc and tcmalloc", sum(size_classes(script) for script in programs), "slab_classes"),
         Need("processes that are not scripts", len(works), "works"),
         Need("ops", sum(max(1, len(ops)) for ops in scripts if ops), "ops"),
     )
@@ -109,13 +114,14 @@ def page_groups(spec: HostSpec, scripts: Iterable[Sequence[str]]) -> tuple[int, 
     total = spec.memory_bytes // PAGE
     wanted: dict[object, tuple[int, int, float]] = {}  # area or file → pages, kind, hot share
     for number, ops in enumerate(scripts):
-        for place, op in enumerate(parse_script(ops).ops):
+        script = parse_script(ops)
+        for place, op in enumerate(script.ops):
             if op.code in (OP_MMAP_ANON, OP_SHM):
                 wanted[number, place] = (op.pages, op.pattern, op.hot_share)
             elif op.code == OP_WRITE_FILE:
                 wanted[op.path] = (op.wrap_pages or op.pages, op.pattern, 0.0)
             elif op.code == OP_MALLOC:
-                for part, pages in enumerate(heap_pages(op)):
+                for part, pages in enumerate(heap_pages(op, wants_heap(script) == GLIBC)):
                     before = wanted.get((number, "heap", part), (0, ORDERED, 0.0))[0]
                     wanted[number, "heap", part] = (min(total, before + pages), ORDERED, 0.0)
             elif op.code in (OP_READ_FILE, OP_MMAP_FILE) and op.path in spec.files:
@@ -129,11 +135,23 @@ def page_groups(spec: HostSpec, scripts: Iterable[Sequence[str]]) -> tuple[int, 
     return groups, cohorts
 
 
-def heap_pages(op: ParsedOp) -> tuple[int, int, int]:
-    """Pages of heap, of mapped chunks and of the table of pointers that a malloc op may take."""
+def size_classes(script: Script) -> int:
+    """Size classes that the malloc ops of a program may have in use at once: rows of a table, if its allocator keeps such."""
+    kind = wants_heap(script)
+    if kind is None or kind == GLIBC:
+        return 0
+    sizes = (JEMALLOC_CLASSES if kind == JEMALLOC else TCMALLOC_CLASSES)[:, 0]
+    asked = [op.sizes for op in script.ops if op.code == OP_MALLOC]
+    return sum(any(low < most and size >= least for least, most in asked) for low, size in zip([0, *sizes[:-1]], sizes, strict=True))
+
+
+def heap_pages(op: ParsedOp, glibc: bool) -> tuple[int, ...]:
+    """Pages of heap, of mapped chunks (glibc's; others have one area for both) and of the table of pointers that a malloc op may take."""
     least, most = op.sizes
     heap = op.time_ns * int(plain(mean_chunk_q)(least, most)) // (1024 * PAGE) + 64
-    return heap, op.time_ns * int(plain(mapped_pages)(plain(chunk_size)(most))) + 1, op.time_ns * POINTER_BYTES // PAGE + 1
+    mapped = op.time_ns * int(plain(mapped_pages)(plain(chunk_size)(most))) + 1
+    table = op.time_ns * POINTER_BYTES // PAGE + 1
+    return (heap, mapped, table) if glibc else (heap + mapped, table)
 
 
 def without_effect(hosts: Iterable[HostSpec], commands: Iterable[Command]) -> list[str]:

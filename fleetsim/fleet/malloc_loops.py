@@ -25,14 +25,13 @@ from fleetsim.allocators.slab_model import (
     ALL,
     AT_RANDOM,
     IN_ORDER,
-    JEMALLOC,
-    TCMALLOC,
     free_blocks,
     look_at_time,
     malloc_blocks,
-    new_heap,
     resident_bytes,
 )
+from fleetsim.allocators.slab_table import new_heap
+from fleetsim.allocators.tables import JEMALLOC, TCMALLOC
 from fleetsim.allocators.tcmalloc_exact import parse_tcmalloc
 from fleetsim.allocators.trace import BLOCK_MAX, Trace, TraceBuilder
 from fleetsim.errors import BadInput
@@ -137,21 +136,21 @@ def cheaply(name: str, settings: str, steps: Sequence[Step]) -> list[int] | None
     """Resident bytes after each step by the cheap model; None: there is none."""
     if name == "jemalloc":
         o = parse_malloc_conf(settings)
-        row, classes = new_heap(JEMALLOC, decay_ms=o.dirty_decay_ms, threshold=o.oversize_threshold or 1 << 62)
+        heap, table = new_heap(JEMALLOC, decay_ms=o.dirty_decay_ms, threshold=o.oversize_threshold or 1 << 62)
     elif name == "tcmalloc":
-        row, classes = new_heap(TCMALLOC, release_rate=parse_tcmalloc(settings).release_rate)
+        heap, table = new_heap(TCMALLOC, release_rate=parse_tcmalloc(settings).release_rate)
     else:
         return None
     now, told = 0, []
     for step in steps:
         if step.what == "malloc":
-            malloc_blocks(row, classes, step.blocks, step.least, step.most)
+            malloc_blocks(heap, table, step.blocks, step.least, step.most)
         elif step.what == "free":
-            free_blocks(row, classes, step.how, ONE * step.percent // 100)
+            free_blocks(heap, table, step.how, ONE * step.percent // 100)
         else:
             now += step.ms * MS
-            look_at_time(row, now)
-        told.append(int(resident_bytes(row, classes)))
+            look_at_time(heap, now)
+        told.append(int(resident_bytes(heap, table)))
     return told
 
 

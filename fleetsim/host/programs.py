@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from fleetsim.allocators.tables import GLIBC
 from fleetsim.errors import BadInput
 from fleetsim.host.spec import TaskSpec, Work
 from fleetsim.linux import mm_types as mm
@@ -15,7 +16,7 @@ from fleetsim.linux.fs_types import NR_FILES
 from fleetsim.linux.namei import FILES_PER_DIR, TREE_BLOCKS, blocks_of_files
 from fleetsim.linux.slab_types import NR_NAME_TREES
 from fleetsim.workloads.script_malloc import SIZE_MAX
-from fleetsim.workloads.script_ops import ParsedOp, Script, hot_q, parse_script, quantum_ns
+from fleetsim.workloads.script_ops import ParsedOp, Script, hot_q, parse_script, quantum_ns, wants_heap
 from fleetsim.workloads.script_types import (
     NR_HANDLES,
     NR_OPS,
@@ -138,6 +139,7 @@ def add_thread(row: Any, names: Names, task: str, lines: Sequence[str]) -> int:
     if first < 0:
         raise BadInput(f"host {names.host}: more than {NR_OPS} ops in all scripts")
     write_ops(row, names, task, script, first)
+    row["heaps_due"] += wants_heap(script) == GLIBC
     program = row["programs"][th]
     program["first"], program["ops"] = first, len(script.ops)
     program["op"], program["fresh_op"] = 0, 1
@@ -168,6 +170,9 @@ def write_ops(row: Any, names: Names, task: str, script: Script, first: int) -> 
             op["handle"], op["time_ns"], op["file"] = parsed.sysw.knob, parsed.sysw.value, parsed.sysw.which
             if parsed.sysw.cgroup:
                 op["file"] = cgroup_of(names, parsed)
+        if parsed.allocator is not None:
+            op["pattern"] = parsed.allocator.kind
+            op["time_ns"], op["hot_q"], op["accounted"] = parsed.allocator.as_numbers()
         if parsed.swap_area:
             op["handle"] = swap_area_of(names, parsed)
         if parsed.noise >= 0:

@@ -39,6 +39,8 @@ class Capacities(NamedTuple):
     heaps: int
     places: int
     populations: int
+    slab_heaps: int  # heaps of jemalloc or tcmalloc
+    slab_classes: int  # … and their size classes in use
     works: int  # processes that run a workload other than a script
     dentry_runs: int
     name_trees: int
@@ -58,7 +60,7 @@ CLASSES: dict[str, Capacities] = {
         threads=7,
         areas=12,
         groups=10,
-        cohorts=46,
+        cohorts=40,
         files=8,
         mappings=10,
         mounts=3,
@@ -67,6 +69,8 @@ CLASSES: dict[str, Capacities] = {
         heaps=1,
         places=3,
         populations=4,
+        slab_heaps=1,
+        slab_classes=10,
         works=3,
         dentry_runs=12,
         name_trees=2,
@@ -83,15 +87,17 @@ CLASSES: dict[str, Capacities] = {
         threads=80,
         areas=128,
         groups=160,
-        cohorts=700,
+        cohorts=866,
         files=48,
         mappings=96,
         mounts=6,
-        ops=288,
+        ops=192,
         handles=128,
-        heaps=6,
-        places=22,
-        populations=23,
+        heaps=30,
+        places=40,
+        populations=40,
+        slab_heaps=10,
+        slab_classes=120,
         works=36,
         dentry_runs=96,
         name_trees=16,
@@ -114,9 +120,11 @@ CLASSES: dict[str, Capacities] = {
         mounts=12,
         ops=1536,
         handles=768,
-        heaps=16,
+        heaps=60,
         places=60,
         populations=60,
+        slab_heaps=60,
+        slab_classes=720,
         works=256,
         dentry_runs=320,
         name_trees=32,

@@ -31,6 +31,7 @@ from fleetsim.linux.syscalls import (
     write_file,
     write_knob,
 )
+from fleetsim.workloads.heap_calls import heap_rest
 from fleetsim.workloads.script_fork import CHILD, fork_hold
 from fleetsim.workloads.script_madvise import do_memory, map_private
 from fleetsim.workloads.script_malloc import heap_step
@@ -336,7 +337,7 @@ def step(row, th):
         elif row["now_ns"] >= wake:
             next_op(row, program)
         else:
-            thread["ready_ns"] = wake
+            thread["ready_ns"] = heap_rest(row, th, wake)
     else:
         if do_at_once(row, th, op):
             next_op(row, program)

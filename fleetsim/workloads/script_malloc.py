@@ -2,18 +2,28 @@
 """The ops malloc, mfree and mtrim: a program that asks its allocator for blocks and frees them, by number, in patterns.
 
 `malloc N a-b rate` asks for N blocks of a to b bytes, writes to every page of each, and keeps the pointers in a table of its
-own; it paces itself by the bytes asked for. `mfree` frees by the blocks' numbers, `mtrim` calls malloc_trim(0).
+own; it paces itself by the bytes asked for. `mfree` frees by the blocks' numbers, `mtrim` calls malloc_trim(0), or what jemalloc
+and tcmalloc have for it. `allocator` says whose malloc this thread's is (glibc's, if it says nothing).
 """
 
 from __future__ import annotations
 
-from fleetsim.allocators.glibc import malloc_blocks
-from fleetsim.allocators.glibc_free import free_blocks
-from fleetsim.allocators.glibc_heap import find_heap, new_heap, new_pointers
+from fleetsim.allocators.glibc_heap import new_pointers
 from fleetsim.allocators.glibc_laws import PAGE, chunk_size, mapped_pages, mean_chunk_q
-from fleetsim.allocators.glibc_trim import malloc_trim, settle
+from fleetsim.allocators.slab_laws import ONE
+from fleetsim.allocators.tables import GLIBC
 from fleetsim.law import law
 from fleetsim.linux.syscalls import touch
+from fleetsim.workloads.heap_calls import (
+    heap_free_all_but,
+    heap_free_random,
+    heap_free_range,
+    heap_malloc,
+    heap_of,
+    heap_open,
+    heap_settle,
+    heap_trim,
+)
 
 CHUNK = 256 << 10  # bytes between two looks at the clock
 LAG_NS = 100_000_000
@@ -54,7 +64,7 @@ def capacities(row, program, malloc_code):
 
 
 @law
-def begin_quantum(row, h, program, op, mapped, quanta):
+def begin_quantum(row, h, program, op, quanta):
     """Ask for the blocks of one quantum of the pace.
 
     returns  bool  False: not one could be had, or there is no more to ask for
@@ -67,7 +77,7 @@ def begin_quantum(row, h, program, op, mapped, quanta):
     wanted = min(left, (2 * CHUNK * quanta + least + most - 1) // max(1, least + most))
     if wanted <= 0:
         return False
-    got = malloc_blocks(row, h, wanted, least, most, mapped)
+    got = heap_malloc(row, h, wanted, least, most)
     program["fresh"] = 1 if got < wanted else 0  # ENOMEM ends the op
     program["quantum"] = got
     return got > 0
@@ -83,9 +93,9 @@ def malloc_step(row, th, program, op, malloc_code, quanta):
     """
     thread = row["threads"][th]
     heap_pages, mapped, table = capacities(row, program, malloc_code)
-    h = find_heap(row, th)
+    h = heap_of(row, th)
     if h < 0:
-        h = new_heap(row, th, heap_pages)
+        h = heap_open(row, th, GLIBC, -1, -1, 0, heap_pages, mapped)
         if h < 0:
             return True
     heap = row["heaps"][h]
@@ -96,13 +106,13 @@ def malloc_step(row, th, program, op, malloc_code, quanta):
     if program["at"] == 0:
         program["at"] = 1
         heap["series"] += 1
-    if program["quantum"] == 0 and not begin_quantum(row, h, program, op, mapped, quanta):
+    if program["quantum"] == 0 and not begin_quantum(row, h, program, op, quanta):
         return True
     area = row["areas"][heap["pointers"]]
     while area["touched"] * PAGE < heap["blocks"] * POINTER_BYTES:
         if touch(row, th, heap["pointers"], 1) <= 0:
             return False
-    if not settle(row, th, h):
+    if not heap_settle(row, th, h):
         return False
     least, most = sizes_of(op)
     size = program["quantum"] * (least + most) // 2
@@ -127,7 +137,7 @@ def mfree_step(row, th, program, op):
 
     Source: the recordings' driver.
     """
-    h = find_heap(row, th)
+    h = heap_of(row, th)
     if h < 0:
         return True
     if program["at"] == 0:
@@ -136,18 +146,21 @@ def mfree_step(row, th, program, op):
         part = blocks * op["hot_q"] // BILLION
         how = op["pattern"]
         if how == FREE_FIRST:
-            free_blocks(row, h, 0, part, 0, 0)
+            heap_free_range(row, h, 0, part)
         elif how == FREE_LAST:
-            free_blocks(row, h, blocks * (BILLION - op["hot_q"]) // BILLION, blocks, 0, 0)
+            heap_free_range(row, h, blocks * (BILLION - op["hot_q"]) // BILLION, blocks)
+        elif how == FREE_KEEP_EVERY:
+            heap_free_all_but(row, h, op["pages"])
+        elif how == FREE_RANDOM:
+            heap_free_random(row, h, op["hot_q"] * ONE // BILLION)
         else:
-            every = op["pages"] if how == FREE_KEEP_EVERY else 0
-            free_blocks(row, h, 0, blocks, every, op["hot_q"] * 1024 // BILLION if how == FREE_RANDOM else 0)
-    return settle(row, th, h)
+            heap_free_range(row, h, 0, blocks)
+    return heap_settle(row, th, h)
 
 
 @law
 def heap_step(row, th, program, op, malloc_code, quanta):
-    """One step of malloc, mfree or mtrim (codes malloc_code, +1, +2); sets when the thread goes on.
+    """One step of malloc, mfree, mtrim or allocator (codes malloc_code, +1, +2, +3); sets when the thread goes on.
 
     returns  bool  True: the op is over
 
@@ -160,12 +173,19 @@ def heap_step(row, th, program, op, malloc_code, quanta):
         over = malloc_step(row, th, program, op, malloc_code, quanta)
     elif op["code"] == malloc_code + 1:
         over = mfree_step(row, th, program, op)
+    elif op["code"] == malloc_code + 3:
+        heap_pages, mapped, _ = capacities(row, program, malloc_code)
+        if heap_of(row, th) < 0:
+            kind = op["pattern"]
+            if kind != GLIBC:
+                heap_pages += mapped
+            heap_open(row, th, kind, op["time_ns"], op["hot_q"], op["accounted"], heap_pages, mapped)
     else:
-        h = find_heap(row, th)
+        h = heap_of(row, th)
         if h >= 0:
             if program["at"] == 0:
-                malloc_trim(row, h)
+                heap_trim(row, h)
             program["at"] = 1
-            over = settle(row, th, h)
+            over = heap_settle(row, th, h)
     thread["ready_ns"] = max(thread["ready_ns"], row["now_ns"] + row["spent_ns"] + row["wait_ns"])
     return over

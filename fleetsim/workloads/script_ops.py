@@ -5,6 +5,7 @@
     shm ID MiB        write_file PATH MiB rate [over] [wrap=MiB] [fsync]        unlink PATH
     read_file PATH MiB rate [rand] [for=s]     mmap_file ID PATH [shared]  free ID munmap|dontneed [PART]
     madvise ID ADVICE        mlock ID [onfault]        PART: all first:MiB last:MiB keep_every:k
+    allocator glibc|jemalloc|tcmalloc [NAME=VALUE …] [background_thread]      (before the first malloc)
     malloc N a-b rate                          mfree keep_every:k|first:f|last:f|random:f|all            mtrim
     hugetlb ID MiB [2M|1G]                     pipes N MiB/s            sysw PATH VALUE
     stat_missing DIR N rate                    stat_files DIR N rate    mkfiles DIR N rate
@@ -24,6 +25,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from fleetsim.allocators.settings import Allocator, parse_allocator
+from fleetsim.allocators.tables import GLIBC
 from fleetsim.errors import BadInput
 from fleetsim.law import ONE_Q
 from fleetsim.linux.syscalls import (
@@ -62,7 +65,7 @@ LEAST |= {"hugetlb": 2, "sysw": 2, "malloc": 2, "mtrim": 0, "overcommit_probe": 
 
 KNOWN = frozenset("mmap_anon shm touch rewrite read read_file write_file mmap_file unlink free sleep until exit".split())
 KNOWN |= frozenset(
-    "malloc mfree mtrim overcommit_probe fork_hold hugetlb pipes sysw madvise mlock swapon swapoff pin mempolicy".split()
+    "allocator malloc mfree mtrim overcommit_probe fork_hold hugetlb pipes sysw madvise mlock swapon swapoff pin mempolicy".split()
 ) | set(NAME_OPS)
 
 
@@ -91,6 +94,7 @@ class ParsedOp:
     supported: bool = True
     directory: str = ""
     sysw: Write | None = None
+    allocator: Allocator | None = None
 
 
 @dataclass
@@ -191,6 +195,14 @@ def parse_malloc(verb: str, args: Sequence[str], op: ParsedOp) -> None:
         elif amount > 1:
             raise BadInput(f"op {op.text!r}: {how}:f takes a fraction from 0 to 1")
         op.fraction = amount
+
+
+def parse_malloc_of(verb: str, args: Sequence[str], op: ParsedOp) -> None:
+    """allocator glibc|jemalloc|tcmalloc [NAME=VALUE …]"""
+    try:
+        op.code, op.allocator = vm.OP_ALLOCATOR, parse_allocator(args)
+    except ValueError as error:
+        raise BadInput(f"op {op.text!r}: {error}") from None
 
 
 def parse_free(args: Sequence[str], op: ParsedOp) -> None:
@@ -331,6 +343,7 @@ def parse_count(verb: str, args: Sequence[str], op: ParsedOp) -> None:
 
 
 PARSERS = dict.fromkeys((*NAME_OPS, "pipes"), parse_count) | dict.fromkeys(("malloc", "mfree", "mtrim"), parse_malloc)
+PARSERS |= {"allocator": parse_malloc_of}
 PARSERS |= dict.fromkeys(("swapon", "swapoff"), parse_swap) | dict.fromkeys(("pin", "mempolicy"), parse_placement)
 
 
@@ -353,6 +366,10 @@ def parse_script(lines: Sequence[str]) -> Script:
         script.ops.append(op)
         if not op.supported:
             script.unsupported.append(text)
+    heaps = [op.text for op in script.ops if op.code in vm.ON_A_HEAP]
+    late = [op.text for op in script.ops if op.code == vm.OP_ALLOCATOR and op.text in heaps[1:]]
+    if late:
+        raise BadInput(f"op {late[0]!r}: a program's allocator is said once, before its first malloc, mfree or mtrim")
     mapped = {op.area: op for op in script.ops if op.code in (vm.OP_MMAP_ANON, vm.OP_MMAP_FILE, vm.OP_SHM)}
     for op in script.ops:
         if op.code == vm.OP_ACCESS and op.area in mapped and op.pattern == UNIFORM:
@@ -363,6 +380,12 @@ def parse_script(lines: Sequence[str]) -> Script:
         if op.code in (vm.OP_READ_FILE, vm.OP_WRITE_FILE) and op.path in at_random:
             op.pattern = UNIFORM
     return script
+
+
+def wants_heap(script: Script) -> int | None:
+    """Whose malloc the program calls: GLIBC, JEMALLOC, TCMALLOC; None: nobody's."""
+    said = [op.allocator.kind for op in script.ops if op.allocator is not None]
+    return said[0] if said else GLIBC if any(op.code == vm.OP_MALLOC for op in script.ops) else None
 
 
 def quantum_ns(rate_mib_s: float) -> int:

@@ -32,6 +32,7 @@ NR_HANDLES = CAPACITY.handles
     OP_MALLOC,
     OP_MFREE,
     OP_MTRIM,
+    OP_ALLOCATOR,
     OP_FORK_HOLD,
     OP_HUGETLB,
     OP_STAT_MISSING,
@@ -43,16 +44,19 @@ NR_HANDLES = CAPACITY.handles
     OP_SWAPOFF,
     OP_PIN,
     OP_MEMPOLICY,
-) = range(32)
+) = range(33)
 
 PACED = (OP_TOUCH, OP_ACCESS, OP_READ_FILE, OP_WRITE_FILE, OP_STAT_MISSING, OP_STAT_FILES, OP_MKFILES, OP_PIPES)
-ON_A_HEAP = (OP_MALLOC, OP_MFREE, OP_MTRIM)
+ON_A_HEAP = (OP_MALLOC, OP_MFREE, OP_MTRIM, OP_ALLOCATOR)
 
 OP = np.dtype(
     [
         ("used", "i1"),
         ("code", "i1"),
-        ("pattern", "i1"),  # ORDERED or UNIFORM; free: which part; madvise: the advice; mlock: 1 on fault; mempolicy: MPOL_…
+        (
+            "pattern",
+            "i1",
+        ),  # ORDERED or UNIFORM; free: which part; madvise: the advice; mlock: 1 on fault; mempolicy: MPOL_…
         ("accounted", "i1"),  # mmap_anon: 0 for MAP_NORESERVE; free: 1 for munmap
         ("thp", "i1"),  # mmap_anon: 1 MADV_HUGEPAGE, −1 MADV_NOHUGEPAGE; hugetlb: 1 for pages of 1 GiB
         ("write", "i1"),  # access: 1 for rewrite, 0 for read; write_file: 1 keeps what the file holds (over)
@@ -64,6 +68,7 @@ OP = np.dtype(
         ("time_ns", "i8"),  # duration (sleep, for=), instant (until), or exit code
         ("hot_pages", "i4"),  # write_file: back to the begin after that many (wrap); overcommit_probe: pages of one try
         ("hot_q", "i8"),  # malloc: the sizes asked for; mfree: a fraction
+        # allocator: pattern says which; time_ns, hot_q and accounted are its settings (Allocator.as_numbers)
     ]
 )
 

@@ -12,16 +12,18 @@ from fleetsim.allocators.slab_model import (
     ALL,
     AT_RANDOM,
     IN_ORDER,
-    JEMALLOC,
-    TCMALLOC,
     free_blocks,
     look_at_time,
     malloc_blocks,
-    new_heap,
+    pool_pages,
+    purge,
     resident_bytes,
 )
+from fleetsim.allocators.slab_table import JEMALLOC_CLASSES, new_heap
+from fleetsim.allocators.tables import JEMALLOC, TCMALLOC
 from fleetsim.fleet.malloc_loops import cheaply, exactly, loops_trace, parse_loops
 
+BYTES = JEMALLOC_CLASSES[:, 0]
 SIZES = [(80_000, 16, 512), (20_000, 64, 4096), (20_000, 1000, 1000), (3000, 8000, 12_000), (800, 20_000, 100_000), (120, 300_000, 900_000)]
 
 
@@ -46,27 +48,27 @@ def test_resident_bytes_are_the_exact_ones_within_a_tenth(kind: str, sizes: tupl
 
 def test_a_heap_that_is_kept_for_ever_loses_nothing_and_one_that_decays_at_once_all() -> None:
     for ms, left in ((-1, 1), (0, 0)):
-        row, classes = new_heap(JEMALLOC, decay_ms=ms)
-        malloc_blocks(row, classes, 10_000, 1000, 1000)
-        free_blocks(row, classes, ALL, ONE)
-        before = int(resident_bytes(row, classes))
-        look_at_time(row, 1)
-        assert int(resident_bytes(row, classes)) == left * before
+        heap, table = new_heap(JEMALLOC, decay_ms=ms)
+        malloc_blocks(heap, table, 10_000, 1000, 1000)
+        free_blocks(heap, table, ALL, ONE)
+        before = int(resident_bytes(heap, table))
+        look_at_time(heap, 1)
+        assert int(resident_bytes(heap, table)) == left * before
 
 
 def test_tcmalloc_returns_nothing_before_two_gib_and_then_a_thousandth() -> None:
     assert returned_pages(1 << 18, 1024) == 0
     assert returned_pages((1 << 18) + 50_000, 1024) == 50 and returned_pages((1 << 18) + 50_000, 10_240) == 500
-    row, classes = new_heap(TCMALLOC, release_rate=10)
+    heap, table = new_heap(TCMALLOC, release_rate=10)
     for _ in range(15):
-        malloc_blocks(row, classes, 100, 1 << 20, 1 << 20)
-        free_blocks(row, classes, ALL, ONE)
-    full = int(resident_bytes(row, classes))
+        malloc_blocks(heap, table, 100, 1 << 20, 1 << 20)
+        free_blocks(heap, table, ALL, ONE)
+    full = int(resident_bytes(heap, table))
     assert full >= 100 << 20
     for _ in range(30):
-        malloc_blocks(row, classes, 100, 1 << 20, 1 << 20)
-        free_blocks(row, classes, ALL, ONE)
-    assert int(resident_bytes(row, classes)) < full
+        malloc_blocks(heap, table, 100, 1 << 20, 1 << 20)
+        free_blocks(heap, table, ALL, ONE)
+    assert int(resident_bytes(heap, table)) < full
 
 
 def test_the_laws_of_chance_equal_their_naive_twins() -> None:
@@ -81,17 +83,47 @@ def test_the_laws_of_chance_equal_their_naive_twins() -> None:
 
 
 def test_pages_of_a_heap_are_never_lost() -> None:
-    row, classes = new_heap(JEMALLOC, decay_ms=-1, threshold=1 << 60)
+    heap, table = new_heap(JEMALLOC, decay_ms=-1, threshold=1 << 60)
     luck = Luck(11)
     for _ in range(200):
-        most = int(resident_bytes(row, classes))
+        most = int(resident_bytes(heap, table))
         if luck.below(2):
-            malloc_blocks(row, classes, 1 + luck.below(5000), 16, 16 + luck.below(30_000))
-            assert int(resident_bytes(row, classes)) >= most - 128 * 5000
+            malloc_blocks(heap, table, 1 + luck.below(5000), 16, 16 + luck.below(30_000))
+            assert int(resident_bytes(heap, table)) >= most - 128 * 5000
         else:
-            free_blocks(row, classes, luck.below(3), luck.below(ONE))
-            assert most - 128 * 200_000 <= int(resident_bytes(row, classes)) <= most
-        for name in ("live", "slabs", "holey", "spare", "pool"):
-            assert np.min(row[name]) >= 0, name
-        assert (row["holey"] <= row["slabs"]).all()
-        assert (row["slabs"][: len(classes)] * classes[:, 2] == row["live"][: len(classes)] + row["spare"][: len(classes)]).all()
+            free_blocks(heap, table, luck.below(3), luck.below(ONE))
+            assert most - 128 * 200_000 <= int(resident_bytes(heap, table)) <= most
+        rows = table[table["used"] == 1]
+        for name in ("live", "slabs", "holey", "spare"):
+            assert (rows[name] >= 0).all(), name
+        assert (heap["pool"] >= 0).all() and (rows["holey"] <= rows["slabs"]).all()
+        assert (rows["slabs"] * JEMALLOC_CLASSES[rows["k"], 2] == rows["live"] + rows["spare"]).all()
+        assert heap["live"] == rows["live"].sum() + heap["large_live"] and heap["asked"] >= 0
+
+
+def test_a_class_takes_a_row_of_the_shared_table_only_while_it_has_slabs_and_a_full_table_is_no_memory() -> None:
+    heap, table = new_heap(JEMALLOC)
+    assert malloc_blocks(heap, table, 1000, 100, 100) == 1000 and table["used"].sum() == 1
+    assert malloc_blocks(heap, table, 50_000, 64, 4096) == 50_000 and table["used"].sum() == np.sum((BYTES >= 64) & (BYTES <= 4096))
+    assert free_blocks(heap, table, ALL, ONE) == 51_000 and table["used"].sum() == 0 and heap["head"] == -1
+    assert malloc_blocks(heap, table[:2], 90, 16, 112) < 90, "two classes found a row, the others none"
+
+
+def test_a_purge_gives_all_free_pages_back_and_nothing_else() -> None:
+    for kind in (JEMALLOC, TCMALLOC):
+        heap, table = new_heap(kind)
+        malloc_blocks(heap, table, 20_000, 64, 4096)
+        free_blocks(heap, table, AT_RANDOM, ONE * 95 // 100)
+        before, pool = int(resident_bytes(heap, table)), int(pool_pages(heap))
+        purge(heap)
+        assert pool > 1000 and int(resident_bytes(heap, table)) == before - 4096 * pool
+
+
+def test_a_loop_in_many_small_parts_is_the_same_as_at_once() -> None:
+    parts, whole = new_heap(TCMALLOC), new_heap(TCMALLOC)
+    for _ in range(160):
+        malloc_blocks(*parts, 125, 64, 4096)
+    malloc_blocks(*whole, 20_000, 64, 4096)
+    by_class = [sorted((int(c["k"]), int(c["live"])) for c in table if c["used"]) for _, table in (parts, whole)]
+    assert len(by_class[0]) == len(by_class[1])
+    assert all(abs(a - b) <= 2 for (_, a), (_, b) in zip(*by_class, strict=True)), by_class

@@ -7,12 +7,15 @@ from dataclasses import replace
 
 import numpy as np
 
+from fleetsim.allocators.tables import NR_HEAPS, NR_SLAB_HEAPS
 from fleetsim.fleet.bench import reference_host
-from fleetsim.fleet.capacity import TooMuch, page_groups, size_class_for, too_much
+from fleetsim.fleet.capacity import TooMuch, page_groups, size_class_for, size_classes, too_much
 from fleetsim.host.boot import boot
 from fleetsim.host.spec import CgroupSpec, HostSpec, TaskSpec
 from fleetsim.host.state import HOST
 from fleetsim.host.step import run_host
+from fleetsim.linux.mm_types import NR_COHORTS
+from fleetsim.workloads.script_ops import parse_script
 
 
 def test_the_reference_host_of_the_benchmark_fits() -> None:
@@ -23,7 +26,7 @@ def test_more_areas_than_cohorts_are_refused_with_both_numbers() -> None:
     ops = ("mmap_anon a 70", "mmap_anon b 70", "touch a 70 0")
     spec = HostSpec("h", 1 << 30, tasks=tuple(TaskSpec(f"t{i}", ops) for i in range(14)))
     assert "1792 cohorts of pages" in str(too_much(spec, []))
-    assert "holds 984" in str(too_much(spec, []))
+    assert f"holds {NR_COHORTS}" in str(too_much(spec, []))
 
 
 def test_the_class_is_the_smallest_from_standard_on_that_holds_the_host() -> None:
@@ -63,3 +66,34 @@ def test_the_count_is_what_a_host_really_takes() -> None:
     run_host(records, 0, 1_000_000_000)
     taken = int((records[0]["cohorts"]["group"] >= 0).sum())
     assert page_groups(spec, [t.ops for t in tasks]) == (int(records[0]["groups"]["used"].sum()), taken)
+
+
+def many(count: int, *ops: str) -> HostSpec:
+    return HostSpec("h", 8 << 30, tasks=tuple(TaskSpec(f"t{i}", ops) for i in range(count)))
+
+
+def test_thirty_containers_may_each_have_a_heap_and_one_more_is_refused_with_the_number() -> None:
+    assert too_much(many(30, "malloc 10000 100-3000", "sleep 9"), []) is None
+    assert f"needs 31 heaps (processes and threads with malloc), faults included; a simulated host holds {NR_HEAPS}" in str(
+        too_much(many(31, "malloc 10000 100-3000"), [])
+    )
+
+
+def test_heaps_of_jemalloc_and_the_size_classes_they_use_are_counted_before_the_run() -> None:
+    one = ("allocator jemalloc", "malloc 10000 1000")
+    assert too_much(many(NR_SLAB_HEAPS, *one), []) is None
+    assert "needs 11 heaps of jemalloc or tcmalloc" in str(too_much(many(NR_SLAB_HEAPS + 1, *one), []))
+    wide = ("allocator tcmalloc", "malloc 10000 16-200000")
+    assert "size classes in use by jemalloc and tcmalloc" in str(too_much(many(4, *wide), []))
+
+
+def test_a_heap_of_jemalloc_takes_the_groups_that_were_counted() -> None:
+    spec = HostSpec(
+        "h", 1 << 30, tasks=(TaskSpec("a", ("allocator jemalloc", "malloc 20000 100-3000 0", "malloc 10 900000 0", "sleep 9")),)
+    )
+    records = np.zeros(1, HOST)
+    boot(spec, records[0], 1, 0)
+    run_host(records, 0, 1_000_000_000)
+    taken = int((records[0]["cohorts"]["group"] >= 0).sum())
+    assert page_groups(spec, [t.ops for t in spec.tasks]) == (int(records[0]["groups"]["used"].sum()), taken)
+    assert size_classes(parse_script(spec.tasks[0].ops)) == int(records[0]["slab_classes"]["used"].sum())

@@ -91,3 +91,9 @@ def test_every_op_of_the_recordings_is_understood() -> None:
     for path in TRUTH.glob("*/experiment.json"):
         for process in json.loads(path.read_text())["processes"]:
             assert parse_script(process["ops"]).unsupported == [], path.parent.name
+
+
+@pytest.mark.parametrize("ops", [["malloc 1 10", "allocator jemalloc"], ["allocator glibc", "allocator tcmalloc"]])
+def test_an_allocator_is_chosen_once_and_before_its_first_call(ops: list[str]) -> None:
+    with pytest.raises(BadInput, match="said once, before its first malloc"):
+        parse_script(ops)
