@@ -36,8 +36,11 @@ def _google_tcmalloc(settings: str, cpus: int) -> ExactAllocator:
     return GoogleTcmallocExact(parse_google_tcmalloc(settings), cpus)
 
 
-EXACT: dict[str, Callable[[str, int], ExactAllocator]] = {"glibc": _glibc, "jemalloc": _jemalloc, "tcmalloc": _tcmalloc} | {
-    "google-tcmalloc": _google_tcmalloc
+EXACT: dict[str, Callable[[str, int], ExactAllocator]] = {
+    "glibc": _glibc,
+    "jemalloc": _jemalloc,
+    "tcmalloc": _tcmalloc,
+    "google-tcmalloc": _google_tcmalloc,
 }
 """name → (settings as text, CPUs) → the simulator. The text is what GLIBC_TUNABLES would hold, of jemalloc MALLOC_CONF, of tcmalloc
 variables of the environment, TCMALLOC_NAME=VALUE, with colons between, of Google's what a program sets through MallocExtension, name=value."""

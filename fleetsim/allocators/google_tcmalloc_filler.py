@@ -211,7 +211,7 @@ def emptiest(heap, first_kind, last_kind):
         if tracker["exists"] == 1 and tracker["in_use"] + tracker["released_count"] < HUGE_PAGES:
             kind = tracker["list"] // KIND_LISTS
             order = 2 * tracker["in_use"] + tracker["dense"]
-            if (kind == first_kind or kind == first_kind + 1 or kind == last_kind) and order < least:
+            if kind in (first_kind, first_kind + 1, last_kind) and order < least:
                 best, least = h, order
     return best
 

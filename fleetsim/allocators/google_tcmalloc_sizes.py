@@ -48,7 +48,8 @@ def _slots(k: int) -> int:
 
 CPU_SLOTS = np.array([0, *(_slots(k) for k in range(1, CLASSES))], np.int64)
 TRANSFER_SLOTS = np.array(
-    [0, *(min(16 * m, max(m, (1 << 20) // (size * m) * m)) for (size, _), m in zip(_CLASSES[1:], MOVED[1:].tolist(), strict=True))], np.int64
+    [0, *(min(16 * m, max(m, (1 << 20) // (size * m) * m)) for (size, _), m in zip(_CLASSES[1:], MOVED[1:].tolist(), strict=True))],
+    np.int64,
 )  # of a transfer cache: 16 batches, and at most 1 MiB
 CLASS_OF = np.searchsorted(SIZE_OF[1:], np.arange(0, MAX_SIZE + 8, 8)).astype(np.int64) + 1
 """Class of a request, by eighths of its bytes, rounded up."""

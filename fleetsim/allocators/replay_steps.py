@@ -31,7 +31,9 @@ def replay_steps(
     ops, step = trace.ops, sampling(trace, every)
     told = np.full(len(ops) if addresses else 0, -1, np.int64)
     usable = np.zeros(len(told), np.int64)
-    samples, stats, done = [], [], 0
+    samples: list[tuple[int, ...]] = []
+    stats: list[tuple[int, ...]] = []
+    done = 0
     while done < len(ops) or not samples:
         stop = min(len(ops), done + step)
         while done < stop:
