@@ -43,7 +43,7 @@ EXACT: dict[str, Callable[[str, int], ExactAllocator]] = {
     "google-tcmalloc": _google_tcmalloc,
 }
 """name → (settings as text, CPUs) → the simulator. The text is what GLIBC_TUNABLES would hold, of jemalloc MALLOC_CONF, of tcmalloc
-variables of the environment, TCMALLOC_NAME=VALUE, with colons between, of Google's what a program sets through MallocExtension, name=value."""
+variables of the environment, TCMALLOC_NAME=VALUE, with colons between, of Google's tcmalloc name=value of MallocExtension."""
 
 
 def exact_allocator(name: str, settings: str = "", cpus: int = 2) -> ExactAllocator:
