@@ -26,7 +26,7 @@ from fleetsim.errors import BadInput
 NAMES = ("generic.current_allocated_bytes", "generic.heap_size", "tcmalloc.pageheap_free_bytes", "tcmalloc.pageheap_unmapped_bytes") + (
     "tcmalloc.cpu_free", "tcmalloc.central_cache_free", "tcmalloc.transfer_cache_free"
 )  # fmt: skip
-STATS = np.dtype([(name, "i8") for name in (*NAMES, "huge_cache_bytes", "huge_cache_limit_bytes", "filler_huge_pages", "underflows")])
+STATS = np.dtype([(name, "i8") for name in (*NAMES, "huge_cache_bytes", "huge_cache_limit_bytes", "filler_huge_pages", "underflows", "overflows")])
 """Properties of MallocExtension, bytes; and of what its GetStats() tells: huge pages kept backed, misses of the per-CPU caches."""
 
 HUGE_MAX = 1 << 16  # 128 GiB of address space
@@ -163,6 +163,7 @@ def stats_of(heap: GoogleHeap) -> tuple[int, ...]:
         int(row["limit"]) << HUGE_SHIFT,
         int(row["trackers"]),
         int(heap.cpus["underflows"].sum()),
+        int(heap.cpus["overflows"].sum()),
     )
 
 
@@ -178,7 +179,7 @@ def sample(heap: GoogleHeap, done: int) -> tuple[int, ...]:
         int(row["usable"]),
         cached + transfer,
         central + free,
-        mapped,
+        mapped + metadata // 4096 * 4096,
         int(row["reserved"]) << HUGE_SHIFT,
         int(row["touched"]) * 4096 + metadata // 4096 * 4096,
         0,

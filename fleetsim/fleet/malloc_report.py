@@ -99,7 +99,7 @@ def _where(a: Account) -> list[str]:
 
 def _fact(name: str, count: int) -> str:
     words = name.replace("_", " ")
-    if words.endswith((" bytes", " heap size")) or words.startswith("stats."):  # jemalloc's statistics are bytes
+    if words.endswith(" bytes") or words.startswith(("stats.", "generic.", "tcmalloc.")):  # what the libraries tell of themselves is bytes
         return f"{words.removesuffix(' bytes')} {size(count)}"
     return f"{words} {count:,}"
 

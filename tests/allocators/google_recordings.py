@@ -20,8 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fleetsim.allocators.patterns import draw
-from fleetsim.allocators.trace import SLEEP, Trace
+from fleetsim.allocators.patterns import Luck, draw
+from fleetsim.allocators.trace import SLEEP, Trace, TraceBuilder
 from tests.allocators.programs import random_program
 
 FILE = Path(__file__).with_name("google_tcmalloc.json")
@@ -31,6 +31,49 @@ THREAD_STORAGE = 304  # bytes that pthread_create() of glibc callocs
 
 def without_sleep(trace: Trace) -> Trace:
     return Trace(trace.ops[trace.ops["op"] != SLEEP].copy(), trace.blocks, trace.threads, trace.source)
+
+
+def huge_blocks() -> Trace:
+    """Forty blocks of two huge pages come and go twice: the cache learns."""
+    b = TraceBuilder("huge blocks")
+    b.written = 8192
+    for turn in range(2):
+        for k in range(40):
+            b.malloc((turn, k), 4 << 20)
+        for k in range(40):
+            b.free((turn, k))
+    return b.build()
+
+
+def region_blocks() -> Trace:
+    """Blocks a little larger than a huge page, freed and taken again, then a release."""
+    b, luck = TraceBuilder("region blocks"), Luck(5)
+    b.written = 300_000
+    live = []
+    for k in range(900):
+        if k > 300 and luck.below(2):
+            b.free(live.pop(luck.below(len(live))))
+        else:
+            b.malloc(k, (2 << 20) + 8192 * (1 + luck.below(60)))
+            live.append(k)
+    for k in luck.shuffled(live)[: len(live) // 2]:
+        b.free(k)
+    b.trim()
+    return b.build()
+
+
+def page_blocks() -> Trace:
+    """A quarter of many one-page blocks stays, then a release, and some more."""
+    b = TraceBuilder("page blocks")
+    for k in range(8000):
+        b.malloc(k, 8192)
+    for k in range(8000):
+        if k % 4 != 0:
+            b.free(k)
+    b.trim()
+    for k in range(1000):
+        b.malloc(("later", k), 8192)
+    return b.build()
 
 
 TRACES: dict[str, Callable[[], Trace]] = {
@@ -46,9 +89,12 @@ TRACES: dict[str, Callable[[], Trace]] = {
     "malloc_trim": lambda: without_sleep(draw("random-free-trim", blocks=20_000)),
     "release 16 MB": lambda: without_sleep(draw("random-free-trim", blocks=50_000)),
     "release all": lambda: without_sleep(draw("random-free-trim", blocks=20_000)),
+    "huge blocks": huge_blocks,
+    "region blocks": region_blocks,
+    "page blocks": page_blocks,
     "threads": lambda: random_program(7, 12_000, threads=5),
 }
-RELEASES = {"release 16 MB": 16_000_000, "release all": 1 << 46}
+RELEASES = {"release 16 MB": 16_000_000, "release all": 1 << 46, "region blocks": 1 << 46, "page blocks": 1 << 46}
 """Bytes that a trim op of the trace asks for."""
 
 

@@ -48,14 +48,12 @@ def ours(name: str, trace: Trace, addresses: bool = False) -> tuple[GoogleReplay
 
 @pytest.mark.parametrize("name", TRACES)
 def test_every_property_is_the_librarys(name: str) -> None:
-    """Heap size and application bytes to the byte; caches to an object or two, as one run of the library differs from another."""
+    """To the byte, at every sample."""
     replay, _ = ours(name, TRACES[name]())
     rows = np.array(RECORDED[name])[1:]
-    largest = int(rows[:, 3].max())
     assert len(rows) == len(replay.stats)
     for k, property_ in enumerate(NAMES):
-        apart = int(np.abs(replay.stats[property_] - rows[:, 2 + k]).max())
-        assert apart <= (0 if property_ == "generic.current_allocated_bytes" else largest // 100), (property_, apart)
+        assert (replay.stats[property_] == rows[:, 2 + k]).all(), property_
 
 
 @pytest.mark.parametrize("name", TRACES)
@@ -65,7 +63,7 @@ def test_resident_memory_is_the_processs_within_a_few_per_cent(name: str) -> Non
     nothing = Trace(TRACES[name]().ops[:0], 1, 1)
     start = int(GoogleTcmallocExact().replay(nothing).samples["resident"][0])
     since, rss = replay.samples["resident"] - start, rows[1:, 1] - rows[0, 1]
-    assert np.abs(since - rss).max() <= 0.03 * rss.max() + 64 * 1024
+    assert np.abs(since - rss).max() <= 0.02 * rss.max() + 256 * 1024
 
 
 @pytest.mark.parametrize("name", ["growth", "random 1", "threads", "release all"])
@@ -164,7 +162,7 @@ def test_a_background_release_waits_for_a_minute_of_less_demand() -> None:
     trace = b.build()
     exact = GoogleTcmallocExact(parse_google_tcmalloc("background_release_rate=16384"), 1)
     unmapped = exact.replay(trace, every=1).stats["tcmalloc.pageheap_unmapped_bytes"][-100:]
-    assert unmapped[:59].max() < 3 * MIB < unmapped[75] < 20 * MIB < unmapped[-1] < 40 * MIB
+    assert unmapped[:59].max() < 5 * MIB < unmapped[75] < 20 * MIB < unmapped[-1] < 40 * MIB
 
 
 def test_recent_demand_keeps_a_release_from_breaking_huge_pages() -> None:
@@ -180,7 +178,7 @@ def test_recent_demand_keeps_a_release_from_breaking_huge_pages() -> None:
     name = "tcmalloc.pageheap_unmapped_bytes"
     skipped = GoogleTcmallocExact(parse_google_tcmalloc("release_on_trim=all"), 1).replay(b.build()).stats[-1][name]
     taken = GoogleTcmallocExact(parse_google_tcmalloc(off), 1).replay(b.build()).stats[-1][name]
-    assert skipped < 3 * MIB and taken > 40 * MIB
+    assert skipped < 5 * MIB and taken > 40 * MIB
 
 
 def test_large_blocks_that_waste_huge_pages_go_to_a_region() -> None:
@@ -208,7 +206,7 @@ def test_huge_pages_above_the_caches_limit_go_back_at_once() -> None:
     for k in range(40):
         b.free(("again", k))
     heap = played(exact, b.build())
-    assert heap.state[0]["limit"] == heap.state[0]["cached"] > 60
+    assert heap.state[0]["cached"] == 80 and heap.state[0]["limit"] == 88  # the dip, and a tenth
 
 
 def played(exact: GoogleTcmallocExact, trace: Trace) -> GoogleHeap:
