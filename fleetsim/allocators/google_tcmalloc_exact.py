@@ -26,7 +26,9 @@ from fleetsim.errors import BadInput
 NAMES = ("generic.current_allocated_bytes", "generic.heap_size", "tcmalloc.pageheap_free_bytes", "tcmalloc.pageheap_unmapped_bytes") + (
     "tcmalloc.cpu_free", "tcmalloc.central_cache_free", "tcmalloc.transfer_cache_free"
 )  # fmt: skip
-STATS = np.dtype([(name, "i8") for name in (*NAMES, "huge_cache_bytes", "huge_cache_limit_bytes", "filler_huge_pages", "underflows", "overflows")])
+STATS = np.dtype(
+    [(name, "i8") for name in (*NAMES, "huge_cache_bytes", "huge_cache_limit_bytes", "filler_huge_pages", "underflows", "overflows")]
+)
 """Properties of MallocExtension, bytes; and of what its GetStats() tells: huge pages kept backed, misses of the per-CPU caches."""
 
 HUGE_MAX = 1 << 16  # 128 GiB of address space

@@ -25,10 +25,13 @@ def malloc(
         typer.Argument(help=TRACES, metavar="TRACE|PATTERN|LOOPS"),
     ] = "",
     allocator: Annotated[
-        list[str] | None, typer.Option("--allocator", help="glibc (default), jemalloc, tcmalloc or google-tcmalloc; may be repeated.", metavar="NAME")
+        list[str] | None,
+        typer.Option("--allocator", help="glibc (default), jemalloc, tcmalloc or google-tcmalloc; may be repeated.", metavar="NAME"),
     ] = None,
     tunables: Annotated[str, typer.Option(help=SETTINGS)] = "",
-    cpus: Annotated[int, typer.Option(help="CPUs of the machine: they bound the number of arenas, or have a cache each.", min=1, max=127)] = 2,
+    cpus: Annotated[
+        int, typer.Option(help="CPUs of the machine: they bound the number of arenas, or have a cache each.", min=1, max=127)
+    ] = 2,
     every: Annotated[int, typer.Option(help="Ops between two samples (default: a thousand samples in all).", min=0)] = 0,
     blocks: Annotated[int | None, typer.Option(help="Of a pattern: how many blocks.", min=1, max=200_000)] = None,
     sizes: Annotated[str, typer.Option(help="Of a pattern: least and most bytes of a block.", metavar="LEAST-MOST")] = "",
