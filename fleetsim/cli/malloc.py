@@ -43,7 +43,7 @@ def malloc(
     ] = False,
     json: Json = False,
 ) -> int:
-    """Replay TRACE block by block on the malloc of glibc, jemalloc, gperftools or Google's tcmalloc and print memory over time, and where it is.
+    """Replay TRACE block by block on the malloc of glibc, of jemalloc or of either tcmalloc and print memory over time, and where it is.
 
     Without TRACE the built-in patterns are listed.
     """
