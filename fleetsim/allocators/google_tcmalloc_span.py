@@ -23,7 +23,7 @@ def touch(heap, address, size):
     if size > 0:
         new = 0
         for page in range(address >> 12, ((address + size - 1) >> 12) + 1):
-            new += 1 - heap.touched[page]
+            new += 1 - int(heap.touched[page])
             heap.touched[page] = 1
         heap.state[0]["touched"] += new
 
@@ -36,7 +36,7 @@ def unback(heap, page, pages):
     """
     gone = 0
     for p in range(2 * page, 2 * (page + pages)):
-        gone += heap.touched[p]
+        gone += int(heap.touched[p])
         heap.touched[p] = 0
     heap.state[0]["touched"] -= gone
 

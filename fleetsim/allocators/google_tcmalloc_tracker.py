@@ -92,7 +92,7 @@ def tracker_get(heap, h, pages):
     unbacked = 0
     if tracker["released_count"] > 0:
         for p in range(first, first + pages):
-            unbacked += tracker["released"][p]
+            unbacked += int(tracker["released"][p])
             tracker["released"][p] = 0
         tracker["released_count"] -= unbacked
     return h * HUGE_PAGES + first, unbacked
