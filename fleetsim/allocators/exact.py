@@ -30,9 +30,20 @@ def _tcmalloc(settings: str, cpus: int) -> ExactAllocator:
     return TcmallocExact(parse_tcmalloc(settings))
 
 
-EXACT: dict[str, Callable[[str, int], ExactAllocator]] = {"glibc": _glibc, "jemalloc": _jemalloc, "tcmalloc": _tcmalloc}
+def _google_tcmalloc(settings: str, cpus: int) -> ExactAllocator:
+    from fleetsim.allocators.google_tcmalloc_exact import GoogleTcmallocExact, parse_google_tcmalloc
+
+    return GoogleTcmallocExact(parse_google_tcmalloc(settings), cpus)
+
+
+EXACT: dict[str, Callable[[str, int], ExactAllocator]] = {
+    "glibc": _glibc,
+    "jemalloc": _jemalloc,
+    "tcmalloc": _tcmalloc,
+    "google-tcmalloc": _google_tcmalloc,
+}
 """name → (settings as text, CPUs) → the simulator. The text is what GLIBC_TUNABLES would hold, of jemalloc MALLOC_CONF, of tcmalloc
-variables of the environment, TCMALLOC_NAME=VALUE, with colons between."""
+variables of the environment, TCMALLOC_NAME=VALUE, with colons between, of Google's tcmalloc name=value of MallocExtension."""
 
 
 def exact_allocator(name: str, settings: str = "", cpus: int = 2) -> ExactAllocator:

@@ -16,7 +16,8 @@ from fleetsim.allocators.jemalloc_arena import LEAF
 from fleetsim.allocators.jemalloc_calls import ROOM_EXTENTS, prepare, replay_ops
 from fleetsim.allocators.jemalloc_sizes import LARGE_MIN, PAGE, SIZE_OF, TCACHE_CLASSES, size_class
 from fleetsim.allocators.jemalloc_tables import DIRTY, MUZZY, RETAINED, JemallocHeap, enlarged, new_tables
-from fleetsim.allocators.trace import SAMPLE, Progress, Replay, Trace, sampling
+from fleetsim.allocators.replay_steps import Steps, replay_steps
+from fleetsim.allocators.trace import Progress, Replay, Trace
 from fleetsim.errors import BadInput
 
 NAMES = ("allocated", "active", "metadata", "resident", "mapped", "retained")
@@ -98,25 +99,15 @@ class JemallocExact:
     def replay(self, trace: Trace, *, every: int = 0, addresses: bool = False, progress: Progress | None = None) -> JemallocReplay:
         """Replay a trace from a fresh process: see trace.ExactAllocator."""
         heap = self.start(trace.threads, trace.blocks)
-        ops, step = trace.ops, sampling(trace, every)
-        told = np.full(len(ops) if addresses else 0, -1, np.int64)
-        usable = np.zeros(len(told), np.int64)
-        samples, stats, done = [], [], 0
-        while done < len(ops):
-            stop = min(len(ops), done + step)
-            while done < stop:
-                done = int(replay_ops(heap, ops, told, usable, done, stop))
-                if done < stop:
-                    heap = roomier(heap, int(ops[done]["size"]), f"{trace.source}: op {done + 1}")
-            samples.append(sample(heap, done))
-            stats.append(stats_of(heap))
-            if progress:
-                progress(done / max(1, len(ops)))
-        if not samples:
-            samples, stats = [sample(heap, 0)], [stats_of(heap)]
+        steps = Steps(replay_ops, _room_for, sample, stats_of)
+        samples, stats, told, usable = replay_steps(heap, trace, steps, every, addresses, progress)
         table = np.array(stats, STATS)
         facts = {f"stats.{name}": int(table[-1][name]) for name in NAMES}
-        return JemallocReplay(self.name, np.array(samples, SAMPLE), told, usable, facts, table)
+        return JemallocReplay(self.name, samples, told, usable, facts, table)
+
+
+def _room_for(heap: JemallocHeap, op: np.void, name: str) -> JemallocHeap:
+    return roomier(heap, int(op["size"]), name)
 
 
 def roomier(heap: JemallocHeap, size: int, op: str) -> JemallocHeap:

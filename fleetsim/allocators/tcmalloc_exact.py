@@ -2,7 +2,7 @@
 """tcmalloc of gperftools 2.10, block by block: replays a trace as the library of Debian (libtcmalloc-minimal4) would.
 
 Settings are those of its environment: TCMALLOC_RELEASE_RATE, TCMALLOC_MAX_TOTAL_THREAD_CACHE_BYTES, TCMALLOC_AGGRESSIVE_DECOMMIT.
-Not built: the per-CPU caches of Google's own tcmalloc, which shares the name and little of this.
+Google's own tcmalloc, which shares the name and little of this, is google_tcmalloc_exact.py.
 Source: gperftools 2.10 (see tcmalloc_*.py); kernel-laws §15.3.
 """
 
@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from fleetsim.allocators.replay_steps import Steps, replay_steps
 from fleetsim.allocators.tcmalloc_calls import ROOM_PAGES, ROOM_SPANS, prepare, replay_ops
 from fleetsim.allocators.tcmalloc_sizes import MOVED, PAGE, SIZE_OF, SPAN_PAGES
 from fleetsim.allocators.tcmalloc_tables import NORMAL, RETURNED, TcmallocHeap, enlarged, new_tables
-from fleetsim.allocators.trace import SAMPLE, Progress, Replay, Trace, sampling
+from fleetsim.allocators.trace import Progress, Replay, Trace
 from fleetsim.errors import BadInput
 
 NAMES = ("generic.current_allocated_bytes", "generic.heap_size", "tcmalloc.pageheap_free_bytes") + (
@@ -91,25 +92,15 @@ class TcmallocExact:
     def replay(self, trace: Trace, *, every: int = 0, addresses: bool = False, progress: Progress | None = None) -> TcmallocReplay:
         """Replay a trace from a fresh process: see trace.ExactAllocator."""
         heap = self.start(trace.threads, trace.blocks)
-        ops, step = trace.ops, sampling(trace, every)
-        told = np.full(len(ops) if addresses else 0, -1, np.int64)
-        usable = np.zeros(len(told), np.int64)
-        samples, stats, done = [], [], 0
-        while done < len(ops):
-            stop = min(len(ops), done + step)
-            while done < stop:
-                done = int(replay_ops(heap, ops, told, usable, done, stop))
-                if done < stop:
-                    heap = roomier(heap, int(ops[done]["size"] + ops[done]["argument"]), f"{trace.source}: op {done + 1}")
-            samples.append(sample(heap, done))
-            stats.append(stats_of(heap))
-            if progress:
-                progress(done / max(1, len(ops)))
-        if not samples:
-            samples, stats = [sample(heap, 0)], [stats_of(heap)]
+        steps = Steps(replay_ops, _room_for, sample, stats_of)
+        samples, stats, told, usable = replay_steps(heap, trace, steps, every, addresses, progress)
         table = np.array(stats, STATS)
         facts = {name: int(table[-1][name]) for name in STATS.names or ()}
-        return TcmallocReplay(self.name, np.array(samples, SAMPLE), told, usable, facts, table)
+        return TcmallocReplay(self.name, samples, told, usable, facts, table)
+
+
+def _room_for(heap: TcmallocHeap, op: np.void, name: str) -> TcmallocHeap:
+    return roomier(heap, int(op["size"] + op["argument"]), name)
 
 
 def roomier(heap: TcmallocHeap, size: int, op: str) -> TcmallocHeap:

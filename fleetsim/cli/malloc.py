@@ -19,7 +19,7 @@ SIZES_MAX = 8 << 30
 TRACES = (
     "A trace file (plain text, or mtrace's; - for stdin), a built-in pattern, or loops: 'malloc 9000 64-4096 | free random 90% | wait 12'."
 )
-SETTINGS = "Its settings: as GLIBC_TUNABLES (name=value:…), MALLOC_CONF (name:value,…), or TCMALLOC_NAME=VALUE:…."
+SETTINGS = "Its settings: as GLIBC_TUNABLES (name=value:…), MALLOC_CONF (name:value,…), TCMALLOC_NAME=VALUE:…, or name=value:… of Google's."
 
 
 def malloc(
@@ -28,10 +28,13 @@ def malloc(
         typer.Argument(help=TRACES, metavar="TRACE|PATTERN|LOOPS"),
     ] = "",
     allocator: Annotated[
-        list[str] | None, typer.Option("--allocator", help="glibc (default), jemalloc or tcmalloc; may be repeated.", metavar="NAME")
+        list[str] | None,
+        typer.Option("--allocator", help="glibc (default), jemalloc, tcmalloc or google-tcmalloc; may be repeated.", metavar="NAME"),
     ] = None,
     tunables: Annotated[str, typer.Option(help=SETTINGS)] = "",
-    cpus: Annotated[int, typer.Option(help="CPUs of the machine: they bound the number of arenas.", min=1, max=127)] = 2,
+    cpus: Annotated[
+        int, typer.Option(help="CPUs of the machine: they bound the number of arenas, or have a cache each.", min=1, max=127)
+    ] = 2,
     every: Annotated[int, typer.Option(help="Ops between two samples (default: a thousand samples in all).", min=0)] = 0,
     blocks: Annotated[int | None, typer.Option(help="Of a pattern: how many blocks.", min=1, max=200_000)] = None,
     sizes: Annotated[str, typer.Option(help="Of a pattern: least and most bytes of a block.", metavar="LEAST-MOST")] = "",
@@ -43,7 +46,7 @@ def malloc(
     ] = False,
     json: Json = False,
 ) -> int:
-    """Replay TRACE block by block on the malloc of glibc, jemalloc or tcmalloc and print memory over time, and where it is.
+    """Replay TRACE block by block on the malloc of glibc, of jemalloc or of either tcmalloc and print memory over time, and where it is.
 
     live: what the program asked for and has not freed; allocated: what it may use of that; resident: what is in memory (RSS);
     mapped: what the allocator has from the kernel; unused: the share of resident that is in no live block.

@@ -169,7 +169,8 @@ class LoopsAccount:
         names = list(self.exact)
         width = max(len("resident after"), *(len(s.text) for s in self.steps)) + 2
         heads = [h for name in names for h in ([name] if self.model[name] is None else [name, "its model"])]
-        lines = [f"{'resident after':{width}}" + "".join(f"{h:>12}" for h in heads)]
+        columns = [max(12, len(h) + 2) for h in heads]
+        lines = [f"{'resident after':{width}}" + "".join(f"{h:>{c}}" for h, c in zip(heads, columns, strict=True))]
         for k, step in enumerate(self.steps):
             cells = []
             for name in names:
@@ -177,7 +178,7 @@ class LoopsAccount:
                 modelled = self.model[name]
                 if modelled is not None:
                     cells.append(modelled[k])
-            lines.append(f"{step.text:{width}}" + "".join(f"{c / (1 << 20):>8.1f} MiB" for c in cells))
+            lines.append(f"{step.text:{width}}" + "".join(f"{n / (1 << 20):>{c - 4}.1f} MiB" for n, c in zip(cells, columns, strict=True)))
         return "\n".join(lines)
 
 

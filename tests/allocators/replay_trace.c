@@ -5,12 +5,13 @@
 //
 // OPS is the trace's array as in fleetsim/allocators/trace.py. SAMPLES gets a row of 10 int64 at the start, each EVERY ops
 // (0: before and after each sleep) and at the end: ops done, anonymous resident bytes, break, then six numbers of jemalloc's mallctl or of tcmalloc's MallocExtension
-// (0 with glibc), and 0. ADDRESSES gets two int64 per op: address and malloc_usable_size. The program itself calls no malloc
+// (0 with glibc), and 0; seven numbers of Google's tcmalloc, whose sampling is switched off. ADDRESSES gets two int64 per op: address and malloc_usable_size. The program itself calls no malloc
 // besides the trace's: its tables are mapped, and threads hand over one op after the other.
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <malloc.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -42,10 +43,25 @@ static char started[THREADS];
 static int current, finished, exiting;
 extern int mallctl(const char *, void *, size_t *, void *, size_t) __attribute__((weak)); // a dlsym() that fails calls malloc
 extern int MallocExtension_GetNumericProperty(const char *, size_t *) __attribute__((weak));
+extern _Bool MallocExtension_Internal_GetNumericProperty(const char *, size_t, size_t *) __attribute__((weak)); // Google's
+extern void MallocExtension_Internal_SetProfileSamplingInterval(int64_t) __attribute__((weak));
+extern size_t MallocExtension_Internal_ReleaseMemoryToSystem(size_t) __attribute__((weak));
 static const char *je_names[6] = {"stats.allocated", "stats.active", "stats.metadata", "stats.resident", "stats.mapped", "stats.retained"};
 static const char *tc_names[6] = {"generic.current_allocated_bytes", "generic.heap_size", "tcmalloc.pageheap_free_bytes",
                                   "tcmalloc.pageheap_unmapped_bytes", "tcmalloc.current_total_thread_cache_bytes",
                                   "tcmalloc.central_cache_free_bytes"};
+static const char *google_names[7] = {"generic.current_allocated_bytes", "generic.heap_size", "tcmalloc.pageheap_free_bytes",
+                                      "tcmalloc.pageheap_unmapped_bytes", "tcmalloc.cpu_free", "tcmalloc.central_cache_free",
+                                      "tcmalloc.transfer_cache_free"};
+static int cpus;             // REPLAY_CPUS: thread i runs on CPU i modulo these; 0: anywhere
+static long release_on_trim; // REPLAY_RELEASE: bytes that a trim op asks Google's tcmalloc to release, instead of malloc_trim()'s none
+
+static void pin(int thread) {
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    CPU_SET(thread % cpus, &set);
+    sched_setaffinity(0, sizeof set, &set);
+}
 
 static void die(const char *what) {
     perror(what);
@@ -73,6 +89,12 @@ static void sample(void) {
             if (mallctl(je_names[i], &value, &size, NULL, 0)) die(je_names[i]);
             row[3 + i] = (int64_t)value;
         }
+    } else if (MallocExtension_Internal_GetNumericProperty) {
+        for (int i = 0; i < 7; i++) {
+            size_t value = 0;
+            MallocExtension_Internal_GetNumericProperty(google_names[i], strlen(google_names[i]), &value);
+            row[3 + i] = (int64_t)value;
+        }
     } else if (MallocExtension_GetNumericProperty) {
         for (int i = 0; i < 6; i++) {
             size_t value = 0;
@@ -92,7 +114,12 @@ static void one(struct op *o) {
     case REALLOC: p = realloc(blocks[o->block], o->size); break;
     case FREE: free(blocks[o->block]); blocks[o->block] = NULL; return;
     case TOUCH: memset((char *)blocks[o->block] + o->argument, 1, o->size); return;
-    case TRIM: malloc_trim(o->size); return;
+    case TRIM:
+        if (release_on_trim)
+            MallocExtension_Internal_ReleaseMemoryToSystem(release_on_trim);
+        else
+            malloc_trim(o->size);
+        return;
     case SLEEP: {
         struct timespec t = {o->size / 1000000000L, o->size % 1000000000L};
         nanosleep(&t, NULL);
@@ -123,6 +150,7 @@ static void pass_to(int t) { // the lock is held
 
 static void *work(void *argument) {
     int self = (int)(intptr_t)argument;
+    if (cpus) pin(self);
     pthread_mutex_lock(&lock);
     while (1) {
         while (current != self && !finished) pthread_cond_wait(&turn[self], &lock);
@@ -169,6 +197,9 @@ static void *mapped(const char *path, size_t bytes, int flags) {
 
 int main(int argc, char **argv) {
     if (argc != 6) return 2;
+    if (getenv("REPLAY_CPUS")) cpus = atoi(getenv("REPLAY_CPUS"));
+    if (getenv("REPLAY_RELEASE")) release_on_trim = atol(getenv("REPLAY_RELEASE"));
+    if (MallocExtension_Internal_SetProfileSamplingInterval) MallocExtension_Internal_SetProfileSamplingInterval(0);
     struct stat st;
     if (stat(argv[1], &st)) die(argv[1]);
     count = st.st_size / (long)sizeof(struct op);

@@ -42,7 +42,7 @@ def test_the_tutorial_can_be_tried(block: str, capsys: pytest.CaptureFixture[str
         (tmp_path / "docs").symlink_to(DOCS)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "110")
-    for name in re.findall(r"--allocator (\w+)", block):
+    for name in re.findall(r"--allocator ([\w-]+)", block):
         if name not in EXACT:
             pytest.skip(f"there is no exact simulator of {name} here")
     for command, expected in steps(block):
