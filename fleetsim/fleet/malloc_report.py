@@ -129,9 +129,7 @@ def _where(a: Account) -> list[str]:
 
 def _fact(name: str, count: int) -> str:
     words = name.replace("_", " ")
-    if words.endswith((" bytes", "heap size")) or words.startswith(
-        ("stats.", "generic.", "tcmalloc.")
-    ):  # libraries count bytes
+    if words.endswith((" bytes", "heap size")) or words.startswith(("stats.", "generic.", "tcmalloc.")):  # libraries count bytes
         return f"{words.removesuffix(' bytes')} {size(count)}"
     return f"{words} {count:,}"
 
