@@ -56,8 +56,10 @@ def _group(group: Group) -> dict[str, Any]:
 def _service(keys: ServiceKeys) -> dict[str, Any]:
     shown = keys.model_dump(mode="json")
     load, health = keys.load, keys.health
-    shown["load"] = {"low": f"{load.low / 1000:g}/s", "high": f"{load.high / 1000:g}/s"}
-    shown["load"] |= {"peak": show_duration(load.peak), "period": show_duration(load.period)}
+    shown["load"] = {"replay": load.replay}
+    if load.replay is None:
+        shown["load"] = {"low": f"{load.low / 1000:g}/s", "high": f"{load.high / 1000:g}/s"}
+        shown["load"] |= {"peak": show_duration(load.peak), "period": show_duration(load.period)}
     shown["health"] |= {"every": show_duration(health.every), "timeout": show_duration(health.timeout)}
     return shown
 

@@ -8,6 +8,7 @@ Leaves out: doing it (`controller.py`).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,12 +79,14 @@ class Plan:
     expectations: tuple[Expectation, ...]
     placements: tuple[Placement, ...]
     services: tuple[Service, ...]
+    loads: tuple[Command, ...]  # recorded loads of single pods
     size_class: str  # the one that its largest host needs (linux/capacity_classes.py), or that the environment names
     notes: tuple[str, ...]  # what the user should know before trusting the result
 
     def commands(self) -> list[Command]:
         """Everything that the timeline does to hosts, in order of time."""
         every = [command for fault in self.faults for command in (*fault.inject(), *fault.clear())]
+        every += self.loads
         return sorted(every, key=lambda command: command.t_ns)  # stable: one instant keeps the order of the file
 
 
@@ -117,6 +120,7 @@ def make_plan(scenario: Scenario, seed: int | None = None, job: str = TargetTemp
             + [Placement(kind="service", name=name, host=host) for name, of in roster.services.items() for host in {s.host: 0 for s in of}]
         ),
         services=tuple(_service(scenario, number, roster, groups) for number in range(len(scenario.keys.services))),
+        loads=tuple(_loads(groups, scenario.keys.duration)),
         size_class=_size_class(scenario, groups, hosts, faults),
         notes=tuple(without_effect(hosts, [command for fault in faults for command in fault.inject()])),
     )
@@ -202,6 +206,16 @@ def _target(fault_id: str, subject: Subject, group: Group) -> Target:
         limit_bytes=pod.limits,
         settings=settings,
     )
+
+
+def _loads(groups: dict[str, Group], duration_ns: int) -> Iterator[Command]:
+    for host, group in groups.items():
+        for pod in group.pods:
+            if isinstance(pod.arguments, ServerWorkload) and pod.arguments.load is not None:
+                task = pod.arguments.processes(pod.name)[0].name
+                for t_ns, rate in pod.arguments.load.steps:
+                    if t_ns < duration_ns:
+                        yield Command(t_ns, host, "load", {"task": task, "rate_milli": rate}, author="load")
 
 
 def _service(scenario: Scenario, number: int, roster: Roster, groups: dict[str, Group]) -> Service:

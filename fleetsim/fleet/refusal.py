@@ -34,7 +34,7 @@ _TYPES = {
 def build(model: type[M], values: Mapping[str, Any], source: Source, place: Place, what: str) -> M:
     """`model` made of `values`, which stand at `place` of the file; `what` names the thing in sentences ("a pod")."""
     try:
-        return model.model_validate(values)
+        return model.model_validate(values, context={"folder": source.file.parent})
     except ValidationError as error:
         errors = error.errors()
         misspelt = {e["loc"][:-1] for e in errors if e["type"] == "extra_forbidden"}  # then a missing key there is the same mistake

@@ -63,11 +63,13 @@ class Service:
     has_slo: bool = False
 
 
-def load_at(load: Load, unix_ns: int) -> int:
-    """Requests per 1000 s of the whole service at an instant."""
+def load_at(load: Load, t_ns: int, start_unix_ns: int) -> int:
+    """Requests per 1000 s of the whole service at an instant of the run."""
+    if load.steps:
+        return max((step for step in load.steps if step[0] <= t_ns), default=(0, 0))[1]
     if load.low == load.high:
         return load.low
-    degrees = (unix_ns - load.peak) % load.period * 360 // load.period + 90
+    degrees = (start_unix_ns + t_ns - load.peak) % load.period * 360 // load.period + 90
     return (load.low + load.high) // 2 + ((load.high - load.low) // 2 * int(sine_q(degrees)) >> 20)
 
 
@@ -115,7 +117,7 @@ class ServiceState:
         self.begun = self.begun or bool(self.seen_up.all()) or now_ns >= FIRST_USERS_NS
         if not self.begun:
             return np.zeros(len(self.seen_up), dtype=np.int64)
-        new = load_at(self.service.load, self.start_unix_ns + now_ns + epoch_ns // 2)
+        new = load_at(self.service.load, now_ns + epoch_ns // 2, self.start_unix_ns)
         self.attempts[0] = new * epoch_ns // (NS_PER_S * 1000 // MICRO)
         self._keep_to_budget()
         weights = self._weights()
