@@ -173,7 +173,7 @@ def sample(heap: GoogleHeap, done: int) -> tuple[int, ...]:
     """One row of SAMPLE."""
     row = heap.state[0]
     _, mapped, free, _, cached, central, transfer, *_ = stats_of(heap)
-    metadata = METADATA + int(row["most_spans"]) * METADATA_PER_SPAN
+    metadata = (METADATA + int(row["most_spans"]) * METADATA_PER_SPAN) // 4096 * 4096
     return (
         done,
         int(row["now"]),
@@ -181,10 +181,11 @@ def sample(heap: GoogleHeap, done: int) -> tuple[int, ...]:
         int(row["usable"]),
         cached + transfer,
         central + free,
-        mapped + metadata // 4096 * 4096,
+        mapped + metadata,
         int(row["reserved"]) << HUGE_SHIFT,
-        int(row["touched"]) * 4096 + metadata // 4096 * 4096,
+        int(row["touched"]) * 4096 + metadata,
         0,
         0,
         1,
+        metadata,
     )

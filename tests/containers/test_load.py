@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Loads as people write them: rates with their unit, days with a peak, recordings; what is wrong is said in a sentence with file and line."""
+"""Loads as people write them: rates with their unit, days with a peak, recordings; what is wrong is told with file and line."""
 
 from __future__ import annotations
 
