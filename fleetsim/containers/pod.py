@@ -20,7 +20,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-from fleetsim.containers.workload import PodWorkload
+from fleetsim.containers.workload import ANYWHERE, PodWorkload, Room
 from fleetsim.host.spec import CgroupSpec, TaskSpec
 from fleetsim.units import NS_PER_S
 
@@ -105,8 +105,9 @@ def cgroups_of(host: str, pods: tuple[Pod, ...]) -> tuple[CgroupSpec, ...]:
     return tuple(tree)
 
 
-def tasks_of(host: str, pod: Pod, capacity_bytes: int) -> tuple[TaskSpec, ...]:
+def tasks_of(host: str, pod: Pod, capacity_bytes: int, cpus: int = ANYWHERE.cpus) -> tuple[TaskSpec, ...]:
     """The container's processes: one cgroup, one oom_score_adj, started again ten seconds after death."""
+    room = Room(capacity_bytes, cpus, pod.limits)
     adj = oom_score_adj(pod.qos, pod.request_bytes or 0, capacity_bytes)
     return tuple(
         TaskSpec(
@@ -118,5 +119,5 @@ def tasks_of(host: str, pod: Pod, capacity_bytes: int) -> tuple[TaskSpec, ...]:
             RESTART_S,
             work=process.work,
         )
-        for process in pod.arguments.processes(pod.name)
+        for process in pod.arguments.processes(pod.name, room)
     )
