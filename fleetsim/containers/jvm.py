@@ -61,9 +61,7 @@ class Jvm(ServerWorkload):
     @model_validator(mode="after")
     def _flags_agree(self) -> Jvm:
         if self.xmx is not None and self.xms is not None and self.xms > self.xmx:
-            raise ValueError(
-                f"'xms' {show_bytes(self.xms)} is above 'xmx' {show_bytes(self.xmx)}, which java refuses; write an initial heap up to the largest"
-            )
+            raise ValueError(f"'xms' {show_bytes(self.xms)} is above 'xmx' {show_bytes(self.xmx)}, which java refuses: write one up to it")
         if self.region_size is not None and (self.region_size.bit_count() != 1 or not MIB <= self.region_size <= 32 * MIB):
             raise ValueError(f"'region_size' {show_bytes(self.region_size)} is not a power of two from 1MiB to 32MiB")
         if self.min_heap_free > self.max_heap_free:

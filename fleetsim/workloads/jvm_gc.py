@@ -18,7 +18,7 @@ from __future__ import annotations
 from fleetsim.law import law
 from fleetsim.linux.syscalls import GC_PAUSE, access_rest, compute, write_log
 from fleetsim.workloads.jvm_heap import CHUNK, STEP_NS, give_back, grow, heap_pages, write_old, write_young, young_max
-from fleetsim.workloads.jvm_sizes import copy_ns, grow_for_time, marking_threshold, note_survival, resize, set_eden, survivor_target
+from fleetsim.workloads.jvm_sizes import copy_ns, grow_for_time, marking_threshold, note_survival, resize, set_eden, survivors_kept
 from fleetsim.workloads.jvm_state import (
     CAPACITY,
     CLEANUP,
@@ -52,7 +52,6 @@ from fleetsim.workloads.jvm_state import (
     MARK_HOT,
     MARK_READY_NS,
     MARKING,
-    MAX_TENURING,
     MIXED_BYTES,
     MIXED_COUNT,
     MIXED_GC,
@@ -113,11 +112,13 @@ def collection_for(jvm):
 def plan_mixed(jvm):
     """Plan the collection of an eighth of the old regions that are worth it, beside the young ones.
 
-    Source: G1MixedGCCountTarget; live objects of the regions chosen are copied, as many as there are in an average region.
+    Source: G1MixedGCCountTarget; the regions chosen are as live as the mean of the average one and of the last that is worth it
+    (jvm_state.py: it fits what was measured).
     """
     garbage = jvm[OLD_USED] - jvm[OLD_LIVE]
     reclaimed = max(0, min(jvm[MIXED_BYTES], garbage))
-    copied = (reclaimed >> 10) * (jvm[OLD_LIVE] >> 10) // max(1, garbage >> 10) << 10
+    live = (1000 * (jvm[OLD_LIVE] >> 10) // max(1, jvm[OLD_USED] >> 10) + 10 * LIVE_THRESHOLD) // 2  # permille
+    copied = reclaimed * live // max(1, 1000 - live)
     jvm[OLD_USED] -= reclaimed
     jvm[WALK_COLD] = copied // PAGE
     jvm[COPY_OLD] += copied // PAGE
@@ -137,7 +138,7 @@ def plan_young(server, jvm, kind):
     alive = jvm[EDEN_LONG] + jvm[SURVIVORS]
     spent = PAUSE_NS * jvm[GC_THREADS] + copy_ns(alive + busy, jvm[EDEN] + jvm[SURVIVORS])
     note_survival(jvm, jvm[EDEN_LONG] + busy, jvm[EDEN])
-    keep = min(alive - alive // MAX_TENURING, survivor_target(jvm))
+    keep = survivors_kept(jvm, jvm[EDEN_LONG])
     jvm[OLD_USED] += alive - keep
     jvm[OLD_LIVE] = min(jvm[GOAL], jvm[OLD_LIVE] + alive - keep)
     jvm[SURVIVORS] = keep

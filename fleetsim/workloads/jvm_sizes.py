@@ -24,6 +24,7 @@ from fleetsim.workloads.jvm_state import (
     HEAP_INITIAL,
     HEAP_MAX,
     IHOP,
+    MAX_TENURING,
     MIXING,
     OLD_USED,
     PAUSE_GOAL_NS,
@@ -31,6 +32,8 @@ from fleetsim.workloads.jvm_state import (
     PHASE,
     REGION,
     RESERVE_PERCENT,
+    STAGE,
+    STARTING,
     SURVIVAL_Q,
     SURVIVOR_RATIO,
     SURVIVORS,
@@ -78,7 +81,7 @@ def set_eden(jvm):
         return
     least = max(jvm[REGION], capacity * YOUNG_MIN_PERCENT // 100)
     wanted = least
-    if jvm[PHASE] != MIXING:
+    if jvm[PHASE] != MIXING and jvm[STAGE] != STARTING:  # it has no experience yet
         free = capacity - jvm[OLD_USED] - capacity * RESERVE_PERCENT // 100
         wanted = max(least, min(young_max(jvm, capacity), min(free, affordable_eden(jvm))))
     young = min(wanted, capacity - jvm[OLD_USED])  # the reserve is used before a full collection
@@ -86,13 +89,22 @@ def set_eden(jvm):
 
 
 @law
-def survivor_target(jvm):
-    """Long-lived bytes that may stay in survivor space after a collection; the oldest of the rest are promoted.
+def survivors_kept(jvm, fresh):
+    """Long-lived bytes that stay in survivor space after a collection in which `fresh` of them came out of eden; the rest is promoted.
 
-    Source: TargetSurvivorRatio 50 of young/8 (G1) or young/10 (Serial): ageTable.cpp compute_tenuring_threshold.
+        what fits half of survivor space stays for up to 15 collections; when more was there than that, the older ones go, and
+        fresh ones stay as far as the space reaches
+
+    Source: TargetSurvivorRatio 50 of young/8 (G1) or young/10 (Serial), MaxTenuringThreshold 15: ageTable.cpp compute_tenuring_threshold.
+    Leaves out: ages; of those that stay a 15th goes each time.
     """
-    young = jvm[EDEN_MAX] + jvm[SURVIVORS]
-    return young // (2 * SURVIVOR_RATIO) if jvm[COLLECTOR] == G1 else young // 20
+    older = jvm[SURVIVORS]
+    space = (jvm[EDEN_MAX] + older) // (SURVIVOR_RATIO if jvm[COLLECTOR] == G1 else SURVIVOR_RATIO + 2)
+    if older > space // 2:
+        older = 0
+    if older + fresh > space // 2:
+        return min(space, max(fresh, space // 2))
+    return fresh + older - older // MAX_TENURING
 
 
 @law
