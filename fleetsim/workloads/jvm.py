@@ -229,7 +229,7 @@ def begin_batch(row, th, server, jvm):
     """
     allocate_background(row, jvm)
     most = max(server["workers"], server["workers"] * BUSY_NS // max(1, server["service_ns"]))
-    if jvm[REQUEST_BYTES] > 0:
+    if jvm[REQUEST_BYTES] > 0 and jvm[OUT_OF_MEMORY] == 0:
         most = min(most, max(1, (eden_room(jvm) + jvm[EDEN_MAX] // 16) // jvm[REQUEST_BYTES]))
     n = take(row, th, server, most)
     if n > 0 and jvm[OUT_OF_MEMORY] > 0:

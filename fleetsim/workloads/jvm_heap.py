@@ -102,7 +102,8 @@ def fill_area(row, th, jvm, a, pages):
     over = heap_pages(row, jvm) + pages - (jvm[CAPACITY] // PAGE + 64)
     if over > 0:
         give_back(row, th, jvm, over)
-    return max(0, touch(row, th, a, pages))
+    done = touch(row, th, a, pages)
+    return pages if done < 0 else done  # it cannot be larger than it is: the last page is used again
 
 
 @law

@@ -76,8 +76,9 @@ def set_eden(jvm):
     """
     capacity = jvm[CAPACITY]
     if jvm[COLLECTOR] != G1:
-        young = young_max(jvm, capacity)
-        jvm[EDEN_MAX] = min(young * SURVIVOR_RATIO // (SURVIVOR_RATIO + 2), capacity)
+        eden = young_max(jvm, capacity) * SURVIVOR_RATIO // (SURVIVOR_RATIO + 2)
+        old_max = jvm[HEAP_MAX] - young_max(jvm, jvm[HEAP_MAX])
+        jvm[EDEN_MAX] = max(0, eden - max(0, jvm[OLD_USED] - old_max))  # what a full collection finds no room for stays in eden
         return
     least = max(jvm[REGION], capacity * YOUNG_MIN_PERCENT // 100)
     wanted = least
