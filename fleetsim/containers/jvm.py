@@ -26,6 +26,13 @@ CARDS, BITMAP = 512, 64  # a byte of card table for so many of heap, a bit of ma
 Percent = Annotated[float, Field(gt=0, le=100, strict=False)]
 
 
+def table_bytes(jvm: Ergonomics) -> int:
+    """Cards and block offsets, and with G1 card counts and two mark bitmaps: as its NativeMemoryTracking accounts for them."""
+    if jvm.collector != "g1":
+        return 2 * jvm.heap_max // CARDS
+    return 3 * jvm.heap_max // CARDS + 2 * jvm.heap_max // BITMAP
+
+
 @WORKLOADS.register("jvm")
 class Jvm(ServerWorkload):
     """A service on a JVM: it allocates, collects garbage and stands still meanwhile; memory of its own beside the heap."""
@@ -84,10 +91,9 @@ class Jvm(ServerWorkload):
         return ergonomics(flags, room.visible_bytes, self.cpus or room.cpus)
 
     def native_bytes(self, jvm: Ergonomics) -> int:
-        """Memory outside the heap: the VM, metaspace, code, stacks, direct buffers, cards and, with G1, two mark bitmaps."""
-        tables = 3 * jvm.heap_max // CARDS + 2 * jvm.heap_max // BITMAP if jvm.collector == "g1" else 2 * jvm.heap_max // CARDS
+        """Memory outside the heap: the VM, metaspace, code, stacks, direct buffers, the collector's tables."""
         stacks = (self.threads + self.workers) * self.thread_stack
-        return JVM_BYTES + self.metaspace + self.code_cache + self.direct_buffers + stacks + tables
+        return JVM_BYTES + self.metaspace + self.code_cache + self.direct_buffers + stacks + table_bytes(jvm)
 
     def processes(self, pod: str, room: Room = ANYWHERE) -> tuple[Process, ...]:
         jvm = self.chosen(room)
@@ -115,6 +121,7 @@ class Jvm(ServerWorkload):
             "free_min": self.min_heap_free,
             "free_max": self.max_heap_free,
             "ihop": self.ihop,
+            "tables": table_bytes(jvm),
         }
         heap = jvm.heap_max // PAGE
         parts = [(heap - hot // PAGE, True), (hot // PAGE, True)] if hot else [(heap, True)]

@@ -14,7 +14,7 @@ from __future__ import annotations
 from fleetsim.law import ONE_Q, law
 from fleetsim.linux.syscalls import OUT_OF_MEMORY_ERROR, access, access_rest, compute, exit_group, touch, write_log
 from fleetsim.workloads.jvm_gc import begin_gc, collect, collection_for, visit_cold
-from fleetsim.workloads.jvm_heap import CHUNK, allocate, eden_room, fill_live, map_heap, sweep
+from fleetsim.workloads.jvm_heap import CHUNK, allocate, eden_room, fill_live, map_heap, own_pages, sweep
 from fleetsim.workloads.jvm_sizes import set_eden
 from fleetsim.workloads.jvm_state import ARGUMENTS as ARGUMENTS
 from fleetsim.workloads.jvm_state import (
@@ -93,7 +93,8 @@ def start(row, th, jvm):
         jvm[LAST_GC_NS] = row["now_ns"]
         set_eden(jvm)
         compute(row, th, jvm[START_NS])
-    return touch(row, th, jvm[NATIVE] - 1, CHUNK) < 0
+    missing = own_pages(jvm) - row["areas"][jvm[NATIVE] - 1]["touched"]
+    return missing <= 0 or touch(row, th, jvm[NATIVE] - 1, min(CHUNK, missing)) < 0
 
 
 @law

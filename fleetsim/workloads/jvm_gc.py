@@ -17,8 +17,8 @@ from __future__ import annotations
 
 from fleetsim.law import law
 from fleetsim.linux.syscalls import GC_PAUSE, access_rest, compute, write_log
-from fleetsim.workloads.jvm_heap import CHUNK, STEP_NS, give_back, grow, heap_pages, write_old, write_young, young_max
-from fleetsim.workloads.jvm_sizes import copy_ns, grow_for_time, marking_threshold, note_survival, resize, set_eden, survivors_kept
+from fleetsim.workloads.jvm_heap import CHUNK, STEP_NS, give_back, grow, heap_pages, touch_tables, write_old, write_young, young_max
+from fleetsim.workloads.jvm_sizes import grow_for_time, marking_threshold, note_survival, resize, set_eden, survivors_kept
 from fleetsim.workloads.jvm_state import (
     CAPACITY,
     CLEANUP,
@@ -27,6 +27,7 @@ from fleetsim.workloads.jvm_state import (
     COMPACT_HOLES,
     COMPACT_KIB,
     CONCURRENT_START,
+    COPY_KIB,
     COPY_OLD,
     COPY_YOUNG,
     COUNT,
@@ -122,7 +123,7 @@ def plan_mixed(jvm):
     jvm[OLD_USED] -= reclaimed
     jvm[WALK_COLD] = copied // PAGE
     jvm[COPY_OLD] += copied // PAGE
-    return copy_ns(copied, copied + reclaimed)
+    return (copied >> 10) * COPY_KIB[jvm[COLLECTOR]]
 
 
 @law
@@ -136,7 +137,7 @@ def plan_young(server, jvm, kind):
     busy = min(server["present"], server["workers"]) * jvm[REQUEST_BYTES] // 2
     busy = min(busy, max(0, jvm[EDEN] - jvm[EDEN_LONG]))
     alive = jvm[EDEN_LONG] + jvm[SURVIVORS]
-    spent = PAUSE_NS * jvm[GC_THREADS] + copy_ns(alive + busy, jvm[EDEN] + jvm[SURVIVORS])
+    spent = PAUSE_NS[jvm[COLLECTOR]] * jvm[GC_THREADS] + (alive + busy >> 10) * COPY_KIB[jvm[COLLECTOR]]
     note_survival(jvm, jvm[EDEN_LONG] + busy, jvm[EDEN])
     keep = survivors_kept(jvm, jvm[EDEN_LONG])
     jvm[OLD_USED] += alive - keep
@@ -162,12 +163,12 @@ def plan_full(jvm):
     jvm[WALK_HOT] = hot
     jvm[WALK_COLD] = jvm[OLD_LIVE] // PAGE - hot
     jvm[COPY_OLD] = alive // PAGE
-    moved = COMPACT_HOLES * min(jvm[OLD_USED], 4 * max(0, jvm[OLD_USED] - jvm[OLD_LIVE])) // max(1, jvm[OLD_USED])
+    moved = COMPACT_HOLES[jvm[COLLECTOR]] * min(jvm[OLD_USED], 4 * max(0, jvm[OLD_USED] - jvm[OLD_LIVE])) // max(1, jvm[OLD_USED])
     live = jvm[OLD_LIVE] + alive
     jvm[OLD_LIVE] = min(jvm[GOAL], live)
     jvm[OLD_USED] = jvm[OLD_LIVE]
     jvm[SURVIVORS] = 0
-    return PAUSE_NS * jvm[GC_THREADS] + (live >> 10) * (COMPACT_KIB + moved)
+    return PAUSE_NS[jvm[COLLECTOR]] * jvm[GC_THREADS] + (live >> 10) * (COMPACT_KIB[jvm[COLLECTOR]] + moved)
 
 
 @law
@@ -346,6 +347,7 @@ def conclude(row, th, jvm):
         jvm[CURSOR] = 0
         jvm[LAST_GC_NS] = end
         set_eden(jvm)
+    touch_tables(row, th, jvm)
     excess = heap_pages(row, jvm) - jvm[CAPACITY] // PAGE - 64
     if excess > 0:
         give_back(row, th, jvm, excess)

@@ -12,6 +12,7 @@ from fleetsim.linux.syscalls import ORDERED, PART_LAST, UNIFORM, access, free_ra
 from fleetsim.workloads.jvm_state import (
     CAPACITY,
     COLLECTOR,
+    COUNT,
     CURSOR,
     EDEN,
     EDEN_LONG,
@@ -30,6 +31,7 @@ from fleetsim.workloads.jvm_state import (
     PAGE,
     REGION,
     SWEPT,
+    TABLES,
     YOUNG,
     YOUNG_MAX_PERCENT,
 )
@@ -73,6 +75,30 @@ def heap_pages(row, jvm):
     Source: fleetsim's own representation.
     """
     return row["areas"][jvm[YOUNG] - 1]["touched"] + row["areas"][jvm[OLD] - 1]["touched"]
+
+
+@law
+def own_pages(jvm):
+    """Pages outside the heap that a JVM touches when it starts: all but the collector's tables.
+
+    Source: VmRSS of a JVM that does nothing; its tables are reserved and not touched (tests/ground_truth/calibration/jvm_memory.json).
+    """
+    return (jvm[NATIVE_BYTES] - jvm[TABLES]) // PAGE
+
+
+@law
+def touch_tables(row, th, jvm):
+    """The collector's tables are touched as far as the heap is: cards at once, G1's mark bitmaps when it has marked.
+
+    Source: a byte of card table and two of offsets and counts for 512 bytes of heap, two bitmaps of a bit for 8 bytes.
+    """
+    size = jvm[TABLES]
+    if jvm[COLLECTOR] == G1 and jvm[COUNT + 2] + jvm[COUNT + 3] == 0:
+        size = size * 192 // 1216  # 3/512 of 3/512 + 2/64
+    a = jvm[NATIVE] - 1
+    missing = own_pages(jvm) + size * heap_pages(row, jvm) // jvm[HEAP_MAX] - row["areas"][a]["touched"]
+    if missing > 0:
+        touch(row, th, a, min(missing, CHUNK))
 
 
 @law

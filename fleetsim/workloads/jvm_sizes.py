@@ -13,8 +13,7 @@ from fleetsim.workloads.jvm_heap import grow, young_max
 from fleetsim.workloads.jvm_state import (
     CAPACITY,
     COLLECTOR,
-    COPY_DENSE,
-    COPY_SCATTERED,
+    COPY_KIB,
     EDEN_MAX,
     FREE_MAX,
     FREE_MIN,
@@ -42,26 +41,13 @@ from fleetsim.workloads.jvm_state import (
 
 
 @law
-def copy_ns(size, of):
-    """Processor time of copying `size` bytes that survived of `of`.
-
-        size · (dense + (1 − size/of) · scattered)
-
-    Source: fitted to OpenJDK 17, see jvm_state.py: neighbours are copied together, single survivors miss the caches one by one.
-    """
-    of = max(of, size, 1)
-    return (size >> 10) * (COPY_DENSE + COPY_SCATTERED * ((of - size) >> 10) // max(1, of >> 10))
-
-
-@law
 def affordable_eden(jvm):
     """Bytes of eden that G1 expects to collect within its pause goal, survivors at hand included.
 
     Source: g1Policy.cpp G1YoungLengthPredictor::will_fit.
     """
-    share_q = max(1, jvm[SURVIVAL_Q])
-    ns = (PAUSE_GOAL_NS - PAUSE_NS) * jvm[GC_THREADS] - copy_ns(jvm[SURVIVORS], jvm[SURVIVORS])
-    per_mib = max(1, copy_ns(share_q, ONE_Q))  # of 1 MiB of eden
+    ns = (PAUSE_GOAL_NS - PAUSE_NS[G1]) * jvm[GC_THREADS] - (jvm[SURVIVORS] >> 10) * COPY_KIB[G1]
+    per_mib = max(1, COPY_KIB[G1] * jvm[SURVIVAL_Q] >> 10)  # ns per MiB of eden: 2^20ths of it survive
     return max(0, ns) // per_mib << 20
 
 

@@ -16,7 +16,7 @@ from fleetsim.workloads import idle, jvm, web
 from fleetsim.workloads.requests import SERVER, go_down
 
 NR_WORKS = 36
-NR_SLOTS = 70
+NR_SLOTS = 71
 
 ARGUMENTS = {
     "idle": idle.ARGUMENTS,
