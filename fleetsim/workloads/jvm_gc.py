@@ -104,7 +104,7 @@ def collection_for(jvm):
     """
     promoted = jvm[EDEN_LONG] + jvm[SURVIVORS]
     room = jvm[HEAP_MAX] - (0 if jvm[COLLECTOR] == G1 else young_max(jvm, jvm[HEAP_MAX]))
-    if jvm[OLD_USED] + promoted > room:
+    if jvm[EDEN] == 0 or jvm[OLD_USED] + promoted > room:  # empty and yet full: a young one would free nothing
         return FULL_GC
     return MIXED_GC if jvm[PHASE] == MIXING else YOUNG_GC
 

@@ -112,12 +112,12 @@ def test_max_heap_free_of_100_keeps_it() -> None:
     assert jvm["CAPACITY"] == 512 * MIB
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(
     collector=st.sampled_from(["g1", "serial"]),
     xmx=st.integers(64, 512),
     live=st.integers(5, 100),
-    rate=st.integers(0, 200),
+    rate=st.integers(1, 200),
     tenured=st.integers(0, 100),
     leak=st.integers(0, 200),
 )
@@ -125,7 +125,7 @@ def test_the_heap_never_has_more_pages_than_it_is_large(collector: str, xmx: int
     """Live ≤ used ≤ capacity ≤ -Xmx, pages ≤ capacity; and every page of the host in one place (`at` checks it)."""
     say = {"collector": collector, "xmx": f"{xmx}MiB", "live_set": f"{max(1, xmx * live // 100)}MiB", "leak": f"{leak}KiB"}
     jvm = a_jvm({**say, "allocation_rate": f"{rate}MiB/s", "tenured_share": tenured / 10, "load": "20/s"}, memory_mib=1024)
-    for second in range(1, 30, 2):
+    for second in range(1, 20, 3):
         jvm.at(float(second))
         if jvm["STAGE"] == v.STARTING:
             continue
