@@ -207,9 +207,9 @@ def visit_cold(row, th, jvm, pages, left, all_of_it):
     a = jvm[OLD] - 1
     area = row["areas"][a]
     hot = 0 if area["groups"] == 1 else jvm[HOT] // PAGE
-    used = max(1, area["touched"] - hot)
-    live = max(1, jvm[OLD_LIVE] // PAGE - hot)
-    of = left * max(used, live) // live if all_of_it > 0 else used
+    used = area["touched"] - hot
+    live = jvm[OLD_LIVE] // PAGE - hot
+    of = left + max(0, used - live) if all_of_it > 0 else used
     return access_rest(row, th, a, area["groups"] - 1, pages, of, 0)
 
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +20,6 @@ def told(scenario: Path, out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
 
 
-@cache
-def story(name: str, out: Path) -> list[dict[str, Any]]:
-    return told(FOLDER / f"{name}.yaml", out)
-
-
 def words(events: list[dict[str, Any]]) -> list[str]:
     """Kinds, with the impact or the collection that they are about."""
     return [f"{event['kind']} {event['data'].get('impact') or event['data'].get('collection') or ''}".strip() for event in events]
@@ -33,7 +27,7 @@ def words(events: list[dict[str, Any]]) -> list[str]:
 
 def test_a_java_application_pauses_for_seconds_because_its_heap_was_swapped_out(tmp_path: Path) -> None:
     """The neighbour comes, minutes pass, one full collection waits for its pages, and users give up: in this order."""
-    events = story("jvm-pauses-because-it-is-swapped", tmp_path / "run")
+    events = told(FOLDER / "jvm-pauses-because-it-is-swapped.yaml", tmp_path / "run")
     chain = [event for event in events if event["kind"] in ("fault_start", "gc_pause", "impact_start", "oom_kill", "task_exit")]
     assert words(chain)[:4] == ["fault_start", "gc_pause full", "impact_start latency", "impact_start errors"]
     fault, pause = chain[0], chain[1]
@@ -55,11 +49,11 @@ def test_without_the_neighbour_the_same_application_never_hurts_anybody(tmp_path
 
 def test_killed_by_the_kernel_or_out_of_heap(tmp_path: Path) -> None:
     """T-16.2, and its opposite: `orders` is killed with 137 and never threw; `search` threw, is never killed and fails its requests."""
-    events = story("jvm-xmx-too-near-the-limit", tmp_path / "run")
+    events = told(FOLDER / "jvm-xmx-too-near-the-limit.yaml", tmp_path / "run")
     orders = [event for event in events if event["subject"] == "orders"]
     search = [event for event in events if event["subject"] == "search"]
     assert words(orders)[1:4] == ["oom_kill", "impact_start killed", "task_exit"]
-    assert [event["data"]["exit_code"] for event in orders if event["kind"] == "task_exit"][0] == 137
+    assert next(event["data"]["exit_code"] for event in orders if event["kind"] == "task_exit") == 137
     assert "out_of_memory_error" not in {event["kind"] for event in orders}
     assert [word for word in words(search) if "gc_pause" not in word and "latency" not in word][1:3] == [
         "out_of_memory_error",

@@ -198,9 +198,11 @@ def test_a_live_set_that_does_not_fit_ends_it_while_it_starts() -> None:
 # -------------------------------------------------------------------------------------------------- a heap that is in swap
 
 
-def swapped(squeezed: bool) -> JvmWorld:
+HOT_NEIGHBOUR = TaskSpec("neighbour", ("mmap_anon a 700", "touch a 700 40", "rewrite a 0 100 random"), start_s=20.0)
+
+
+def swapped(squeezed: bool, neighbour: TaskSpec = HOT_NEIGHBOUR) -> JvmWorld:
     """A Serial JVM whose old generation fills every 75 s, and a neighbour that takes most of the host at 20 s and uses it."""
-    neighbour = TaskSpec("neighbour", ("mmap_anon a 700", "touch a 700 40", "rewrite a 0 100 random"), start_s=20.0)
     say = {"collector": "serial", "xmx": "300MiB", "xms": "300MiB", "live_set": "120MiB", "hot_share": 5, "cpu": "1ms"}
     load = {"allocation": "1MiB", "load": "50/s", "tenured_share": 1.5, "timeout": "2s", "slo": {"latency": "1s"}}
     return a_jvm(
@@ -235,6 +237,27 @@ def test_a_full_collection_of_a_swapped_heap_waits_for_each_page_of_it() -> None
     jvm.at(at + 15)
     assert jvm.server["timed_out"] > 50
     assert [event.data["impact"] for event in jvm.events("impact_start")] == ["latency", "errors"]
+
+
+def test_a_full_collection_visits_every_live_page_once_and_leaves_garbage_in_swap() -> None:
+    """The neighbour is gone: nothing is swapped out meanwhile. Live objects and garbage lie side by side, so the rest is garbage's share."""
+    neighbour = TaskSpec("neighbour", ("mmap_anon a 700", "touch a 700 40", "rewrite a 4500 100 random"), start_s=20.0)
+    jvm = swapped(squeezed=True, neighbour=neighbour).at(95.0)
+    assert not jvm.task("neighbour")["rss_anon"]
+    hot = int(jvm.row["areas"][jvm["OLD"] - 1]["group"])
+    swapped_hot, swapped_cold = (int(jvm.row["groups"][hot + k]["swapped"]) for k in range(2))
+    touched = int(jvm.row["areas"][jvm["OLD"] - 1]["touched"]) - jvm["HOT"] // 4096
+    live = jvm["OLD_LIVE"] // 4096 - jvm["HOT"] // 4096
+    assert swapped_cold > 5_000 and swapped_hot >= 0
+    at = 95.0
+    while jvm.count(FULL) == 0:
+        at += 0.2
+        jvm.at(at)
+        if jvm.count(FULL) == 0:
+            touched = int(jvm.row["areas"][jvm["OLD"] - 1]["touched"]) - jvm["HOT"] // 4096
+    assert int(jvm.row["groups"][hot]["swapped"]) == 0
+    left = int(jvm.row["groups"][hot + 1]["swapped"])
+    assert abs(left - swapped_cold * (touched - live) / touched) < 0.1 * swapped_cold
 
 
 def test_without_the_neighbour_the_same_collections_are_short() -> None:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The JVM workload against a real OpenJDK 17: figures of `tests/ground_truth/calibration/` (see docs/calibration.md there).
 
-The real machine was busy, so pauses are compared by processor time. G1 made its eden small there, because its pauses were long: how often it
-collects and how much it touches is compared for the Serial collector, whose eden does not depend on pauses.
+The real machine was busy, so pauses are compared by processor time. G1 made its eden small there, because its pauses were long: how often
+a JVM collects and how much it touches is compared for the Serial collector, whose eden does not depend on pauses.
 """
 
 from __future__ import annotations
