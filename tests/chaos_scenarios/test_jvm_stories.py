@@ -29,11 +29,12 @@ def test_a_java_application_pauses_for_seconds_because_its_heap_was_swapped_out(
     """The neighbour comes, minutes pass, one full collection waits for its pages, and users give up: in this order."""
     events = told(FOLDER / "jvm-pauses-because-it-is-swapped.yaml", tmp_path / "run")
     chain = [event for event in events if event["kind"] in ("fault_start", "gc_pause", "impact_start", "oom_kill", "task_exit")]
-    assert words(chain)[:4] == ["fault_start", "gc_pause full", "impact_start latency", "impact_start errors"]
-    fault, pause = chain[0], chain[1]
-    assert pause["data"]["pause_ms"] > 8_000
+    assert words(chain)[:4] == ["fault_start", "impact_start latency", "gc_pause full", "impact_start errors"]
+    fault, latency, pause = chain[:3]
+    began_ns = pause["t_ns"] - pause["data"]["pause_ms"] * 1_000_000  # it is logged when it is over
+    assert pause["data"]["pause_ms"] > 10_000
     assert pause["data"]["swap_ms"] > 0.8 * pause["data"]["pause_ms"], "it waited for pages, not for the processor"
-    assert pause["t_ns"] - fault["t_ns"] > 60e9, "nobody noticed for a minute and more"
+    assert fault["t_ns"] + 60e9 < began_ns < latency["t_ns"], "nobody noticed for a minute and more, then the world stood still"
     assert not {"oom_kill", "task_exit"} & {event["kind"] for event in events}
 
 
@@ -52,7 +53,8 @@ def test_killed_by_the_kernel_or_out_of_heap(tmp_path: Path) -> None:
     events = told(FOLDER / "jvm-xmx-too-near-the-limit.yaml", tmp_path / "run")
     orders = [event for event in events if event["subject"] == "orders"]
     search = [event for event in events if event["subject"] == "search"]
-    assert words(orders)[1:4] == ["oom_kill", "impact_start killed", "task_exit"]
+    ending = [word for word in dict.fromkeys(words(orders)) if word.split()[0] in ("oom_kill", "task_exit", "impact_start", "restart")]
+    assert ending == ["oom_kill", "impact_start killed", "task_exit", "impact_start errors", "restart"]
     assert next(event["data"]["exit_code"] for event in orders if event["kind"] == "task_exit") == 137
     assert "out_of_memory_error" not in {event["kind"] for event in orders}
     assert [word for word in words(search) if "gc_pause" not in word and "latency" not in word][1:3] == [

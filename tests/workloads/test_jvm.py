@@ -240,7 +240,7 @@ def test_a_full_collection_of_a_swapped_heap_waits_for_each_page_of_it() -> None
 
 
 def test_a_full_collection_visits_every_live_page_once_and_leaves_garbage_in_swap() -> None:
-    """The neighbour is gone: nothing is swapped out meanwhile. Live objects and garbage lie side by side, so the rest is garbage's share."""
+    """The neighbour is gone: nothing is swapped out meanwhile. Live objects and garbage lie side by side, so garbage's share stays."""
     neighbour = TaskSpec("neighbour", ("mmap_anon a 700", "touch a 700 40", "rewrite a 4500 100 random"), start_s=20.0)
     jvm = swapped(squeezed=True, neighbour=neighbour).at(95.0)
     assert not jvm.task("neighbour")["rss_anon"]
