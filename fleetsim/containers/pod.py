@@ -9,7 +9,7 @@
     └── kubepods-podUID.slice                (Guaranteed pods stand directly under kubepods)
 
 Rules: one container per pod, named like it. Requests set no memory.min or memory.low (the MemoryQoS gate is off by
-default); they decide the QoS class and with it oom_score_adj. Swap is closed to containers (kubelet's NoSwap).
+default); they decide the QoS class and with it oom_score_adj. Swap is closed to containers (kubelet's NoSwap) unless `swap` opens it.
 Source: kernel-laws §17.1, §17.2, §17.4; kubelet's pkg/kubelet/qos/policy.go and pkg/kubelet/cm, cgroup driver systemd.
 Leaves out: kube-reserved (kubepods has no limit of its own), CPU requests (memory alone decides the QoS class), the
 doubling of the restart delay up to 300 s (every restart waits the first 10 s), reset after ten minutes.
@@ -20,7 +20,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-from fleetsim.containers.workload import PodWorkload
+from fleetsim.containers.workload import ANYWHERE, PodWorkload, Room
 from fleetsim.host.spec import CgroupSpec, TaskSpec
 from fleetsim.units import NS_PER_S
 
@@ -42,6 +42,7 @@ class Pod:
     requests: int | None = None
     limits: int | None = None
     numa_node: int | None = None  # the only one it may have memory of
+    swap: int = 0  # bytes of swap that it may use
 
     @property
     def request_bytes(self) -> int | None:
@@ -98,15 +99,16 @@ def cgroups_of(host: str, pods: tuple[Pod, ...]) -> tuple[CgroupSpec, ...]:
         parent = KUBEPODS if pod.qos == "guaranteed" else f"kubepods-{pod.qos}.slice"
         limit = {} if not pod.limits else {"memory.max": pod.limits}
         tree.append(CgroupSpec(slice_name, parent, limit))
-        inside = {**limit, "memory.swap.max": 0, "memory.oom.group": 1}
+        inside = {**limit, "memory.swap.max": pod.swap, "memory.oom.group": 1}
         if pod.numa_node is not None:
             inside["cpuset.mems"] = 1 << pod.numa_node
         tree.append(CgroupSpec(container_cgroup(host, pod.name), slice_name, inside))
     return tuple(tree)
 
 
-def tasks_of(host: str, pod: Pod, capacity_bytes: int) -> tuple[TaskSpec, ...]:
+def tasks_of(host: str, pod: Pod, capacity_bytes: int, cpus: int = ANYWHERE.cpus) -> tuple[TaskSpec, ...]:
     """The container's processes: one cgroup, one oom_score_adj, started again ten seconds after death."""
+    room = Room(capacity_bytes, cpus, pod.limits)
     adj = oom_score_adj(pod.qos, pod.request_bytes or 0, capacity_bytes)
     return tuple(
         TaskSpec(
@@ -118,5 +120,5 @@ def tasks_of(host: str, pod: Pod, capacity_bytes: int) -> tuple[TaskSpec, ...]:
             RESTART_S,
             work=process.work,
         )
-        for process in pod.arguments.processes(pod.name)
+        for process in pod.arguments.processes(pod.name, room)
     )

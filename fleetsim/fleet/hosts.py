@@ -58,6 +58,6 @@ def host_spec(group: Group, name: str, further_files: Mapping[str, int]) -> Host
         disk=DISKS[keys.disk or DEFAULT_DISK],
         files={**keys.files, **further_files},
         cgroups=cgroups_of(name, group.pods),
-        tasks=tuple(task for pod in group.pods for task in tasks_of(name, pod, keys.memory)),
+        tasks=tuple(task for pod in group.pods for task in tasks_of(name, pod, keys.memory, keys.cpus)),
         boot_unix_s=START_UNIX_S,
     )

@@ -57,6 +57,7 @@ class PodKeys(Keys):
     workload: str = Field(description="what it runs, see fleetsim list workloads")
     requests: Size | None = Field(None, description="memory the scheduler sets aside (default: the limits)")
     limits: PositiveSize | None = Field(None, description="memory.max of the container (default: none)")
+    swap: Size = Field(0, description="memory.swap.max of the container (default: none, as the kubelet has it)")
     numa_node: Literal[0, 1] | None = Field(
         None, description="the only NUMA node of its CPUs and memory, as the kubelet's topology manager sees to (default: any)"
     )

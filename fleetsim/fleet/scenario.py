@@ -149,7 +149,7 @@ def _group(entry: Mapping[str, Any], source: Source, place: Place) -> Group:
 
 
 def _pod(entry: Mapping[str, Any], source: Source, place: Place) -> Pod:
-    own = {"name", "workload", "requests", "limits", "numa_node"}
+    own = {"name", "workload", "requests", "limits", "swap", "numa_node"}
     keys = build(PodKeys, {key: value for key, value in entry.items() if key in own}, source, place, "a pod")
     if keys.workload not in WORKLOADS:
         raise source.refuse((*place, "workload"), unknown_name("workload", keys.workload, WORKLOADS))
@@ -157,7 +157,7 @@ def _pod(entry: Mapping[str, Any], source: Source, place: Place) -> Pod:
     rest = {key: value for key, value in entry.items() if key not in own}
     _refuse_unknown(rest, model, [*own, *_field_names(model)], source, place, f"a pod with workload {keys.workload}")
     arguments = build(model, rest, source, place, f"a pod with workload {keys.workload}")
-    return Pod(keys.name, keys.workload, arguments, keys.requests, keys.limits, keys.numa_node)
+    return Pod(keys.name, keys.workload, arguments, keys.requests, keys.limits, keys.numa_node, keys.swap)
 
 
 def _field_names(model: Any) -> list[str]:

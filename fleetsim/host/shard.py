@@ -31,6 +31,7 @@ from fleetsim.linux.oom_kill import send_sigkill
 from fleetsim.linux.oom_report import oom_reaped, stamp
 from fleetsim.linux.swap_types import ON_ZRAM
 from fleetsim.linux.swapfile import count_slots
+from fleetsim.workloads.jvm_state import GC_NAMES
 from fleetsim.workloads.requests import arrive
 from fleetsim.workloads.script import begin_program
 
@@ -165,6 +166,10 @@ class Shard:
         elif kind == ev.SWAP_ERROR:
             path = next((path for path, a in names.swaps.items() if a == arg[0]), "")
             data = {"area": path, "direction": "write" if arg[1] else "read", "pages": arg[2]}
+        elif kind == ev.GC_PAUSE:
+            data = {"collection": GC_NAMES[arg[0]], "pause_ms": arg[1], "swap_ms": arg[2]}
+        elif kind == ev.OUT_OF_MEMORY_ERROR:
+            data = {"live_bytes": arg[0] * 4096, "heap_max_bytes": arg[1] * 4096}
         elif kind in (ev.REFUSED, ev.TABLE_FULL):
             data = {"pages": arg[0]}
         again = kind == ev.TASK_START and arg[2] > 0

@@ -13,6 +13,7 @@ from fleetsim.linux.mm_types import NR_EVENTS
 
 (BOOT, TASK_START, OOM_KILL, OOM_PANIC, TASK_EXIT, TABLE_FULL, COMMAND, IMPACT_START, IMPACT_END, REFUSED) = range(10)
 (OP_START, OP_END, OOM_REAP, SWAP_ERROR) = range(10, 14)
+(GC_PAUSE, OUT_OF_MEMORY_ERROR) = range(14, 16)
 
 KINDS = (
     "boot",
@@ -29,6 +30,8 @@ KINDS = (
     "op_end",
     "oom_reap",
     "swap_error",
+    "gc_pause",
+    "out_of_memory_error",
 )
 
 

@@ -187,6 +187,41 @@ def at_rest(row, g, groups):
 
 
 @law
+def is_resident(row, a):
+    """True if every page of area `a` that was touched is resident and nobody reclaims: see `at_rest`, which asks for the others too.
+
+    Source: fleetsim's own representation (design §3.2).
+    """
+    if row["kswapd"][0]["state"] != KSWAPD_SLEEP or row["kswapd"][1]["state"] != KSWAPD_SLEEP or row["swap_cache"] + row["lazy"] > 0:
+        return False
+    area = row["areas"][a]
+    missing = area["touched"]
+    for k in range(area["groups"]):
+        missing -= row["groups"][area["group"] + k]["resident"]
+    return missing <= 0
+
+
+@law
+def access_rest(row, th, a, part, pages, left, write):
+    """Visit `pages` of the `left` pages of an area used at random that a walk over them has not visited yet.
+
+    Random accesses miss some pages and meet others twice; a walk meets each once, so what is in swap is met in proportion to what is
+    left of the walk.
+
+    part     int64  0: the hot part, or the only one; 1: the cold one
+    write    int64  1: the pages are written to, 0: only read
+    returns  int64  pages visited; fewer if pages could not be had at once, 0: come back
+
+    Source: mm/memory.c handle_mm_fault, page after page. Leaves out: what was swapped out behind the walker counts as before it.
+    """
+    row["in_lru_fault"] = 1
+    g = row["areas"][a]["group"] + part
+    if layered(row["groups"][g]):
+        return access_forked_uniform(row, th, a, part, pages, write)
+    return access_uniform(row, th, g, pages, max(pages, left), write)
+
+
+@law
 def read_untouched(row, th, a, at, pages, hot_q):
     """Read `pages` pages of an area that was never written to: private anonymous memory is all zero, a shared object gets its pages.
 

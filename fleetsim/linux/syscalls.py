@@ -12,14 +12,14 @@ from fleetsim.hardware.cpu import SYSCALL
 from fleetsim.law import law
 from fleetsim.linux.capacity_classes import CAPACITY as CAPACITY
 from fleetsim.linux.cputime import sched_setaffinity as sched_setaffinity
-from fleetsim.linux.events import REFUSED, record
+from fleetsim.linux.events import GC_PAUSE, OUT_OF_MEMORY_ERROR, REFUSED, record
 from fleetsim.linux.exit import begin_exit, unmap_file
 from fleetsim.linux.fork import copy_process
 from fleetsim.linux.hugetlb import map_hugetlb as map_hugetlb
 from fleetsim.linux.madvise import MADV_HUGEPAGE, MADV_NOHUGEPAGE, MADVICE, PART_EVERY, PART_FIRST, PART_LAST
 from fleetsim.linux.mempolicy import MPOL_BIND, MPOL_DEFAULT, MPOL_INTERLEAVE, MPOL_LOCAL, MPOL_PREFERRED
 from fleetsim.linux.mempolicy import set_mempolicy as set_mempolicy
-from fleetsim.linux.mm_fault import access, at_rest, read_untouched, touch
+from fleetsim.linux.mm_fault import access, access_rest, at_rest, is_resident, read_untouched, touch
 from fleetsim.linux.mm_types import AREA_FILE, AREA_FREE, NR_AREAS, ORDERED, TASK_RUNNING, UNIFORM
 from fleetsim.linux.mmap_layout import place_area
 from fleetsim.linux.namei import lookup_files as lookup_files
@@ -40,6 +40,7 @@ from fleetsim.linux.vfs import creat, file_size, fsync, is_empty, read_file, unl
 from fleetsim.linux.vma import enough_memory, map_untouched, mmap_anon, open_file, vma_link
 
 __all__ = [
+    "GC_PAUSE",
     "MADVICE",
     "MADV_HUGEPAGE",
     "MADV_NOHUGEPAGE",
@@ -49,6 +50,7 @@ __all__ = [
     "MPOL_LOCAL",
     "MPOL_PREFERRED",
     "ORDERED",
+    "OUT_OF_MEMORY_ERROR",
     "PART_EVERY",
     "PART_FIRST",
     "PART_LAST",
@@ -56,6 +58,7 @@ __all__ = [
     "SYNC_DONE",
     "UNIFORM",
     "access",
+    "access_rest",
     "at_rest",
     "compute",
     "creat",
@@ -64,6 +67,7 @@ __all__ = [
     "fork",
     "free_range",
     "fsync",
+    "is_resident",
     "is_running",
     "madvise",
     "map_anonymous",
@@ -84,6 +88,7 @@ __all__ = [
     "touch",
     "unlink",
     "write_file",
+    "write_log",
     "zap_pages",
 ]
 
@@ -231,3 +236,15 @@ def is_running(row, t):
     Source: kill(pid, 0).
     """
     return row["tasks"][t]["state"] == TASK_RUNNING
+
+
+@law
+def write_log(row, th, kind, a, b, c):
+    """The program writes a line to its log: the history tells it.
+
+    kind     int64  of linux/events.py
+    a, b, c  int64  what the kind says
+
+    Source: write(2) to standard output, as a container runtime keeps it; what it costs is left out.
+    """
+    record(row, kind, row["threads"][th]["task"], a, b, c, 0, 0, 0, 0, 0)
