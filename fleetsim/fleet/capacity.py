@@ -50,7 +50,7 @@ def too_much(spec: HostSpec, commands: Iterable[Command]) -> str | None:
         ("cgroups", len(spec.cgroups) + 1, NR_CGROUPS),  # and the root
         ("processes", len(tasks), NR_TASKS),
         ("threads", len(scripts), NR_THREADS),
-        ("files", len(spec.files), NR_FILES),
+        ("files", len({*spec.files, *(path for work in works for path in work.files)}), NR_FILES),
         ("memory areas", sum(areas_mapped(ops) for ops in scripts) + len(mapped), NR_AREAS),
         ("processes that are not scripts", len(works), NR_WORKS),
         ("heaps (processes and threads with malloc)", sum(any(op.split()[0] == "malloc" for op in ops) for ops in scripts), NR_HEAPS),

@@ -20,6 +20,7 @@ from fleetsim.host.cgroups import add_cgroup, remove_cgroup, set_limit
 from fleetsim.host.impact import IMPACT_KILLED, IMPACT_NAMES
 from fleetsim.host.oom_log import oom_report
 from fleetsim.host.programs import Names, add_task, add_thread
+from fleetsim.host.redis_events import REDIS_EVENTS, redis_event
 from fleetsim.host.spec import CgroupSpec, Command, Event, HostSpec, TaskSpec
 from fleetsim.host.state import HOST
 from fleetsim.host.step import CALL_AGAIN, EVENTS, run_host
@@ -165,6 +166,8 @@ class Shard:
         elif kind == ev.SWAP_ERROR:
             path = next((path for path, a in names.swaps.items() if a == arg[0]), "")
             data = {"area": path, "direction": "write" if arg[1] else "read", "pages": arg[2]}
+        elif kind in REDIS_EVENTS:
+            data = redis_event(kind, arg)
         elif kind in (ev.REFUSED, ev.TABLE_FULL):
             data = {"pages": arg[0]}
         again = kind == ev.TASK_START and arg[2] > 0

@@ -13,6 +13,7 @@ from fleetsim.linux.mm_types import NR_EVENTS
 
 (BOOT, TASK_START, OOM_KILL, OOM_PANIC, TASK_EXIT, TABLE_FULL, COMMAND, IMPACT_START, IMPACT_END, REFUSED) = range(10)
 (OP_START, OP_END, OOM_REAP, SWAP_ERROR) = range(10, 14)
+(SAVE_START, SAVE_END, SAVE_FAILED, FORK_LATENCY) = range(14, 18)
 
 KINDS = (
     "boot",
@@ -29,6 +30,10 @@ KINDS = (
     "op_end",
     "oom_reap",
     "swap_error",
+    "save_start",
+    "save_end",
+    "save_failed",
+    "latency",
 )
 
 

@@ -19,12 +19,13 @@ from fleetsim.linux.madvise import MADV_HUGEPAGE, MADV_NOHUGEPAGE, MADVICE, PART
 from fleetsim.linux.mempolicy import MPOL_BIND, MPOL_DEFAULT, MPOL_INTERLEAVE, MPOL_LOCAL, MPOL_PREFERRED
 from fleetsim.linux.mempolicy import set_mempolicy as set_mempolicy
 from fleetsim.linux.mm_fault import access, at_rest, read_untouched, touch
-from fleetsim.linux.mm_types import AREA_FILE, AREA_FREE, NR_AREAS, ORDERED, TASK_RUNNING, UNIFORM
+from fleetsim.linux.mm_types import AREA_FILE, AREA_FREE, NR_AREAS, ORDERED, TASK_EXITING, TASK_RUNNING, UNIFORM
 from fleetsim.linux.mmap_layout import place_area
 from fleetsim.linux.namei import lookup_files as lookup_files
 from fleetsim.linux.namei import lookup_missing as lookup_missing
 from fleetsim.linux.namei import make_files as make_files
 from fleetsim.linux.pipe import make_pipes as make_pipes
+from fleetsim.linux.private_dirty import private_dirty as private_dirty
 from fleetsim.linux.proc_sysctl import write_knob as write_knob
 from fleetsim.linux.rmap import add_mapping
 from fleetsim.linux.shm import shmem_file_setup, shmem_mmap
@@ -63,6 +64,7 @@ __all__ = [
     "fork",
     "free_range",
     "fsync",
+    "has_ended",
     "is_running",
     "madvise",
     "map_anonymous",
@@ -71,6 +73,7 @@ __all__ = [
     "map_untouched",
     "mlock",
     "munmap",
+    "private_dirty",
     "read_file",
     "read_untouched",
     "sched_setaffinity",
@@ -230,3 +233,13 @@ def is_running(row, t):
     Source: kill(pid, 0).
     """
     return row["tasks"][t]["state"] == TASK_RUNNING
+
+
+@law
+def has_ended(row, c, pid):
+    """Is the child with process id `pid`, once in task row `c`, gone?
+
+    Source: waitpid(pid, WNOHANG).
+    """
+    task = row["tasks"][c]
+    return task["pid"] != pid or (task["state"] != TASK_RUNNING and task["state"] != TASK_EXITING)

@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Saving: Redis forks, and its child writes all that is there to a dump while the parent goes on.
+
+    SAVING    a save point is due: the dump goes to a temporary file that then takes the place of the old one
+    SYNCING   a replica wants everything: the child sends it, nothing is written to a disk (repl-diskless-sync)
+
+The fork stops the server for as long as copying its page tables takes (latest_fork_usec). A fork that is refused, a dump that cannot
+be written and a child that is killed are failed saves; with stop-writes-on-bgsave-error writes are refused until one succeeds.
+A child whose parent is gone ends by itself.
+Leaves out: MADV_DONTNEED by the child of values of two pages and more that it has written (7.0), the replica's own speed, the pipe
+between the two.
+Source: Redis 7.0 rdb.c rdbSaveBackground, rdbSaveRio, server.c serverCron, childinfo.c.
+"""
+
+from __future__ import annotations
+
+from fleetsim.law import law
+from fleetsim.linux.events import FORK_LATENCY, SAVE_END, SAVE_FAILED, SAVE_START, record
+from fleetsim.linux.syscalls import (
+    ORDERED,
+    SYNC_DATA,
+    SYNC_DONE,
+    compute,
+    creat,
+    exit_group,
+    fork,
+    fsync,
+    has_ended,
+    is_running,
+    private_dirty,
+    unlink,
+    write_file,
+)
+from fleetsim.workloads.redis_heap import look
+from fleetsim.workloads.redis_laws import NS_PER_S, PAGE, RETRY_NS, save_due
+from fleetsim.workloads.redis_slots import (
+    C_DONE,
+    C_OPEN,
+    C_RENAME,
+    C_SYNC,
+    C_WORK,
+    CHANGES,
+    CHILD,
+    CHILD_PID,
+    CHILD_READ,
+    CHILD_STAGE,
+    CHILD_WROTE,
+    COW_PAGES,
+    DUMP,
+    FORK_US,
+    JOB,
+    LATENCY_NS,
+    LIVE,
+    RDB_BYTES,
+    SAVE,
+    SAVE_1,
+    SAVE_2,
+    SAVE_RATE,
+    SAVED_NS,
+    SAVING,
+    STATUS,
+    SYNC_NS,
+    SYNCED_NS,
+    SYNCING,
+    TEMP,
+    TRIED_NS,
+    VALUES,
+    WRITTEN,
+)
+from fleetsim.workloads.requests import pause
+from fleetsim.workloads.script_fork import CHILD as FORKED
+from fleetsim.workloads.script_fork import free_program
+
+STEP_PAGES = 1024  # pages of data between two looks of the child at its file
+BY_FORK, BY_CHILD, BY_FILE, BY_LIMIT = 0, 1, 2, 3
+"""Why a save failed."""
+
+
+@law
+def job_due(row, redis):
+    """What a child should be forked for now: SAVING, SYNCING, 0: nothing.
+
+    Source: server.c serverCron (a failed save is tried again after five seconds), replication.c.
+    """
+    now = row["now_ns"]
+    if redis[STATUS] == 0 or now - redis[TRIED_NS] > RETRY_NS:
+        since = now - redis[SAVED_NS]
+        for point in (SAVE, SAVE_1, SAVE_2):
+            if save_due(redis[point], redis[CHANGES], since):
+                return SAVING
+    return SYNCING if redis[SYNC_NS] > 0 and now - redis[SYNCED_NS] >= redis[SYNC_NS] else 0
+
+
+@law
+def has_failed(row, redis, t, why):
+    """A save has failed: writes stop if they should; the history is told of the first of several in a row.
+
+    Source: rdb.c backgroundSaveDoneHandler.
+    """
+    if redis[STATUS] == 0:
+        record(row, SAVE_FAILED, t, why, 0, 0, 0, 0, 0, 0, 0)
+    redis[STATUS] = (redis[STATUS] | 1) + 2
+
+
+@law
+def begin_save(row, th, w, job):
+    """fork() for a save or a synchronisation.
+
+    Source: rdb.c rdbSaveBackground, server.c redisFork.
+    """
+    work = row["works"][w]
+    redis, server = work["slots"], work["server"]
+    redis[TRIED_NS] = row["now_ns"]
+    if job == SYNCING:
+        redis[SYNCED_NS] = row["now_ns"]
+    child = free_program(row)
+    before = row["spent_ns"]
+    c = fork(row, th, child)
+    took = row["spent_ns"] - before
+    pause(row, server, took)
+    if c < 0:
+        if job == SAVING:
+            has_failed(row, redis, work["task"], BY_FORK if child >= 0 else BY_LIMIT)
+        return
+    program = row["programs"][child]
+    program["work"] = w + 1
+    program["once"] = FORKED
+    redis[CHILD] = c + 1
+    redis[CHILD_PID] = row["tasks"][c]["pid"]
+    redis[CHILD_STAGE] = C_OPEN if job == SAVING else C_WORK
+    redis[CHILD_READ] = 0
+    redis[CHILD_WROTE] = 0
+    redis[COW_PAGES] = 0
+    redis[JOB] = (job << 40) + redis[CHANGES]
+    redis[FORK_US] = took // 1000
+    record(row, SAVE_START, work["task"], job, redis[FORK_US], redis[CHILD_PID], redis[LIVE], 0, 0, 0, 0)
+    if redis[LATENCY_NS] > 0 and took >= redis[LATENCY_NS]:
+        record(row, FORK_LATENCY, work["task"], took // 1_000_000, 0, 0, 0, 0, 0, 0, 0)
+
+
+@law
+def reap(row, th, w):
+    """Look whether the child is gone, and how.
+
+    returns  bool  False: the temporary file is not deleted yet, come back
+
+    Source: server.c checkChildrenDone, rdb.c backgroundSaveDoneHandler.
+    """
+    work = row["works"][w]
+    redis = work["slots"]
+    if redis[CHILD] == 0 or not has_ended(row, redis[CHILD] - 1, redis[CHILD_PID]):
+        return True
+    saving = redis[JOB] >> 40 == SAVING
+    if redis[CHILD_STAGE] == C_DONE:
+        took_ms = (row["now_ns"] - redis[TRIED_NS]) // 1_000_000
+        record(row, SAVE_END, work["task"], redis[JOB] >> 40, took_ms, redis[COW_PAGES], redis[CHILD_WROTE], 0, 0, 0, 0)
+        if saving:
+            redis[CHANGES] -= redis[JOB] & ((1 << 40) - 1)
+            redis[SAVED_NS] = row["now_ns"]
+            redis[STATUS] = 0
+    elif saving:
+        if not unlink(row, th, redis[TEMP]):
+            return False
+        has_failed(row, redis, work["task"], BY_FILE if redis[CHILD_STAGE] < C_OPEN else BY_CHILD)
+    redis[CHILD] = 0
+    return True
+
+
+@law
+def inherited(row, a, c):
+    """The child's area at the address of the parent's area `a`; −1: it has none.
+
+    Source: kernel/fork.c dup_mmap (addresses stay).
+    """
+    for b in range(len(row["areas"])):
+        area = row["areas"][b]
+        if area["kind"] != 0 and area["task"] == c and area["start"] == row["areas"][a]["start"]:
+            return b
+    return -1
+
+
+@law
+def child_reads(row, th, redis, total):
+    """The child goes over the next pages of the data and makes a part of the dump of them.
+
+    total  int64  pages of the data
+
+    Accesses are at random here, a sweep is not: of what is left to be read it makes so many accesses as if it were all of it.
+
+    Source: rdb.c rdbSaveDb.
+    """
+    left = total - redis[CHILD_READ]
+    pages = min(STEP_PAGES, left)
+    for slot in (WRITTEN, VALUES):
+        a = inherited(row, redis[slot] - 1, row["threads"][th]["task"])
+        look(row, th, a, row["areas"][a]["touched"] * pages // left, 0, True)
+    bytes_made = redis[LIVE] * redis[RDB_BYTES] // total * pages
+    compute(row, th, bytes_made * (NS_PER_S // 1_000_000) // max(1, redis[SAVE_RATE] // 1_000_000))
+    redis[CHILD_READ] += pages
+
+
+@law
+def child_works(row, th, redis):
+    """The data is gone over and the dump is written, or sent.
+
+    Source: rdb.c rdbSaveRio. Leaves out: that keys come and go in the parent meanwhile changes nothing for the child.
+    """
+    total = 0
+    for slot in (WRITTEN, VALUES):
+        total += row["areas"][inherited(row, redis[slot] - 1, row["threads"][th]["task"])]["touched"]
+    due = 0
+    if redis[JOB] >> 40 == SAVING:
+        due = (redis[LIVE] * redis[RDB_BYTES] // PAGE + 1) * redis[CHILD_READ] // max(1, total)
+    if due > redis[CHILD_WROTE]:
+        done = write_file(row, th, redis[TEMP], redis[CHILD_WROTE], due - redis[CHILD_WROTE])
+        if done < 0:
+            redis[CHILD_STAGE] = -1
+            exit_group(row, th, 1)
+        redis[CHILD_WROTE] += max(0, done)
+    elif redis[CHILD_READ] < total:
+        child_reads(row, th, redis, total)
+    elif redis[JOB] >> 40 == SAVING:
+        redis[CHILD_STAGE] = C_SYNC + (SYNC_DATA << 8)
+    else:
+        child_ends(row, th, redis)
+
+
+@law
+def child_ends(row, th, redis):
+    """The child says what was copied since the fork, and exits.
+
+    Source: childinfo.c sendChildInfo (Private_Dirty of /proc/self/smaps), rdb.c rdbSaveBackground.
+    """
+    redis[COW_PAGES] = private_dirty(row, row["threads"][th]["task"])
+    redis[CHILD_STAGE] = C_DONE
+    exit_group(row, th, 0)
+
+
+@law
+def child_step(row, th, w):
+    """One chunk of the child's work.
+
+    Source: rdb.c rdbSave.
+    """
+    work = row["works"][w]
+    redis = work["slots"]
+    stage = redis[CHILD_STAGE] & 0xFF if redis[CHILD_STAGE] >= 0 else -1
+    if redis[CHILD] - 1 != row["threads"][th]["task"] or not is_running(row, work["task"]):
+        exit_group(row, th, 1)
+    elif stage == C_OPEN:
+        opened = creat(row, th, redis[TEMP], ORDERED, 1)
+        if opened < 0:
+            redis[CHILD_STAGE] = -1
+            exit_group(row, th, 1)
+        elif opened > 0:
+            redis[CHILD_STAGE] = C_WORK
+    elif stage == C_WORK:
+        child_works(row, th, redis)
+    elif stage == C_SYNC:
+        done = fsync(row, th, redis[TEMP], redis[CHILD_STAGE] >> 8)
+        redis[CHILD_STAGE] = C_RENAME if done == SYNC_DONE else C_SYNC + (done << 8)
+    elif stage == C_RENAME and unlink(row, th, redis[DUMP]):
+        redis[DUMP], redis[TEMP] = redis[TEMP], redis[DUMP]
+        child_ends(row, th, redis)
+    row["threads"][th]["ready_ns"] = row["now_ns"] + row["spent_ns"] + row["wait_ns"]
