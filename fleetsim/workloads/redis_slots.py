@@ -93,7 +93,9 @@ ARGUMENTS = (
     HIT_KEYS,  # keyspace_hits
     MISSED_KEYS,  # keyspace_misses
     SYNCED_NS,  # when the last synchronisation began
-) = range(57)
+    HIT_CARRY,  # as CARRY, of hits …
+    SET_CARRY,  # … and of SETs whose key was there
+) = range(59)
 
 NO_EVICTION, ALLKEYS, VOLATILE = 0, 1, 2
 """The part of FLAGS in its lowest two bits: which keys maxmemory-policy may evict."""
