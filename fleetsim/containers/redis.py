@@ -21,7 +21,7 @@ from fleetsim.host.spec import Work
 from fleetsim.units import ByteRate, Duration, PositiveSize, Size
 from fleetsim.workloads.redis_heap import BASE_PAGES, DESCRIPTION
 from fleetsim.workloads.redis_laws import table_bytes
-from fleetsim.workloads.redis_slots import ALLKEYS, DISABLE_THP, FILL_MISSES, NO_EVICTION, STOP_WRITES, VOLATILE
+from fleetsim.workloads.redis_slots import ALLKEYS, DISABLE_THP, FILL_MISSES, NO_EVICTION, OOM_SCORE_ADJ, STOP_WRITES, VOLATILE
 
 Policy = Literal[
     "noeviction",
@@ -94,6 +94,7 @@ class Redis(ServerWorkload):
     save_rate: ByteRate = Field(160 << 20, description="bytes of a dump that a child makes in a second of processor time")
     dir: str = Field("", description="where its dump is written (default: /data/ and the pod's name)", pattern=r"^(/[^/\s]+)*$")
     stop_writes_on_bgsave_error: bool = Field(True, description="refuse writes while saves fail")
+    oom_score_adj: bool = Field(False, description="its child gets 800 points more, so that the kernel kills it and not the server")
     disable_thp: bool = Field(True, description="no transparent huge pages for it, whatever the host says")
     delete: Deletion | None = Field(None, description="a mass deletion, such as {at: 10m, share: 90}")
     full_sync: Duration = Field(0, description="a replica asks for everything every so often, such as 10m (0: never)")
@@ -138,7 +139,7 @@ class Redis(ServerWorkload):
         return {
             "keys": self.keys,
             "loaded": int(self.keys * self.loaded / 100),
-            "flags": flags | FILL_MISSES * self.fill_misses,
+            "flags": flags | FILL_MISSES * self.fill_misses | OOM_SCORE_ADJ * self.oom_score_adj,
             "written_bytes": written,
             "read_bytes": read,
             "value_bytes": block,

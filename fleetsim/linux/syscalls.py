@@ -79,6 +79,7 @@ __all__ = [
     "sched_setaffinity",
     "set_content",
     "set_mempolicy",
+    "set_oom_score_adj",
     "shm_rmid",
     "shmget",
     "swapoff",
@@ -243,3 +244,15 @@ def has_ended(row, c, pid):
     """
     task = row["tasks"][c]
     return task["pid"] != pid or (task["state"] != TASK_RUNNING and task["state"] != TASK_EXITING)
+
+
+@law
+def set_oom_score_adj(row, th, adj):
+    """A task writes to its own /proc/self/oom_score_adj.
+
+    adj  int64  beyond −1000 or 1000: the nearest of them
+
+    Source: fs/proc/base.c __set_oom_adj. Leaves out: that lowering it needs CAP_SYS_RESOURCE.
+    """
+    row["spent_ns"] += row["cost"][SYSCALL]
+    row["tasks"][row["threads"][th]["task"]]["oom_score_adj"] = max(-1000, min(1000, adj))

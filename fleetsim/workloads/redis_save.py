@@ -28,6 +28,7 @@ from fleetsim.linux.syscalls import (
     has_ended,
     is_running,
     private_dirty,
+    set_oom_score_adj,
     unlink,
     write_file,
 )
@@ -47,10 +48,12 @@ from fleetsim.workloads.redis_slots import (
     CHILD_WROTE,
     COW_PAGES,
     DUMP,
+    FLAGS,
     FORK_US,
     JOB,
     LATENCY_NS,
     LIVE,
+    OOM_SCORE_ADJ,
     RDB_BYTES,
     SAVE,
     SAVE_1,
@@ -72,6 +75,7 @@ from fleetsim.workloads.script_fork import CHILD as FORKED
 from fleetsim.workloads.script_fork import free_program
 
 STEP_PAGES = 1024  # pages of data between two looks of the child at its file
+CHILD_ADJ = 800  # oom-score-adj-values 0 200 800, the last: children
 BY_FORK, BY_CHILD, BY_FILE, BY_LIMIT = 0, 1, 2, 3
 """Why a save failed."""
 
@@ -128,6 +132,8 @@ def begin_save(row, th, w, job):
     redis[CHILD] = c + 1
     redis[CHILD_PID] = row["tasks"][c]["pid"]
     redis[CHILD_STAGE] = C_OPEN if job == SAVING else C_WORK
+    if redis[FLAGS] & OOM_SCORE_ADJ:
+        set_oom_score_adj(row, child, row["tasks"][work["task"]]["oom_score_adj"] + CHILD_ADJ)
     redis[CHILD_READ] = 0
     redis[CHILD_WROTE] = 0
     redis[COW_PAGES] = 0

@@ -99,8 +99,8 @@ ARGUMENTS = (
 
 NO_EVICTION, ALLKEYS, VOLATILE = 0, 1, 2
 """The part of FLAGS in its lowest two bits: which keys maxmemory-policy may evict."""
-DISABLE_THP, STOP_WRITES, FILL_MISSES = 4, 8, 16
-"""Further bits: disable-thp, stop-writes-on-bgsave-error, and clients that set what they missed."""
+DISABLE_THP, STOP_WRITES, FILL_MISSES, OOM_SCORE_ADJ = 4, 8, 16, 32
+"""Further bits: disable-thp, stop-writes-on-bgsave-error, clients that set what they missed, and oom-score-adj."""
 LOADING, SERVING = 0, 1
 SAVING, SYNCING = 1, 2
 C_OPEN, C_WORK, C_SYNC, C_RENAME, C_DONE = 0, 1, 2, 3, 4

@@ -211,27 +211,45 @@ def test_writes_go_on_if_they_shall_not_stop() -> None:
 BUSY = {"load": "10000/s", "write_share": 100.0, "save": [[10, 1]], "save_rate": "8MiB/s", "commands_per_s": 1_000_000}
 
 
-def test_a_container_with_room_for_a_third_of_a_copy_loses_the_child_when_writes_are_heavy() -> None:
-    r = redis_world(Redis(keys=100_000, **BUSY), 1024, {"memory.max": 195, "memory.swap.max": 0}).at(20)
-    assert kinds(r)[:3] == ["save_start", "oom_kill", "save_failed"]
+TIGHT = {"memory.max": 195, "memory.swap.max": 0}
+"""Of 141 MiB: room for less than half a copy."""
+
+
+def test_a_container_with_room_for_a_third_of_a_copy_loses_the_server_when_writes_are_heavy() -> None:
+    """Both have the same memory and the server its program besides: the kernel takes it, and its child ends with it."""
+    r = redis_world(Redis(keys=100_000, **BUSY), 1024, TIGHT).at(9.5)
+    before = int(r.cg("box")["anon"])
+    r.at(12)
+    assert int(r.cg("box")["anon"]) > 1.2 * before
+    r.at(21)
+    assert kinds(r) == ["save_start", "oom_kill", "impact_start killed", "impact_start errors"]
+    assert r.kills() == ["redis"]
+    assert [e.subject for e in r.events("task_exit")] == ["redis", "redis-child"]
+    assert int(r.cg("box")["anon"]) == 0
+
+
+def test_with_oom_score_adj_it_is_the_child_and_a_save_has_failed() -> None:
+    r = redis_world(Redis(keys=100_000, oom_score_adj=True, **BUSY), 1024, TIGHT).at(14)
+    assert kinds(r)[:4] == ["save_start", "oom_kill", "impact_start killed", "save_failed"]
     (kill,), failed = r.events("oom_kill"), r.events("save_failed")
-    assert kill.subject == "redis-child", "both have as many points; of two alike the later one is taken"
+    assert kill.subject == "redis-child"
     assert failed[0].data == {"reason": "Background saving terminated by signal 9"}
     assert int(r.task("redis")["state"]) == mm.TASK_RUNNING
+    assert int(r.task("redis")["oom_score_adj"]) == 0
     temp = [file for file in r.row["files"] if file["used"] and file["linked"]]
     assert temp == [], "the temporary file is deleted"
     assert int(r.server["broken"]) > 0, "MISCONF"
 
 
 def test_when_few_keys_are_written_the_same_container_saves() -> None:
-    r = redis_world(Redis(keys=100_000, **(BUSY | {"load": "100/s"})), 1024, {"memory.max": 195, "memory.swap.max": 0}).at(60)
+    r = redis_world(Redis(keys=100_000, **(BUSY | {"load": "100/s"})), 1024, TIGHT).at(60)
     assert set(kinds(r)) == {"save_start", "save_end"}
 
 
 def test_a_group_that_dies_together_starts_again_from_its_dump() -> None:
     redis = Redis(keys=100_000, **BUSY)
-    r = redis_world(redis, 1024, {"memory.max": 195, "memory.swap.max": 0, "memory.oom.group": 1}, restart_s=2.0).at(18)
-    assert sorted(r.kills()[:2]) == ["redis", "redis-child"]
+    r = redis_world(redis, 1024, {**TIGHT, "memory.oom.group": 1}, restart_s=2.0).at(18)
+    assert set(r.kills()) == {"redis", "redis-child"}
     assert "restart" in kinds(r)
     assert r.slot(LIVE) == 100_000
     assert int(r.server["refused"]) > 0, "while it was down"
