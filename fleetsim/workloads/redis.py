@@ -46,6 +46,7 @@ from fleetsim.workloads.redis_slots import (
     MISSED_KEYS,
     NO_EVICTION,
     PHASE,
+    PUT_OFF,
     READ,
     SAVE,
     SAVED_NS,
@@ -71,6 +72,8 @@ SHORT_NS = 1_000_000  # a batch of which nobody notices that it is one
 BUSY_NS = 100_000_000  # at most this much work in one batch, as far as known
 EVICT_NS = 2_000  # of looking for a key to evict and freeing it
 LOAD_NS = 20_000  # of loading a page of data: some 200 MB/s
+PUT_OFF_MAX = 40  # batches before a save that is due
+CRON_NS = 1_000  # of looking whether there is anything to do
 ERROR_NS = 1_000  # of answering with an error
 CRON = 5  # the phase after the five of a batch
 
@@ -245,11 +248,16 @@ def cron(row, th, w):
         compute(row, th, keys * ERROR_NS)
     job = job_due(row, redis) if redis[CHILD] == 0 else 0
     server = row["works"][w]["server"]
-    if job > 0 and server["backlog"] == 0 and row["now_ns"] - server["began_ns"] > SHORT_NS:
-        return False  # what came during a long batch is answered first, as commands are one by one
+    if job > 0 and redis[PUT_OFF] < PUT_OFF_MAX and (server["backlog"] > 0 or row["now_ns"] - server["began_ns"] > SHORT_NS):
+        redis[PUT_OFF] += 1  # who came before is answered before: a batch is ours, Redis takes commands one by one
+        compute(row, th, CRON_NS)
+        return False
+    redis[PUT_OFF] = 0
     if job > 0:
         begin_save(row, th, w, job)
-    return row["spent_ns"] + row["wait_ns"] == 0
+    idle = row["spent_ns"] + row["wait_ns"] == 0
+    compute(row, th, CRON_NS)
+    return idle
 
 
 @law

@@ -95,7 +95,8 @@ ARGUMENTS = (
     SYNCED_NS,  # when the last synchronisation began
     HIT_CARRY,  # as CARRY, of hits …
     SET_CARRY,  # … and of SETs whose key was there
-) = range(59)
+    PUT_OFF,  # batches for which the save that is due has waited
+) = range(60)
 
 NO_EVICTION, ALLKEYS, VOLATILE = 0, 1, 2
 """The part of FLAGS in its lowest two bits: which keys maxmemory-policy may evict."""
