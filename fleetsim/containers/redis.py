@@ -10,6 +10,7 @@ Source: Redis 7.0 dict.h, sds.h, object.c (OBJ_ENCODING_EMBSTR_SIZE_LIMIT), rdb.
 from __future__ import annotations
 
 import math
+import re
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -38,6 +39,7 @@ ONE_Q = 1 << 20
 EMBEDDED_MAX = 44
 DICT_ENTRY, OBJECT = 24, 16
 SAVE_POINTS_MAX = 3
+SAVE_MAX = 1 << 30
 SavePoint = Annotated[list[int], Field(min_length=2, max_length=2)]
 
 
@@ -75,7 +77,7 @@ class Redis(ServerWorkload):
     queue: int = Field(10_000, description="commands that may wait; more are refused (maxclients)", ge=0, le=1_000_000)
     keys: int = Field(1_000_000, description="keys that its clients ask for", ge=1, le=1 << 32)
     loaded: float = Field(100.0, description="percent of them that are there when it starts", ge=0, le=100)
-    value: PositiveSize = Field(1024, description="size of a value")
+    value: PositiveSize = Field(1024, description="size of a value", le=128 << 20)
     key_length: int = Field(14, description="characters of a key", ge=1, le=255)
     write_share: float = Field(10.0, description="percent of the commands that set a key; the others get one", ge=0, le=100)
     skew: float = Field(
@@ -92,7 +94,7 @@ class Redis(ServerWorkload):
         max_length=SAVE_POINTS_MAX,
     )
     save_rate: ByteRate = Field(160 << 20, description="bytes of a dump that a child makes in a second of processor time")
-    dir: str = Field("", description="where its dump is written (default: /data/ and the pod's name)", pattern=r"^(/[^/\s]+)*$")
+    dir: str = Field("", description="where its dump is written (default: /data/ and the pod's name)")
     stop_writes_on_bgsave_error: bool = Field(True, description="refuse writes while saves fail")
     oom_score_adj: bool = Field(False, description="its child gets 800 points more, so that the kernel kills it and not the server")
     disable_thp: bool = Field(True, description="no transparent huge pages for it, whatever the host says")
@@ -102,8 +104,11 @@ class Redis(ServerWorkload):
 
     @model_validator(mode="after")
     def _possible(self) -> Redis:
-        if any(seconds < 1 or changes < 0 for seconds, changes in self.save):
-            raise ValueError("'save' has a point like [-5, 1]; write [seconds, changes], such as [300, 100]")
+        for seconds, changes in self.save:
+            if not (1 <= seconds <= SAVE_MAX and 0 <= changes <= SAVE_MAX):
+                raise ValueError(f"'save' has the point [{seconds}, {changes}]; write [seconds, changes], such as [300, 100]")
+        if self.dir and not re.fullmatch(r"(/[^/\s]+)+", self.dir):
+            raise ValueError(f"'dir' is {self.dir!r}; write an absolute path, such as /data")
         if 0 < self.maxmemory < 2 << 20:
             raise ValueError("'maxmemory' is less than an empty Redis takes; write 2MiB or more, or 0 for none")
         return self

@@ -14,7 +14,7 @@ Source: Redis 7.0 server.c, db.c, evict.c; kernel-laws §16.2.
 from __future__ import annotations
 
 from fleetsim.law import ONE_Q, Q, law
-from fleetsim.linux.syscalls import at_rest, compute
+from fleetsim.linux.syscalls import at_rest, compute, exit_group
 from fleetsim.workloads import redis_slots
 from fleetsim.workloads.redis_heap import bytes_per_key, delete, grow, insert, look, map_areas, most_keys, purge, used
 from fleetsim.workloads.redis_laws import hit_share, share_q
@@ -96,6 +96,7 @@ def start(row, th, w):
         if redis[SAVE] > 0 or row["tasks"][work["task"]]["exits"] == 0:
             insert(redis, min(redis[LOADED], most_keys(redis)))
     if not map_areas(row, th, redis):
+        exit_group(row, th, 1)  # zmalloc.c zmalloc_default_oom
         return False
     pages = grow(row, th, redis)
     compute(row, th, max(0, int(pages)) * LOAD_NS)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from fleetsim.law import law
 from fleetsim.linux.syscalls import MADV_NOHUGEPAGE, PART_LAST, UNIFORM, access, free_range, madvise, map_anonymous, touch
-from fleetsim.workloads.redis_laws import PAGE, pool_left, slabs_for, slabs_left, table_bytes, used_memory
+from fleetsim.workloads.redis_laws import PAGE, pool_left, share_q, slabs_for, slabs_left, table_bytes, used_memory
 from fleetsim.workloads.redis_slots import (
     CHILD,
     DISABLE_THP,
@@ -135,9 +135,11 @@ def insert(redis, keys):
 
     Source: jemalloc's src/arena.c arena_cache_bin_fill_small, src/pac.c pac_alloc_real.
     """
+    if redis[FLAGS] & 3 == VOLATILE:  # of those that are missing, any
+        missing = max(1, redis[KEYS] - redis[LIVE])
+        fixed = redis[KEYS] - share_q(redis[KEYS], redis[VOLATILE_Q]) - redis[FIXED]
+        redis[FIXED] += min(fixed, (keys * fixed + missing // 2) // missing)
     redis[LIVE] += keys
-    if redis[FLAGS] & 3 == VOLATILE:
-        redis[FIXED] = min(redis[LIVE], redis[FIXED] + (keys * ((1 << 20) - redis[VOLATILE_Q]) >> 20))
     wanted = slabs_for(redis[LIVE], redis[SLAB] >> 16)
     if wanted > redis[SLABS]:
         from_pool = min(redis[POOL], (wanted - redis[SLABS]) * (redis[SLAB] & 0xFFFF))

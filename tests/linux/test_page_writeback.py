@@ -92,7 +92,7 @@ def test_a_small_cgroup_is_braked_by_its_own_limits_and_its_neighbour_is_not() -
 
 
 def test_the_flusher_works_for_the_cgroup_that_wrote_and_not_for_those_around_it() -> None:
-    """fs/fs-writeback.c wb_over_bg_thresh: each cgroup's writeback looks at its own limits; those around it have the same pages and no files."""
+    """fs/fs-writeback.c wb_over_bg_thresh: each cgroup's writeback looks at its own limits; those around it have no files."""
     w = world(
         memory_mib=512,
         disk=DiskSpec(bytes_per_s=100 << 20, latency_us=100.0),

@@ -342,12 +342,17 @@ def test_without_eviction_writes_fail_and_reads_go_on() -> None:
 def test_volatile_policies_evict_only_what_has_an_expiry() -> None:
     none = cache("volatile-lru", volatile=0.0, write_share=50.0).at(60)
     assert none.info("evicted_keys") == 0 and int(none.server["broken"]) > 0, "nothing may go: as noeviction"
-    half = cache("volatile-lru", volatile=50.0).at(30)
-    fixed = half.slot(FIXED)
-    half.at(90)
-    assert half.info("evicted_keys") > 0
-    assert half.slot(FIXED) >= fixed > 0, "those without one stay, and there are ever more of them"
-    assert half.info("used_memory") == pytest.approx(40 * MIB, rel=0.01)
+    fifth = cache("volatile-lru", volatile=80.0, skew=0.0).at(30)
+    fixed = fifth.slot(FIXED)
+    fifth.at(90)
+    assert fifth.info("evicted_keys") > 0 and int(fifth.server["broken"]) == 0
+    assert fixed < fifth.slot(FIXED) <= 20_000, "those without one stay, until all of them are there"
+    assert fifth.slot(FIXED) > 19_000
+    assert fifth.info("used_memory") == pytest.approx(40 * MIB, rel=0.01)
+    hits = fifth.info("keyspace_hits"), fifth.info("keyspace_misses")
+    fifth.at(120)
+    share = (fifth.info("keyspace_hits") - hits[0]) / (sum(fifth.info(f"keyspace_{k}") for k in ("hits", "misses")) - sum(hits))
+    assert share == pytest.approx(0.2 + 0.8 * (fifth.slot(LIVE) - 20_000) / 80_000, abs=0.01)
 
 
 # -------------------------------------------------------------------------------------------------------------- the thread
@@ -379,3 +384,9 @@ def test_nothing_is_left_over_of_a_batch_that_failed() -> None:
     assert r.slot(FAILING) >= 0 and r.slot(CHANGES) >= 0
     server = r.server
     assert int(server["arrived"]) == sum(int(server[k]) for k in ("served", "refused", "timed_out", "broken", "backlog"))
+
+
+def test_a_redis_that_cannot_map_its_memory_ends() -> None:
+    r = redis_world(Redis(keys=10_000_000, **NEVER), 512, restart_s=5.0).at(12)
+    exits = r.events("task_exit")
+    assert [e.data["exit_code"] for e in exits] == [1, 1, 1]
