@@ -23,9 +23,14 @@ PAGE = 4096
 def redis_event(kind: int, arg: list[int]) -> dict[str, Any]:
     """The data of one of `REDIS_EVENTS`."""
     if kind == ev.SAVE_START:
-        return {"job": JOBS[arg[0]], "fork_usec": arg[1], "child_pid": arg[2], "keys": arg[3]}
+        return {"job": JOBS[arg[0]], "fork_usec": arg[1], "child_pid": arg[2]}
     if kind == ev.SAVE_END:
-        return {"job": JOBS[arg[0]], "seconds": arg[1] / 1000, "cow_bytes": arg[2] * PAGE, "file_bytes": arg[3] * PAGE}
+        return {
+            "job": JOBS[SAVING if arg[2] else SYNCING],
+            "seconds": arg[0] / 1000,
+            "cow_bytes": arg[1] * PAGE,
+            "file_bytes": arg[2] * PAGE,
+        }
     if kind == ev.SAVE_FAILED:
         return {"reason": REASONS[arg[0]]}
     return {"event": "fork", "ms": arg[0]}

@@ -11,7 +11,7 @@ from __future__ import annotations
 from fleetsim.hardware.cpu import SYSCALL
 from fleetsim.law import law
 from fleetsim.linux.cputime import sched_setaffinity as sched_setaffinity
-from fleetsim.linux.events import REFUSED, record
+from fleetsim.linux.events import FORK_LATENCY, REFUSED, SAVE_END, SAVE_FAILED, SAVE_START, record
 from fleetsim.linux.exit import begin_exit, unmap_file
 from fleetsim.linux.fork import copy_process
 from fleetsim.linux.hugetlb import map_hugetlb as map_hugetlb
@@ -40,6 +40,7 @@ from fleetsim.linux.vfs import creat, file_size, fsync, is_empty, read_file, unl
 from fleetsim.linux.vma import enough_memory, map_untouched, mmap_anon, open_file, vma_link
 
 __all__ = [
+    "FORK_LATENCY",
     "MADVICE",
     "MADV_HUGEPAGE",
     "MADV_NOHUGEPAGE",
@@ -52,6 +53,9 @@ __all__ = [
     "PART_EVERY",
     "PART_FIRST",
     "PART_LAST",
+    "SAVE_END",
+    "SAVE_FAILED",
+    "SAVE_START",
     "SYNC_DATA",
     "SYNC_DONE",
     "UNIFORM",
@@ -87,6 +91,7 @@ __all__ = [
     "touch",
     "unlink",
     "write_file",
+    "write_log",
     "zap_pages",
 ]
 
@@ -256,3 +261,15 @@ def set_oom_score_adj(row, th, adj):
     """
     row["spent_ns"] += row["cost"][SYSCALL]
     row["tasks"][row["threads"][th]["task"]]["oom_score_adj"] = max(-1000, min(1000, adj))
+
+
+@law
+def write_log(row, th, kind, a, b, c):
+    """The program writes a line to its log: the history tells it.
+
+    kind     int64  of linux/events.py
+    a, b, c  int64  what the kind says
+
+    Source: write(2) to standard output, as a container runtime keeps it; what it costs is left out.
+    """
+    record(row, kind, row["threads"][th]["task"], a, b, c, 0, 0, 0, 0, 0)

@@ -15,9 +15,12 @@ Source: Redis 7.0 rdb.c rdbSaveBackground, rdbSaveRio, server.c serverCron, chil
 from __future__ import annotations
 
 from fleetsim.law import law
-from fleetsim.linux.events import FORK_LATENCY, SAVE_END, SAVE_FAILED, SAVE_START, record
 from fleetsim.linux.syscalls import (
+    FORK_LATENCY,
     ORDERED,
+    SAVE_END,
+    SAVE_FAILED,
+    SAVE_START,
     SYNC_DATA,
     SYNC_DONE,
     compute,
@@ -31,6 +34,7 @@ from fleetsim.linux.syscalls import (
     set_oom_score_adj,
     unlink,
     write_file,
+    write_log,
 )
 from fleetsim.workloads.redis_heap import look
 from fleetsim.workloads.redis_laws import NS_PER_S, PAGE, RETRY_NS, save_due
@@ -96,13 +100,13 @@ def job_due(row, redis):
 
 
 @law
-def has_failed(row, redis, t, why):
+def has_failed(row, th, redis, why):
     """A save has failed: writes stop if they should; the history is told of the first of several in a row.
 
     Source: rdb.c backgroundSaveDoneHandler.
     """
     if redis[STATUS] == 0:
-        record(row, SAVE_FAILED, t, why, 0, 0, 0, 0, 0, 0, 0)
+        write_log(row, th, SAVE_FAILED, why, 0, 0)
     redis[STATUS] = (redis[STATUS] | 1) + 2
 
 
@@ -124,7 +128,7 @@ def begin_save(row, th, w, job):
     pause(row, server, took)
     if c < 0:
         if job == SAVING:
-            has_failed(row, redis, work["task"], BY_FORK if child >= 0 else BY_LIMIT)
+            has_failed(row, th, redis, BY_FORK if child >= 0 else BY_LIMIT)
         return
     program = row["programs"][child]
     program["work"] = w + 1
@@ -139,9 +143,9 @@ def begin_save(row, th, w, job):
     redis[COW_PAGES] = 0
     redis[JOB] = (job << 40) + redis[CHANGES]
     redis[FORK_US] = took // 1000
-    record(row, SAVE_START, work["task"], job, redis[FORK_US], redis[CHILD_PID], redis[LIVE], 0, 0, 0, 0)
+    write_log(row, th, SAVE_START, job, redis[FORK_US], redis[CHILD_PID])
     if redis[LATENCY_NS] > 0 and took >= redis[LATENCY_NS]:
-        record(row, FORK_LATENCY, work["task"], took // 1_000_000, 0, 0, 0, 0, 0, 0, 0)
+        write_log(row, th, FORK_LATENCY, took // 1_000_000, 0, 0)
 
 
 @law
@@ -152,14 +156,13 @@ def reap(row, th, w):
 
     Source: server.c checkChildrenDone, rdb.c backgroundSaveDoneHandler.
     """
-    work = row["works"][w]
-    redis = work["slots"]
+    redis = row["works"][w]["slots"]
     if redis[CHILD] == 0 or not has_ended(row, redis[CHILD] - 1, redis[CHILD_PID]):
         return True
     saving = redis[JOB] >> 40 == SAVING
     if redis[CHILD_STAGE] == C_DONE:
         took_ms = (row["now_ns"] - redis[TRIED_NS]) // 1_000_000
-        record(row, SAVE_END, work["task"], redis[JOB] >> 40, took_ms, redis[COW_PAGES], redis[CHILD_WROTE], 0, 0, 0, 0)
+        write_log(row, th, SAVE_END, took_ms, redis[COW_PAGES], redis[CHILD_WROTE])
         if saving:
             redis[CHANGES] -= redis[JOB] & ((1 << 40) - 1)
             redis[SAVED_NS] = row["now_ns"]
@@ -167,7 +170,7 @@ def reap(row, th, w):
     elif saving:
         if not unlink(row, th, redis[TEMP]):
             return False
-        has_failed(row, redis, work["task"], BY_FILE if redis[CHILD_STAGE] < C_OPEN else BY_CHILD)
+        has_failed(row, th, redis, BY_FILE if redis[CHILD_STAGE] < C_OPEN else BY_CHILD)
     redis[CHILD] = 0
     return True
 
