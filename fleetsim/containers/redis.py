@@ -100,6 +100,8 @@ class Redis(ServerWorkload):
     disable_thp: bool = Field(True, description="no transparent huge pages for it, whatever the host says")
     delete: Deletion | None = Field(None, description="a mass deletion, such as {at: 10m, share: 90}")
     full_sync: Duration = Field(0, description="a replica asks for everything every so often, such as 10m (0: never)")
+    sync_rate: ByteRate = Field(100 << 20, description="bytes a second that a replica takes, its disk and the network considered")
+    replica_buffer: PositiveSize = Field(256 << 20, description="client-output-buffer-limit of a replica: more waiting, and it is dropped")
     latency_monitor_threshold: Duration = Field(0, description="forks that stop it for as long are told in the history (0: never)")
 
     @model_validator(mode="after")
@@ -168,6 +170,8 @@ class Redis(ServerWorkload):
             "delete_q": 0 if self.delete is None else round(ONE_Q * self.delete.share / 100),
             "sync_ns": self.full_sync,
             "latency_ns": self.latency_monitor_threshold,
+            "sync_rate": self.sync_rate,
+            "buffer_bytes": self.replica_buffer,
         }
 
     def processes(self, pod: str) -> tuple[Process, ...]:
@@ -187,4 +191,5 @@ class Redis(ServerWorkload):
         dump = keys * int(values["rdb_bytes"]) // PAGE + 2
         files = {str(values[name]): dump for name in ("dump", "temp")} if self.save else {}
         mapped = [(pages, True) for pages in (*areas, *forked)] + [(pages, False) for pages in files.values()]
+        mapped += [(self.replica_buffer // PAGE + 1, False)] if self.full_sync else []
         return (Process(pod, start_ns=self.start, work=Work("redis", values, self.requests, tuple(mapped), files)),)

@@ -13,7 +13,7 @@ from fleetsim.linux.mm_types import NR_EVENTS
 
 (BOOT, TASK_START, OOM_KILL, OOM_PANIC, TASK_EXIT, TABLE_FULL, COMMAND, IMPACT_START, IMPACT_END, REFUSED) = range(10)
 (OP_START, OP_END, OOM_REAP, SWAP_ERROR) = range(10, 14)
-(SAVE_START, SAVE_END, SAVE_FAILED, FORK_LATENCY) = range(14, 18)
+(SAVE_START, SAVE_END, SAVE_FAILED, FORK_LATENCY, SYNC_FAILED) = range(14, 19)
 
 KINDS = (
     "boot",
@@ -34,6 +34,7 @@ KINDS = (
     "save_end",
     "save_failed",
     "latency",
+    "sync_failed",
 )
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from fleetsim.hardware.cpu import SYSCALL
 from fleetsim.law import law
 from fleetsim.linux.cputime import sched_setaffinity as sched_setaffinity
-from fleetsim.linux.events import FORK_LATENCY, REFUSED, SAVE_END, SAVE_FAILED, SAVE_START, record
+from fleetsim.linux.events import FORK_LATENCY, REFUSED, SAVE_END, SAVE_FAILED, SAVE_START, SYNC_FAILED, record
 from fleetsim.linux.exit import begin_exit, unmap_file
 from fleetsim.linux.fork import copy_process
 from fleetsim.linux.hugetlb import map_hugetlb as map_hugetlb
@@ -58,6 +58,7 @@ __all__ = [
     "SAVE_START",
     "SYNC_DATA",
     "SYNC_DONE",
+    "SYNC_FAILED",
     "UNIFORM",
     "access",
     "at_rest",

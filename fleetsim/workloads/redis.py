@@ -7,7 +7,8 @@
 A command looks its key up (structures, read) and reads or sets the value. A SET writes a new value into a region that another SET
 freed, and the key's structures: 1.25 + 2 pages for 1 KiB (redis-server measured: tests/ground_truth/calibration). Whether a key is
 there follows from how many are (redis_laws.hit_share). With maxmemory a key more is a key less, or an error.
-Leaves out: pipelines, Lua, types other than strings, expiry by time, active defragmentation, the append-only file, replication backlog.
+Leaves out: pipelines, Lua, types other than strings, expiry by time, active defragmentation, the append-only file,
+the replication backlog, replicas between two synchronisations.
 Source: Redis 7.0 server.c, db.c, evict.c; kernel-laws §16.2.
 """
 
@@ -18,7 +19,7 @@ from fleetsim.linux.syscalls import at_rest, compute, exit_group
 from fleetsim.workloads import redis_slots
 from fleetsim.workloads.redis_heap import bytes_per_key, delete, grow, insert, look, map_areas, most_keys, purge, used
 from fleetsim.workloads.redis_laws import hit_share, share_q
-from fleetsim.workloads.redis_save import begin_save, child_step, job_due, reap
+from fleetsim.workloads.redis_save import begin_save, buffer_writes, child_step, job_due, reap
 from fleetsim.workloads.redis_slots import (
     CARRY,
     CHANGES,
@@ -173,6 +174,7 @@ def plan(row, th, w, n):
     refused = sets if room < 0 else new - room
     insert(redis, max(0, room))
     redis[CHANGES] += sets - refused
+    buffer_writes(row, th, redis, sets - refused)
     redis[HIT_KEYS] += hits
     redis[MISSED_KEYS] += missed
     redis[SETS] = ((sets - refused) << 32) + hits

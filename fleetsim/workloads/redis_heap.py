@@ -18,6 +18,9 @@ from fleetsim.law import law
 from fleetsim.linux.syscalls import MADV_NOHUGEPAGE, PART_LAST, UNIFORM, access, free_range, madvise, map_anonymous, touch
 from fleetsim.workloads.redis_laws import PAGE, pool_left, share_q, slabs_for, slabs_left, table_bytes, used_memory
 from fleetsim.workloads.redis_slots import (
+    BUFFER,
+    BUFFER_BYTES,
+    BUFFERED,
     CHILD,
     DISABLE_THP,
     FIXED,
@@ -56,9 +59,9 @@ def bytes_per_key(redis):
 
 @law
 def used(redis):
-    """used_memory, bytes.
+    """used_memory, bytes, without what replicas are still to be sent: what maxmemory is compared with.
 
-    Source: redis_laws.used_memory.
+    Source: redis_laws.used_memory; evict.c freeMemoryGetNotCountedMemory.
     """
     return used_memory(redis[LIVE], bytes_per_key(redis))
 
@@ -126,7 +129,10 @@ def grow(row, th, redis):
         done = touch(row, th, a, min(CHUNK, missing)) if missing > 0 else -1
         if done >= 0:
             return done
-    return -1
+    if redis[BUFFER] == 0:
+        return -1
+    missing = min(redis[BUFFERED], redis[BUFFER_BYTES]) // PAGE - row["areas"][redis[BUFFER] - 1]["touched"]
+    return touch(row, th, redis[BUFFER] - 1, min(CHUNK, missing)) if missing > 0 else -1
 
 
 @law

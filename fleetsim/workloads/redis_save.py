@@ -2,13 +2,14 @@
 """Saving: Redis forks, and its child writes all that is there to a dump while the parent goes on.
 
     SAVING    a save point is due: the dump goes to a temporary file that then takes the place of the old one
-    SYNCING   a replica wants everything: the child sends it, nothing is written to a disk (repl-diskless-sync)
+    SYNCING   a replica wants everything: the child sends it, nothing is written to a disk (repl-diskless-sync); what is written
+              meanwhile waits in a buffer, and if that gets too large the replica is dropped and asks for everything anew
 
 The fork stops the server for as long as copying its page tables takes (latest_fork_usec). A fork that is refused, a dump that cannot
 be written and a child that is killed are failed saves; with stop-writes-on-bgsave-error writes are refused until one succeeds.
 A child whose parent is gone ends by itself.
-Leaves out: MADV_DONTNEED by the child of values of two pages and more that it has written (7.0), the replica's own speed, the pipe
-between the two.
+Leaves out: MADV_DONTNEED by the child of values of two pages and more that it has written (7.0), the pipe between
+the two.
 Source: Redis 7.0 rdb.c rdbSaveBackground, rdbSaveRio, server.c serverCron, childinfo.c.
 """
 
@@ -23,6 +24,7 @@ from fleetsim.linux.syscalls import (
     SAVE_START,
     SYNC_DATA,
     SYNC_DONE,
+    SYNC_FAILED,
     compute,
     creat,
     exit_group,
@@ -30,6 +32,8 @@ from fleetsim.linux.syscalls import (
     fsync,
     has_ended,
     is_running,
+    map_anonymous,
+    munmap,
     private_dirty,
     set_oom_score_adj,
     unlink,
@@ -39,9 +43,14 @@ from fleetsim.linux.syscalls import (
 from fleetsim.workloads.redis_heap import look
 from fleetsim.workloads.redis_laws import NS_PER_S, PAGE, RETRY_NS, save_due
 from fleetsim.workloads.redis_slots import (
+    BUFFER,
+    BUFFER_BYTES,
+    BUFFERED,
     C_DONE,
+    C_FAILED,
     C_OPEN,
     C_RENAME,
+    C_STOP,
     C_SYNC,
     C_WORK,
     CHANGES,
@@ -67,6 +76,7 @@ from fleetsim.workloads.redis_slots import (
     SAVING,
     STATUS,
     SYNC_NS,
+    SYNC_RATE,
     SYNCED_NS,
     SYNCING,
     TEMP,
@@ -78,9 +88,11 @@ from fleetsim.workloads.requests import pause
 from fleetsim.workloads.script_fork import CHILD as FORKED
 from fleetsim.workloads.script_fork import free_program
 
+PROTOCOL_BYTES = 40  # around key and value of a SET
 STEP_PAGES = 1024  # pages of data between two looks of the child at its file
 CHILD_ADJ = 800  # oom-score-adj-values 0 200 800, the last: children
-BY_FORK, BY_CHILD, BY_FILE, BY_LIMIT = 0, 1, 2, 3
+RECONNECT_NS = 10 * NS_PER_S  # until a replica that was dropped asks again
+BY_FORK, BY_CHILD, BY_FILE, BY_LIMIT, BY_BUFFER = 0, 1, 2, 3, 4
 """Why a save failed."""
 
 
@@ -143,6 +155,8 @@ def begin_save(row, th, w, job):
     redis[COW_PAGES] = 0
     redis[JOB] = (job << 40) + redis[CHANGES]
     redis[FORK_US] = took // 1000
+    if job == SYNCING:
+        redis[BUFFER] = map_anonymous(row, th, redis[BUFFER_BYTES] // PAGE + 1, ORDERED, 0, 1) + 1
     write_log(row, th, SAVE_START, job, redis[FORK_US], redis[CHILD_PID])
     if redis[LATENCY_NS] > 0 and took >= redis[LATENCY_NS]:
         write_log(row, th, FORK_LATENCY, took // 1_000_000, 0, 0)
@@ -152,7 +166,7 @@ def begin_save(row, th, w, job):
 def reap(row, th, w):
     """Look whether the child is gone, and how.
 
-    returns  bool  False: the temporary file is not deleted yet, come back
+    returns  bool  False: a file or a buffer is not given back yet, come back
 
     Source: server.c checkChildrenDone, rdb.c backgroundSaveDoneHandler.
     """
@@ -170,9 +184,30 @@ def reap(row, th, w):
     elif saving:
         if not unlink(row, th, redis[TEMP]):
             return False
-        has_failed(row, th, redis, BY_FILE if redis[CHILD_STAGE] < C_OPEN else BY_CHILD)
+        has_failed(row, th, redis, BY_FILE if redis[CHILD_STAGE] == C_FAILED else BY_CHILD)
+    elif redis[BUFFER] > 0:
+        redis[SYNCED_NS] = row["now_ns"] - redis[SYNC_NS] + RECONNECT_NS
+    if redis[BUFFER] > 0:
+        if not munmap(row, th, redis[BUFFER] - 1):
+            return False
+        redis[BUFFER] = 0
+        redis[BUFFERED] = 0
     redis[CHILD] = 0
     return True
+
+
+@law
+def buffer_writes(row, th, redis, sets):
+    """What a replica that is being synchronised must be sent as well; if it is too much it is dropped.
+
+    Source: replication.c feedReplicationBuffer, networking.c closeClientOnOutputBufferLimitReached (the hard limit).
+    """
+    if redis[BUFFER] == 0 or redis[CHILD_STAGE] == C_STOP:
+        return
+    redis[BUFFERED] += sets * (redis[RDB_BYTES] + PROTOCOL_BYTES)
+    if redis[BUFFERED] > redis[BUFFER_BYTES] and redis[CHILD_STAGE] == C_WORK:
+        redis[CHILD_STAGE] = C_STOP
+        write_log(row, th, SYNC_FAILED, BY_BUFFER, 0, 0)
 
 
 @law
@@ -192,7 +227,8 @@ def inherited(row, a, c):
 def child_reads(row, th, redis, total):
     """The child goes over the next pages of the data and makes a part of the dump of them.
 
-    total  int64  pages of the data
+    total    int64  pages of the data
+    returns  int64  bytes of the dump
 
     Accesses are at random here, a sweep is not: of what is left to be read it makes so many accesses as if it were all of it.
 
@@ -206,11 +242,14 @@ def child_reads(row, th, redis, total):
     bytes_made = redis[LIVE] * redis[RDB_BYTES] // total * pages
     compute(row, th, bytes_made * (NS_PER_S // 1_000_000) // max(1, redis[SAVE_RATE] // 1_000_000))
     redis[CHILD_READ] += pages
+    return bytes_made
 
 
 @law
 def child_works(row, th, redis):
     """The data is gone over and the dump is written, or sent.
+
+    returns  int64  bytes that are to be sent now
 
     Source: rdb.c rdbSaveRio. Leaves out: that keys come and go in the parent meanwhile changes nothing for the child.
     """
@@ -223,15 +262,17 @@ def child_works(row, th, redis):
     if due > redis[CHILD_WROTE]:
         done = write_file(row, th, redis[TEMP], redis[CHILD_WROTE], due - redis[CHILD_WROTE])
         if done < 0:
-            redis[CHILD_STAGE] = -1
+            redis[CHILD_STAGE] = C_FAILED
             exit_group(row, th, 1)
         redis[CHILD_WROTE] += max(0, done)
     elif redis[CHILD_READ] < total:
-        child_reads(row, th, redis, total)
+        made = child_reads(row, th, redis, total)
+        return made if redis[JOB] >> 40 == SYNCING else 0
     elif redis[JOB] >> 40 == SAVING:
         redis[CHILD_STAGE] = C_SYNC + (SYNC_DATA << 8)
     else:
         child_ends(row, th, redis)
+    return 0
 
 
 @law
@@ -253,22 +294,24 @@ def child_step(row, th, w):
     """
     work = row["works"][w]
     redis = work["slots"]
-    stage = redis[CHILD_STAGE] & 0xFF if redis[CHILD_STAGE] >= 0 else -1
-    if redis[CHILD] - 1 != row["threads"][th]["task"] or not is_running(row, work["task"]):
+    stage = redis[CHILD_STAGE] & 0xFF if redis[CHILD_STAGE] >= 0 else C_STOP
+    sent = 0
+    if stage == C_STOP or redis[CHILD] - 1 != row["threads"][th]["task"] or not is_running(row, work["task"]):
         exit_group(row, th, 1)
     elif stage == C_OPEN:
         opened = creat(row, th, redis[TEMP], ORDERED, 1)
         if opened < 0:
-            redis[CHILD_STAGE] = -1
+            redis[CHILD_STAGE] = C_FAILED
             exit_group(row, th, 1)
         elif opened > 0:
             redis[CHILD_STAGE] = C_WORK
     elif stage == C_WORK:
-        child_works(row, th, redis)
+        sent = child_works(row, th, redis)
     elif stage == C_SYNC:
         done = fsync(row, th, redis[TEMP], redis[CHILD_STAGE] >> 8)
         redis[CHILD_STAGE] = C_RENAME if done == SYNC_DONE else C_SYNC + (done << 8)
     elif stage == C_RENAME and unlink(row, th, redis[DUMP]):
         redis[DUMP], redis[TEMP] = redis[TEMP], redis[DUMP]
         child_ends(row, th, redis)
-    row["threads"][th]["ready_ns"] = row["now_ns"] + row["spent_ns"] + row["wait_ns"]
+    sent_ns = sent * 1000 // max(1, redis[SYNC_RATE] // 1_000_000)
+    row["threads"][th]["ready_ns"] = row["now_ns"] + max(row["spent_ns"] + row["wait_ns"], sent_ns)

@@ -33,6 +33,8 @@ ARGUMENTS = (
     "delete_q",
     "sync_ns",
     "latency_ns",
+    "sync_rate",
+    "buffer_bytes",
 )
 (
     KEYS,  # keys that its clients ask for
@@ -61,6 +63,8 @@ ARGUMENTS = (
     DELETE_Q,  # … and what share of them
     SYNC_NS,  # a replica asks for a full synchronisation every so often, 0: never
     LATENCY_NS,  # latency-monitor-threshold, 0: off
+    SYNC_RATE,  # bytes a second that a replica takes
+    BUFFER_BYTES,  # client-output-buffer-limit of a replica
     # --- state ---
     STAGE,  # LOADING or SERVING
     WRITTEN,  # areas, one more than their rows: structures that are written …
@@ -96,7 +100,9 @@ ARGUMENTS = (
     HIT_CARRY,  # as CARRY, of hits …
     SET_CARRY,  # … and of SETs whose key was there
     PUT_OFF,  # batches for which the save that is due has waited
-) = range(60)
+    BUFFER,  # area for what a replica is still to be sent, one more than its row; 0: none …
+    BUFFERED,  # … bytes in it
+) = range(64)
 
 NO_EVICTION, ALLKEYS, VOLATILE = 0, 1, 2
 """The part of FLAGS in its lowest two bits: which keys maxmemory-policy may evict."""
@@ -104,4 +110,4 @@ DISABLE_THP, STOP_WRITES, FILL_MISSES, OOM_SCORE_ADJ = 4, 8, 16, 32
 """Further bits: disable-thp, stop-writes-on-bgsave-error, clients that set what they missed, and oom-score-adj."""
 LOADING, SERVING = 0, 1
 SAVING, SYNCING = 1, 2
-C_OPEN, C_WORK, C_SYNC, C_RENAME, C_DONE = 0, 1, 2, 3, 4
+C_STOP, C_FAILED, C_OPEN, C_WORK, C_SYNC, C_RENAME, C_DONE = -2, -1, 0, 1, 2, 3, 4

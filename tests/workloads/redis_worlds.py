@@ -44,7 +44,7 @@ class RedisWorld(World):
 
     def info(self, name: str) -> float:
         """A line of INFO (sections memory, persistence, stats)."""
-        used, status = int(heap.used(self.slots)), self.slot(slot.STATUS)
+        used, status = int(heap.used(self.slots)) + self.slot(slot.BUFFERED), self.slot(slot.STATUS)
         lines = {
             "used_memory": used,
             "used_memory_rss": self.rss(),

@@ -14,7 +14,7 @@ import pytest
 from fleetsim.containers.redis import Redis
 from fleetsim.host.spec import DiskSpec
 from fleetsim.linux import mm_types as mm
-from fleetsim.workloads.redis_slots import CHANGES, CHILD, FAILING, FIXED, LIVE, POOL, VALUES
+from fleetsim.workloads.redis_slots import BUFFERED, CHANGES, CHILD, FAILING, FIXED, LIVE, POOL, VALUES
 from tests.host.worlds import MIB
 from tests.workloads.redis_worlds import RedisWorld, redis_world
 
@@ -293,6 +293,44 @@ def test_a_full_synchronisation_forks_and_writes_no_file() -> None:
     assert [e.data["job"] for e in r.events("save_start")] == ["sync"] * 3
     assert [e.data["job"] for e in r.events("save_end")] == ["sync"] * 3
     assert not any(file["used"] and file["linked"] for file in r.row["files"])
+
+
+def test_what_is_written_while_a_replica_is_sent_everything_waits_in_memory_beside_maxmemory() -> None:
+    drawn = {
+        "keys": 50_000,
+        "load": "2000/s",
+        "write_share": 100.0,
+        "full_sync": "20s",
+        "sync_rate": "5MiB/s",
+        "maxmemory": "80MiB",
+        "save": [],
+    }
+    r = redis_world(Redis(**drawn), 512).at(19)
+    rss, used = r.rss(), r.info("used_memory")
+    r.at(25)
+    waiting = r.slot(BUFFERED)
+    assert waiting == pytest.approx(5 * 2000 * 1080, rel=0.15)
+    assert r.rss() - rss == pytest.approx(waiting, rel=0.1) and r.info("used_memory") == used + waiting
+    assert int(r.server["broken"]) == 0, "maxmemory does not count it"
+    r.at(32)
+    (end,) = r.events("save_end")
+    assert end.data["seconds"] == pytest.approx(52_100_000 / (5 * MIB), rel=0.15)
+    assert r.slot(BUFFERED) == 0 and r.rss() == pytest.approx(rss, rel=0.01)
+
+
+def test_a_replica_that_is_too_slow_is_dropped_and_asks_for_everything_again_and_again() -> None:
+    drawn = {"keys": 50_000, "load": "2000/s", "write_share": 100.0, "full_sync": "10m", "sync_rate": "2MiB/s", "save": []}
+    r = redis_world(Redis(**drawn, replica_buffer="16MiB"), 512).at(599)
+    rss = r.rss()
+    for second in range(600, 660):
+        r.at(second)
+        assert r.rss() < rss + 17 * MIB
+    told = [e.kind for e in r.events("save_start", "sync_failed", "save_end")]
+    assert told[:4] == ["save_start", "sync_failed"] * 2 and "save_end" not in told
+    assert r.events("sync_failed")[0].data == {"reason": "Replica closed ASAP for overcoming of output buffer limits"}
+    starts = [e.t_ns / 1e9 for e in r.events("save_start")]
+    assert starts[1] - starts[0] == pytest.approx(16 * MIB / (2000 * 1080) + 10, abs=2)
+    assert r.info("rdb_last_bgsave_ok") == 1, "that is of dumps"
 
 
 def test_long_forks_are_told_if_they_are_watched() -> None:
