@@ -66,7 +66,7 @@ def needs(spec: HostSpec, commands: Iterable[Command]) -> tuple[Need, ...]:
         Need("cgroups", len(spec.cgroups) + 1, "cgroups"),  # and the root
         Need("processes", len(tasks), "tasks"),
         Need("threads", len(scripts), "threads"),
-        Need("files", len(spec.files), "files"),
+        Need("files", len({*spec.files, *(path for work in works for path in work.files)}), "files"),
         Need("memory areas", areas, "areas"),
         Need("heaps (processes and threads with malloc)", len(heaps), "heaps"),
         Need("heaps of jemalloc or tcmalloc", len(heaps) - heaps.count(GLIBC), "slab_heaps"),

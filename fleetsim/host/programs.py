@@ -104,6 +104,9 @@ def add_work(row: Any, names: Names, t: int, work: Work) -> int:
     for slot, name in enumerate(ARGUMENTS[work.kind]):
         value = work.values[name]
         entry["slots"][slot] = file_row(row, names, value) if isinstance(value, str) else value
+    for path, pages in work.files.items():  # cut for the largest that it makes of it
+        file = row["files"][file_row(row, names, path)]
+        file["pages"] = max(int(file["pages"]), pages)
     if work.requests is not None:
         server, users = entry["server"], work.requests
         server["used"], server["workers"], server["queue_max"] = 1, users.workers, users.queue_max

@@ -20,6 +20,7 @@ from fleetsim.host.cgroups import add_cgroup, remove_cgroup, set_limit
 from fleetsim.host.impact import IMPACT_KILLED, IMPACT_NAMES
 from fleetsim.host.oom_log import oom_report
 from fleetsim.host.programs import Names, add_task, add_thread
+from fleetsim.host.redis_events import REDIS_EVENTS, redis_event
 from fleetsim.host.spec import CgroupSpec, Command, Event, HostSpec, TaskSpec
 from fleetsim.host.state import HOST
 from fleetsim.host.step import CALL_AGAIN, EVENTS, run_host
@@ -170,6 +171,8 @@ class Shard:
             data = {"collection": GC_NAMES[arg[0]], "pause_ms": arg[1], "swap_ms": arg[2]}
         elif kind == ev.OUT_OF_MEMORY_ERROR:
             data = {"live_bytes": arg[0] * 4096, "heap_max_bytes": arg[1] * 4096}
+        elif kind in REDIS_EVENTS:
+            data = redis_event(kind, arg)
         elif kind in (ev.REFUSED, ev.TABLE_FULL):
             data = {"pages": arg[0]}
         again = kind == ev.TASK_START and arg[2] > 0

@@ -48,6 +48,7 @@ class Work:
     values: Mapping[str, int | str] = field(default_factory=dict)
     requests: Requests | None = None
     areas: tuple[tuple[int, bool], ...] = ()  # (pages, used at random) of what it may map at once: is there room in the record?
+    files: Mapping[str, int] = field(default_factory=dict)  # path → pages that a file it writes may have
 
 
 @dataclass(frozen=True)

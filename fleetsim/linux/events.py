@@ -14,6 +14,7 @@ from fleetsim.linux.mm_types import NR_EVENTS
 (BOOT, TASK_START, OOM_KILL, OOM_PANIC, TASK_EXIT, TABLE_FULL, COMMAND, IMPACT_START, IMPACT_END, REFUSED) = range(10)
 (OP_START, OP_END, OOM_REAP, SWAP_ERROR) = range(10, 14)
 (GC_PAUSE, OUT_OF_MEMORY_ERROR) = range(14, 16)
+(SAVE_START, SAVE_END, SAVE_FAILED, FORK_LATENCY, SYNC_FAILED) = range(16, 21)
 
 KINDS = (
     "boot",
@@ -32,6 +33,11 @@ KINDS = (
     "swap_error",
     "gc_pause",
     "out_of_memory_error",
+    "save_start",
+    "save_end",
+    "save_failed",
+    "latency",
+    "sync_failed",
 )
 
 

@@ -12,6 +12,7 @@ Leaves out: a bdi_writeback of its own for every cgroup (their writers share the
 from __future__ import annotations
 
 from fleetsim.law import law
+from fleetsim.linux.fs_types import NR_FILES
 from fleetsim.linux.mm_types import NEVER, NO_LIMIT, NR_WRITEBACK, NS_PER_S, PSI_IO, VM
 from fleetsim.linux.nodes import nr_free
 from fleetsim.linux.page_writeback_laws import (
@@ -149,8 +150,9 @@ def wb_over_bg_thresh(row):
     if row["nr_dirty"] > bg:
         return True
     dirty = row["nr_dirty"] + row["nr_writeback"]
-    for cg in range(1, row["nr_cgroups"]):
-        if row["cgroups"][cg]["file_dirty"] > 0:
+    for f in range(NR_FILES):  # a cgroup without dirty files of its own has nothing to write, whatever its children have
+        cg = row["files"][f]["cg"]
+        if row["files"][f]["dirty"] > 0 and cg > 0:
             _, bg, _ = memcg_dirty_limits(row, cg, avail, dirty)
             if row["cgroups"][cg]["file_dirty"] > bg:
                 row["bdi"]["target"] = cg

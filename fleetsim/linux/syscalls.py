@@ -12,7 +12,17 @@ from fleetsim.hardware.cpu import SYSCALL
 from fleetsim.law import law
 from fleetsim.linux.capacity_classes import CAPACITY as CAPACITY
 from fleetsim.linux.cputime import sched_setaffinity as sched_setaffinity
-from fleetsim.linux.events import GC_PAUSE, OUT_OF_MEMORY_ERROR, REFUSED, record
+from fleetsim.linux.events import (
+    FORK_LATENCY,
+    GC_PAUSE,
+    OUT_OF_MEMORY_ERROR,
+    REFUSED,
+    SAVE_END,
+    SAVE_FAILED,
+    SAVE_START,
+    SYNC_FAILED,
+    record,
+)
 from fleetsim.linux.exit import begin_exit, unmap_file
 from fleetsim.linux.fork import copy_process
 from fleetsim.linux.hugetlb import map_hugetlb as map_hugetlb
@@ -20,12 +30,13 @@ from fleetsim.linux.madvise import MADV_HUGEPAGE, MADV_NOHUGEPAGE, MADVICE, PART
 from fleetsim.linux.mempolicy import MPOL_BIND, MPOL_DEFAULT, MPOL_INTERLEAVE, MPOL_LOCAL, MPOL_PREFERRED
 from fleetsim.linux.mempolicy import set_mempolicy as set_mempolicy
 from fleetsim.linux.mm_fault import access, access_rest, at_rest, is_resident, read_untouched, touch
-from fleetsim.linux.mm_types import AREA_FILE, AREA_FREE, NR_AREAS, ORDERED, TASK_RUNNING, UNIFORM
+from fleetsim.linux.mm_types import AREA_FILE, AREA_FREE, NR_AREAS, ORDERED, TASK_EXITING, TASK_RUNNING, UNIFORM
 from fleetsim.linux.mmap_layout import place_area
 from fleetsim.linux.namei import lookup_files as lookup_files
 from fleetsim.linux.namei import lookup_missing as lookup_missing
 from fleetsim.linux.namei import make_files as make_files
 from fleetsim.linux.pipe import make_pipes as make_pipes
+from fleetsim.linux.private_dirty import private_dirty as private_dirty
 from fleetsim.linux.proc_sysctl import write_knob as write_knob
 from fleetsim.linux.rmap import add_mapping
 from fleetsim.linux.shm import shmem_file_setup, shmem_mmap
@@ -40,6 +51,7 @@ from fleetsim.linux.vfs import creat, file_size, fsync, is_empty, read_file, unl
 from fleetsim.linux.vma import enough_memory, map_untouched, mmap_anon, open_file, vma_link
 
 __all__ = [
+    "FORK_LATENCY",
     "GC_PAUSE",
     "MADVICE",
     "MADV_HUGEPAGE",
@@ -54,8 +66,12 @@ __all__ = [
     "PART_EVERY",
     "PART_FIRST",
     "PART_LAST",
+    "SAVE_END",
+    "SAVE_FAILED",
+    "SAVE_START",
     "SYNC_DATA",
     "SYNC_DONE",
+    "SYNC_FAILED",
     "UNIFORM",
     "access",
     "access_rest",
@@ -67,6 +83,7 @@ __all__ = [
     "fork",
     "free_range",
     "fsync",
+    "has_ended",
     "is_resident",
     "is_running",
     "madvise",
@@ -76,11 +93,13 @@ __all__ = [
     "map_untouched",
     "mlock",
     "munmap",
+    "private_dirty",
     "read_file",
     "read_untouched",
     "sched_setaffinity",
     "set_content",
     "set_mempolicy",
+    "set_oom_score_adj",
     "shm_rmid",
     "shmget",
     "swapoff",
@@ -236,6 +255,28 @@ def is_running(row, t):
     Source: kill(pid, 0).
     """
     return row["tasks"][t]["state"] == TASK_RUNNING
+
+
+@law
+def has_ended(row, c, pid):
+    """Is the child with process id `pid`, once in task row `c`, gone?
+
+    Source: waitpid(pid, WNOHANG).
+    """
+    task = row["tasks"][c]
+    return task["pid"] != pid or (task["state"] != TASK_RUNNING and task["state"] != TASK_EXITING)
+
+
+@law
+def set_oom_score_adj(row, th, adj):
+    """A task writes to its own /proc/self/oom_score_adj.
+
+    adj  int64  beyond −1000 or 1000: the nearest of them
+
+    Source: fs/proc/base.c __set_oom_adj. Leaves out: that lowering it needs CAP_SYS_RESOURCE.
+    """
+    row["spent_ns"] += row["cost"][SYSCALL]
+    row["tasks"][row["threads"][th]["task"]]["oom_score_adj"] = max(-1000, min(1000, adj))
 
 
 @law

@@ -282,6 +282,18 @@ def finish(row, th, server):
 
 
 @law
+def fail(server, n):
+    """`n` of the requests just finished were answered with an error.
+
+    Source: fleetsim's own; how long they took stays in the histogram.
+    """
+    server["served"] -= n
+    server["broken"] += n
+    server["window"][DONE] -= n
+    server["window"][FAILED] += n
+
+
+@law
 def rest(row, th, server, ns):
     """The thread goes on when its bill is paid, and not before `ns` from now: its next batch gathers until then.
 

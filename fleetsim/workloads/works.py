@@ -12,7 +12,7 @@ import numpy as np
 
 from fleetsim.law import law
 from fleetsim.linux.syscalls import CAPACITY, is_running
-from fleetsim.workloads import idle, jvm, web
+from fleetsim.workloads import idle, jvm, redis, web
 from fleetsim.workloads.requests import SERVER, go_down
 
 NR_WORKS = CAPACITY.works
@@ -22,11 +22,12 @@ ARGUMENTS = {
     "idle": idle.ARGUMENTS,
     "web": web.ARGUMENTS,
     "jvm": jvm.ARGUMENTS,
+    "redis": redis.ARGUMENTS,
 }
 """Name of a workload → what its first slots are: `Work.values` has them by these names."""
 
 KINDS = {name: number for number, name in enumerate(ARGUMENTS, 1)}
-IDLE, WEB, JVM = KINDS.values()
+IDLE, WEB, JVM, REDIS = KINDS.values()
 
 WORK = np.dtype(
     [
@@ -66,6 +67,8 @@ def step_work(row, th, w):
         web.step(row, th, w)
     elif kind == JVM:
         jvm.step(row, th, w)
+    elif kind == REDIS:
+        redis.step(row, th, w)
 
 
 @law

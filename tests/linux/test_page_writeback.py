@@ -91,6 +91,17 @@ def test_a_small_cgroup_is_braked_by_its_own_limits_and_its_neighbour_is_not() -
     assert int(box["psi_total_ns"][1][0]) > 3e9
 
 
+def test_the_flusher_works_for_the_cgroup_that_wrote_and_not_for_those_around_it() -> None:
+    """fs/fs-writeback.c wb_over_bg_thresh: each cgroup's writeback looks at its own limits; those around it have no files."""
+    w = world(
+        memory_mib=512,
+        disk=DiskSpec(bytes_per_s=100 << 20, latency_us=100.0),
+        cgroups={"box": {"memory.max": 64}, "box/inner": {"memory.max": 64}},
+        tasks={"box/inner/w": "mmap_anon A 40 | touch A 40 0 | write_file /a 200 0 | sleep 100"},
+    ).at(12)
+    assert int(w.row["files"][0]["size"]) == 200 * PAGES, "at the speed of the disk: not stopped until dirty pages are old"
+
+
 def test_dirty_pages_of_a_cgroup_are_counted_up_its_tree_and_gone_when_written() -> None:
     w = world(
         cgroups={"box": {}, "box/inner": {}}, tasks={"box/inner/w": "write_file /a 6 100 fsync | write_file /a 4 100 over | sleep 100"}
