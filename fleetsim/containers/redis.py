@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fleetsim.allocators.jemalloc_sizes import REGIONS, SIZE_OF, SLAB_PAGES, SMALL_CLASSES, size_class
 from fleetsim.containers.redis_hits import hit_slots
-from fleetsim.containers.workload import PAGE, WORKLOADS, Process, ServerWorkload
+from fleetsim.containers.workload import ANYWHERE, PAGE, WORKLOADS, Process, Room, ServerWorkload
 from fleetsim.host.spec import Work
 from fleetsim.units import ByteRate, Duration, PositiveSize, Size
 from fleetsim.workloads.redis_heap import BASE_PAGES, DESCRIPTION
@@ -174,7 +174,7 @@ class Redis(ServerWorkload):
             "buffer_bytes": self.replica_buffer,
         }
 
-    def processes(self, pod: str) -> tuple[Process, ...]:
+    def processes(self, pod: str, room: Room = ANYWHERE) -> tuple[Process, ...]:
         path = self.dir or f"/data/{pod}"
         values = self.values(path)
         _, block, regions, slab_pages = self.value_class()
