@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -18,9 +18,11 @@ from fleetsim.errors import BadInput, ToolFailed
 from fleetsim.host.boot import boot, set_sysctl
 from fleetsim.host.cgroups import add_cgroup, remove_cgroup, set_limit
 from fleetsim.host.impact import IMPACT_KILLED, IMPACT_NAMES
+from fleetsim.host.kubelet_types import RELIST_NS
 from fleetsim.host.oom_log import oom_report
+from fleetsim.host.pods import add_pod, configure
 from fleetsim.host.programs import Names, add_task, add_thread
-from fleetsim.host.spec import CgroupSpec, Command, Event, HostSpec, TaskSpec
+from fleetsim.host.spec import CgroupSpec, Command, Event, HostSpec, KubeletSpec, PodSpec, TaskSpec
 from fleetsim.host.state import HOST
 from fleetsim.host.step import CALL_AGAIN, EVENTS, run_host
 from fleetsim.linux import events as ev
@@ -58,10 +60,21 @@ def disk_number(row: Any, names: Names, disk: str) -> int:
     return number
 
 
-class Shard:
-    """Hosts booted from `specs`; `first_index` is the first one's number in the whole fleet and keys its luck with `seed`."""
+class Agent(Protocol):
+    """Somebody on a host who looks after it now and then: its kubelet. All that it knows is in the host's record."""
 
-    def __init__(self, specs: Sequence[HostSpec], seed: int, first_index: int = 0, *, tick_ns: int = TICK_NS) -> None:
+    def look(self, shard: Shard, host_index: int) -> None: ...
+
+
+class Shard:
+    """Hosts booted from `specs`; `first_index` is the first one's number in the whole fleet and keys its luck with `seed`.
+
+    `agent` looks after the hosts that have pods, at the instants that it notes in the record (`kubelet["next_ns"]`).
+    """
+
+    def __init__(
+        self, specs: Sequence[HostSpec], seed: int, first_index: int = 0, *, tick_ns: int = TICK_NS, agent: Agent | None = None
+    ) -> None:
         self.records: np.ndarray = np.zeros(len(specs), HOST)
         self.names: list[str] = [spec.name for spec in specs]
         self.seed = seed
@@ -72,6 +85,8 @@ class Shard:
         self._events: list[Event] = []
         self._seq = [0] * len(specs)
         self._killed: set[tuple[int, str]] = set()  # (host, task) whose impact "killed" is open
+        self._agents = [agent if spec.pods else None for spec in specs]
+        self.agent = agent
         self.dmesg: list[list[str]] = [[] for _ in specs]  # kernel log lines of each host
         for i in range(len(specs)):
             self._emit(i, 0, "boot", self.names[i], {"memory_pages": int(self.records[i]["totalram"])})
@@ -87,6 +102,13 @@ class Shard:
 
     def advance(self, host_index: int, until_ns: int) -> None:
         """Run one host to `until_ns`; ToolFailed if its tables stop adding up."""
+        agent = self._agents[host_index]
+        while agent is not None and (at_ns := int(self.records[host_index]["kubelet"]["next_ns"])) <= until_ns:
+            self._advance(host_index, at_ns)
+            agent.look(self, host_index)
+        self._advance(host_index, until_ns)
+
+    def _advance(self, host_index: int, until_ns: int) -> None:
         pending = self._pending[host_index]
         while pending and pending[0].t_ns <= until_ns:
             command = pending.pop(0)
@@ -118,6 +140,10 @@ class Shard:
         elif told < 0:
             at_s = int(self.records[i]["now_ns"]) / 1e9
             raise ToolFailed(f"host {self.names[i]} at {at_s:.3f} s, seed {self.seed}: {RULES[-told]}")
+
+    def emit(self, i: int, kind: str, subject: str, **data: Any) -> None:
+        """Something happened on host `i`, now."""
+        self._emit(i, int(self.records[i]["now_ns"]), kind, subject, data)
 
     def _emit(self, i: int, t_ns: int, kind: str, subject: str, data: dict[str, Any]) -> None:
         self._events.append(Event(t_ns, self.names[i], self._seq[i], kind, subject, data))
@@ -167,6 +193,8 @@ class Shard:
             data = {"area": path, "direction": "write" if arg[1] else "read", "pages": arg[2]}
         elif kind in (ev.REFUSED, ev.TABLE_FULL):
             data = {"pages": arg[0]}
+        if name in names.pod_of:
+            data["pod"] = names.pod_of[name]
         again = kind == ev.TASK_START and arg[2] > 0
         self._emit(i, t_ns, "restart" if again else ev.KINDS[kind], name, data)
         killed = {"impact": IMPACT_NAMES[IMPACT_KILLED]}
@@ -182,9 +210,13 @@ class Shard:
         done = getattr(self, f"_do_{command.kind}", None)
         if done is None:
             raise BadInput(f"unknown command {command.kind!r} for host {command.host}")
+        if names.gone & {args.get("task"), args.get("cgroup")}:
+            shown = {"author": command.author, "refused": "its pod has left this host"}
+            self._emit(i, int(row["now_ns"]), "command", command.kind, shown)
+            return
         done(row, names, args)
         self._collect(i)  # a kill that a command caused is told at its own instant
-        if command.kind in ("settle_limit", "load"):
+        if command.kind in ("settle_limit", "load", "start_pod"):
             return
         shown = {k: list(v) if isinstance(v, tuple) else v for k, v in args.items() if isinstance(v, (str, int, tuple))}
         self._emit(i, int(row["now_ns"]), "command", command.kind, {"author": command.author, **shown})
@@ -210,6 +242,22 @@ class Shard:
         spec = args["spec"]
         assert isinstance(spec, TaskSpec)
         add_task(row, names, spec, started=False)
+
+    def _do_start_pod(self, row: Any, names: Names, args: Any) -> None:
+        spec = args["spec"]
+        assert isinstance(spec, PodSpec)
+        i = self.names.index(names.host)
+        if not row["kubelet"]["used"]:
+            configure(row, KubeletSpec())
+            row["kubelet"]["next_ns"] = int(row["now_ns"]) // RELIST_NS * RELIST_NS + RELIST_NS
+        self._agents[i] = self.agent
+        add_pod(row, names, spec, at_boot=False)
+        self._emit(i, int(row["now_ns"]), "schedule", spec.name, {"containers": [c.name for c in spec.containers]})
+
+    def _do_delete_pod(self, row: Any, names: Names, args: Any) -> None:
+        p = names.pods.get(str(args["pod"]), -1)
+        if p >= 0:
+            row["pods"][p]["leaving"] = 1
 
     def _do_kill(self, row: Any, names: Names, args: Any) -> None:
         t = self._task(names, args)

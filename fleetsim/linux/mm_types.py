@@ -28,7 +28,7 @@ NR_TASKS = 64
 NR_THREADS = 80
 NR_AREAS = 128
 NR_GROUPS = 160
-NR_COHORTS = 1020
+NR_COHORTS = 930
 NR_WRITEBACK = 128
 NR_EVENTS = 80
 NR_CPUS = 32
@@ -181,6 +181,7 @@ TASK = np.dtype(
         ("superuser", "i1"),  # uid 0: only the historical OOM heuristic asks
         ("restart_ns", "i8"),  # pause after which a dead task starts again; −1: never
         ("exits", "i4"),  # deaths so far
+        ("pid_ns", "i2"),  # one more than the row of its PID namespace's PID 1, 0: the host's own namespace
         ("main_thread", "i2"),
         ("node", "i1"),  # whose CPUs it runs on
         ("pinned", "i1"),  # 1: on no others (sched_setaffinity), 0: where there is room
