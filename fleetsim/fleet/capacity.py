@@ -13,8 +13,9 @@ from collections.abc import Iterable, Sequence
 from fleetsim.allocators.glibc_laws import chunk_size, mapped_pages, mean_chunk_q
 from fleetsim.allocators.tables import NR_HEAPS
 from fleetsim.containers.ops import areas_mapped
+from fleetsim.host.kubelet_types import NR_CONTAINERS, NR_PODS, NR_PROBES
 from fleetsim.host.spec import Command, HostSpec, TaskSpec
-from fleetsim.linux.fs_types import NR_FILES
+from fleetsim.linux.fs_types import NR_FILES, NR_MOUNTS
 from fleetsim.linux.mm_types import NR_AREAS, NR_CGROUPS, NR_COHORTS, NR_GROUPS, NR_TASKS, NR_THREADS, ORDERED, UNIFORM
 from fleetsim.linux.sysctl import SYSCTL_NAMES
 from fleetsim.linux.vma import cohorts_for
@@ -36,7 +37,9 @@ def too_much(spec: HostSpec, commands: Iterable[Command]) -> str | None:
         elif command.kind == "start_thread":
             ops = command.args["ops"]
             threads.append(tuple(str(op) for op in ops) if isinstance(ops, tuple) else ())
-    tasks = [*spec.tasks, *started]
+    containers = [container for pod in spec.pods for container in pod.containers]
+    tasks = [*spec.tasks, *(task for container in containers for task in container.tasks), *started]
+    cgroups = {cgroup.name for cgroup in spec.cgroups} | {cgroup.name for pod in spec.pods for cgroup in pod.cgroups}
     scripts = [*(task.ops for task in tasks), *threads]
     groups, cohorts = page_groups(spec, scripts)
     total = spec.memory_bytes // PAGE
@@ -47,7 +50,11 @@ def too_much(spec: HostSpec, commands: Iterable[Command]) -> str | None:
     wanted = (
         ("page groups", groups, NR_GROUPS),
         ("cohorts of pages (memory areas and files, large ones count more)", cohorts, NR_COHORTS),
-        ("cgroups", len(spec.cgroups) + 1, NR_CGROUPS),  # and the root
+        ("cgroups", len(cgroups) + 1, NR_CGROUPS),  # and the root
+        ("pods", len(spec.pods), NR_PODS),
+        ("containers", len(containers), NR_CONTAINERS),
+        ("probes", sum(len(container.probes) for container in containers), NR_PROBES),
+        ("tmpfs mounts", 1 + len(spec.tmpfs) + sum(len(pod.tmpfs) for pod in spec.pods), NR_MOUNTS),
         ("processes", len(tasks), NR_TASKS),
         ("threads", len(scripts), NR_THREADS),
         ("files", len(spec.files), NR_FILES),

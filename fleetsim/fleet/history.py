@@ -26,7 +26,7 @@ class History:
             for group in plan.scenario.groups
             for host in group.host_names
             for pod in group.pods
-            for process in pod.arguments.processes(pod.name)
+            for process in pod.processes
         }
         self._begun: Counter[tuple[str, str, str]] = Counter()
         self._open: set[tuple[str, str, str]] = set()

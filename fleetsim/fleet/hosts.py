@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from fleetsim.containers.pod import cgroups_of, tasks_of
+from fleetsim.containers.pod_spec import pod_specs
 from fleetsim.fleet.disks import DEFAULT_DISK, DISKS
 from fleetsim.fleet.models import SwapKeys
+from fleetsim.fleet.pods import node_options
 from fleetsim.fleet.scenario import Group, Scenario
 from fleetsim.fleet.targets import Roster
 from fleetsim.host.spec import HostSpec, SwapSpec, ZswapSpec
@@ -46,7 +47,7 @@ def host_spec(group: Group, name: str, further_files: Mapping[str, int]) -> Host
         lru_gen="y" if keys.lru_gen else "n",
         disk=DISKS[keys.disk or DEFAULT_DISK],
         files={**keys.files, **further_files},
-        cgroups=cgroups_of(name, group.pods),
-        tasks=tuple(task for pod in group.pods for task in tasks_of(name, pod, keys.memory)),
+        pods=pod_specs(name, group.pods, node_options(keys)),
+        kubelet=node_options(keys).kubelet,
         boot_unix_s=START_UNIX_S,
     )

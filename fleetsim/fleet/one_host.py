@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from fleetsim.containers.kubelet import Kubelet
 from fleetsim.errors import BadInput
 from fleetsim.fleet.controller import Progress, run_timeline, silent
 from fleetsim.fleet.engine import in_order
@@ -37,7 +38,7 @@ class OneHost:
             known = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
             raise BadInput(f"there is no host {self.name!r} in {plan.scenario.name}; its hosts are: {known}")
         number = names.index(self.name)
-        self.shard = Shard([plan.hosts[number]], plan.seed, number)
+        self.shard = Shard([plan.hosts[number]], plan.seed, number, agent=Kubelet())
 
     def advance(self, until_ns: int, commands: Sequence[Command]) -> list[Event]:
         assert self.shard is not None, "start comes first"

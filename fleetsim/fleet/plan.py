@@ -11,12 +11,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from fleetsim.containers.pod import container_cgroup, pod_cgroup
+from fleetsim.containers.pod import pod_cgroup
+from fleetsim.containers.pod_spec import cgroup_of
 from fleetsim.errors import BadInput
 from fleetsim.faults.base import Fault, Target
 from fleetsim.fleet.capacity import too_much, without_effect
 from fleetsim.fleet.expectations import expectations_of
 from fleetsim.fleet.hosts import START_UNIX_S, host_spec, roster_of
+from fleetsim.fleet.pods import node_options
 from fleetsim.fleet.scenario import Group, Scenario, TimelineEntry
 from fleetsim.fleet.targets import Chosen, Roster, Subject, resolve
 from fleetsim.host.spec import Command, HostSpec
@@ -173,7 +175,8 @@ def _target(fault_id: str, subject: Subject, group: Group) -> Target:
     if not subject.pod:
         return Target(fault_id, subject.host, keys.memory, keys.swap_bytes, settings=settings)
     pod = next(pod for pod in group.pods if pod.name == subject.pod)
-    tasks = tuple(process.name for process in pod.arguments.processes(pod.name))
+    first = next(one for one in pod.containers if not one.init)
+    tasks = tuple(process.name for process in pod.processes_of(first))
     return Target(
         fault_id,
         subject.host,
@@ -182,8 +185,8 @@ def _target(fault_id: str, subject: Subject, group: Group) -> Target:
         pod=pod.name,
         task=tasks[0],
         tasks=tasks,
-        cgroups=(pod_cgroup(subject.host, pod), container_cgroup(subject.host, pod.name)),
-        limit_bytes=pod.limits,
+        cgroups=(pod_cgroup(subject.host, pod), cgroup_of(subject.host, pod, first, node_options(keys))),
+        limit_bytes=first.limits,
         settings=settings,
     )
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from fleetsim.containers.kubelet import Kubelet
 from fleetsim.fleet.engine import SampleSink
 from fleetsim.fleet.plan import Plan
 from fleetsim.host.shard import Shard
@@ -30,7 +31,7 @@ class ShardRun:
     """Hosts `first` .. `first + count − 1` of the plan."""
 
     def __init__(self, plan: Plan, first: int, count: int, profile: Profile, sink: SampleSink) -> None:
-        self.shard = Shard(plan.hosts[first : first + count], plan.seed, first)
+        self.shard = Shard(plan.hosts[first : first + count], plan.seed, first, agent=Kubelet())
         self._sink = sink
         self._start_ms = plan.start_unix_s * 1000
         until_ms = self._start_ms + plan.duration_ns // NS_PER_MS + 1

@@ -29,6 +29,8 @@ ALWAYS, ON_FAILURE, NEVER_RESTART, UNLESS_STOPPED = range(4)
 RESTART_POLICIES = ("Always", "OnFailure", "Never", "UnlessStopped")
 KUBERNETES, DOCKER, SYSTEMD = range(3)
 RUNTIMES = ("kubernetes", "docker", "systemd")
+OOM_STOP, OOM_CONTINUE, OOM_KILL = range(3)
+OOM_POLICIES = ("stop", "continue", "kill")
 STARTUP, READINESS, LIVENESS = range(3)
 PROBE_KINDS = ("startup", "readiness", "liveness")
 UNKNOWN, SUCCESS, FAILURE = range(3)
@@ -60,9 +62,11 @@ CONTAINER = np.dtype(
         ("ready", "i1"),
         ("startup_done", "i1"),  # 1: its startup probe succeeded, or it has none
         ("stopping", "i1"),  # 1: it is being stopped by us; 2: for good
+        ("oom_killed", "i1"),  # 1: the OOM killer was at it since it started, be it at a child of it
         ("tasks", "i1"),  # processes that start with it: rows `first` and on
         ("cg", "i1"),
         ("first", "i2"),  # row of its PID 1
+        ("oom_policy", "i1"),  # systemd's OOMPolicy=
         ("exit_code", "i4"),
         ("restarts", "i4"),
         ("max_retries", "i4"),  # Docker's on-failure:N, −1: no limit
@@ -75,7 +79,8 @@ CONTAINER = np.dtype(
         ("kill_ns", "i8"),  # SIGKILL follows its SIGTERM then, 0: none under way
         ("window_ns", "i8"),  # systemd: when the interval of its start limit began …
         ("window_starts", "i4"),  # … and starts within it
-        ("limit", "i8"),  # bytes, 0: none
+        ("request", "i8"),  # bytes, 0: none
+        ("limit", "i8"),
     ]
 )
 

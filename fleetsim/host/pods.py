@@ -32,6 +32,7 @@ def configure(row: Any, spec: KubeletSpec) -> None:
     kubelet["pod_grace_ns"] = spec.eviction_max_pod_grace_s * mm.NS_PER_S
     kubelet["transition_ns"], kubelet["monitor_period_ns"] = int(spec.transition_s * mm.NS_PER_S), int(spec.monitor_s * mm.NS_PER_S)
     kubelet["soft_since_ns"], kubelet["low_ns"] = -1, -1
+    kubelet["status_ns"] = 5 * mm.NS_PER_S
     kubelet["next_ns"], kubelet["monitor_ns"] = kt.RELIST_NS, int(spec.monitor_s * mm.NS_PER_S)
 
 
@@ -85,7 +86,9 @@ def add_container(row: Any, names: Names, p: int, pod: PodSpec, spec: ContainerS
     container = row["containers"][c]
     container["used"], container["pod"], container["init"] = 1, p, spec.init
     container["state"], container["reason"] = kt.WAITING, kt.CONTAINER_CREATING if held else kt.NO_REASON
-    container["cg"], container["limit"], container["max_retries"] = names.cgroups[spec.cgroup], spec.limit_bytes, spec.max_retries
+    container["cg"], container["max_retries"] = names.cgroups[spec.cgroup], spec.max_retries
+    container["oom_policy"] = kt.OOM_POLICIES.index(spec.oom_policy)
+    container["request"], container["limit"] = spec.request_bytes, spec.limit_bytes
     container["first"], container["tasks"] = first, len(spec.tasks)
     names.containers[pod.name, spec.name] = c
     row["nr_containers"] = max(int(row["nr_containers"]), c + 1)
@@ -138,7 +141,8 @@ def remove_pod(row: Any, names: Names, p: int) -> None:
         row["containers"][c] = empty_row(row["containers"])
     for path in [path for path in names.mounts if path.startswith(volumes_of(name))]:
         unmount(row, names, path)
-    rmdir(row, names, int(row["pods"][p]["cg"]))
+    if sum(int(pod["used"]) and int(pod["cg"]) == int(row["pods"][p]["cg"]) for pod in row["pods"]) == 1:
+        rmdir(row, names, int(row["pods"][p]["cg"]))
     row["pods"][p] = empty_row(row["pods"])
     del names.pods[name]
 

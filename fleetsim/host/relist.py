@@ -17,6 +17,7 @@ from fleetsim.linux.nodes import nr_free
 from fleetsim.workloads.requests import answer_ns
 
 CONTAINERS, PROBES, NODE = 1, 2, 4  # what is worth a decision
+STATUS_NS = 10 * NS_PER_S
 EV_OOM_KILL = EV["oom_kill"]
 
 
@@ -141,8 +142,23 @@ def look_at_node(row):
         kubelet["over"] = 2
     elif kubelet["available_pages"] < kubelet["soft_pages"]:
         kubelet["over"] = 1
-    busy = kubelet["over"] > 0 or kubelet["pressure"] > 0 or kubelet["low_ns"] >= 0 or kubelet["soft_since_ns"] >= 0
+    busy = kubelet["over"] > 0 or kubelet["low_ns"] >= 0 or kubelet["soft_since_ns"] >= 0
     return NODE if busy else 0
+
+
+@law
+def status_is_due(row):
+    """Every ten seconds the node's status is published; is there news in it?
+
+    returns  int64  NODE or 0
+
+    Source: nodeStatusUpdateFrequency (pkg/kubelet/kubelet_node_status.go syncNodeStatus); kernel-laws §17.3.
+    """
+    kubelet = row["kubelet"]
+    if row["now_ns"] < kubelet["status_ns"]:
+        return 0
+    kubelet["status_ns"] += STATUS_NS
+    return NODE if (kubelet["low_ns"] >= 0) != (kubelet["pressure"] > 0) else 0
 
 
 @law
@@ -163,4 +179,4 @@ def relist(records, i):
             worth = CONTAINERS
     if row["nr_probes"] > 0:
         worth |= ask_probes(row)
-    return worth | look_at_node(row)
+    return worth | look_at_node(row) | status_is_due(row)

@@ -191,6 +191,8 @@ class Shard:
         elif kind == ev.SWAP_ERROR:
             path = next((path for path, a in names.swaps.items() if a == arg[0]), "")
             data = {"area": path, "direction": "write" if arg[1] else "read", "pages": arg[2]}
+        elif kind == ev.OOM_PANIC:
+            self.records[i]["kubelet"]["next_ns"] = mm.NEVER  # nobody looks after anything there any more
         elif kind in (ev.REFUSED, ev.TABLE_FULL):
             data = {"pages": arg[0]}
         if name in names.pod_of:

@@ -84,10 +84,12 @@ class ContainerSpec:
     name: str
     tasks: tuple[TaskSpec, ...]
     cgroup: str
+    request_bytes: int = 0
     limit_bytes: int = 0
     init: bool = False
     probes: tuple[ProbeSpec, ...] = ()
     max_retries: int = -1  # Docker's on-failure:N
+    oom_policy: str = "stop"  # systemd's OOMPolicy=: stop | continue | kill
 
 
 @dataclass(frozen=True)

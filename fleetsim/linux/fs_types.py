@@ -11,7 +11,7 @@ import numpy as np
 
 NR_FILES = 48
 NR_MAPPINGS = 96
-NR_MOUNTS = 6
+NR_MOUNTS = 12
 NR_PAGEVECS = 64
 
 MAPPING = np.dtype(
