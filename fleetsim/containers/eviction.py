@@ -57,7 +57,9 @@ def message(threshold_bytes: int, available_bytes: int, containers: Iterable[tup
 
     Source: eviction/helpers.go evictionMessage.
     """
-    head = f"The node was low on resource: memory. Threshold quantity: {quantity(threshold_bytes)}, available: {quantity(available_bytes)}. "
+    head = (
+        f"The node was low on resource: memory. Threshold quantity: {quantity(threshold_bytes)}, available: {quantity(available_bytes)}. "
+    )
     return head + "".join(
         f"Container {name} was using {quantity(used)}, request is {quantity(request)}, has larger consumption of memory. "
         for name, used, request in containers

@@ -36,14 +36,10 @@ class NodeInfo:
         return self.requested + request <= self.allocatable and self.pods < self.max_pods
 
     def with_pod(self, request: int) -> NodeInfo:
-        return replace(
-            self, requested=self.requested + request, nonzero=self.nonzero + (request or NONZERO_REQUEST), pods=self.pods + 1
-        )
+        return replace(self, requested=self.requested + request, nonzero=self.nonzero + (request or NONZERO_REQUEST), pods=self.pods + 1)
 
     def without_pod(self, request: int) -> NodeInfo:
-        return replace(
-            self, requested=self.requested - request, nonzero=self.nonzero - (request or NONZERO_REQUEST), pods=self.pods - 1
-        )
+        return replace(self, requested=self.requested - request, nonzero=self.nonzero - (request or NONZERO_REQUEST), pods=self.pods - 1)
 
 
 def score(node: NodeInfo, request: int) -> int:

@@ -90,7 +90,9 @@ class OfPod(Keys):
         "Always",
         description="restartPolicy: Always, OnFailure or Never; for Docker no, always, unless-stopped, on-failure or on-failure:N",
     )
-    priority: int = Field(0, description="of two pods above their request the one with less is evicted first", ge=-1_000_000_000, le=1_000_000_000)
+    priority: int = Field(
+        0, description="of two pods above their request the one with less is evicted first", ge=-1_000_000_000, le=1_000_000_000
+    )
     grace: WholeSeconds = Field(30 * NS_PER_S, description="terminationGracePeriod: SIGKILL follows SIGTERM after that")
     empty_dirs: dict[str, Size] = Field(
         default_factory=dict, description="emptyDir volumes of medium Memory, such as {/cache: 256MiB} (0: as much as the pod may take)"
@@ -101,7 +103,9 @@ class OfPod(Keys):
     @classmethod
     def _restart(cls, restart: str) -> str:
         if not _RESTART.fullmatch(restart):
-            raise ValueError("write Always, OnFailure or Never, or as Docker says it no, always, unless-stopped, on-failure or on-failure:3")
+            raise ValueError(
+                "write Always, OnFailure or Never, or as Docker says it no, always, unless-stopped, on-failure or on-failure:3"
+            )
         return restart
 
     @field_validator("empty_dirs")

@@ -50,13 +50,17 @@ def read_pod(entry: Mapping[str, Any], source: Source, place: Place) -> Pod:
         keys, arguments = _with_workload(PodKeys, entry, source, place, "a pod")
         return Pod(keys.name, keys.workload, arguments, keys.requests, keys.limits, probes=keys.probes, **_of_pod(keys))
     if "workload" in entry:
-        raise source.refuse((*place, "workload"), "a pod has either 'workload' or 'containers'; put the workload into an entry of 'containers'")
+        raise source.refuse(
+            (*place, "workload"), "a pod has either 'workload' or 'containers'; put the workload into an entry of 'containers'"
+        )
     pod = build(PodOfContainersKeys, entry, source, place, "a pod with containers")
     containers = tuple(read_container(one, source, (*place, "containers", number)) for number, one in enumerate(pod.containers))
     names = [one.name for one in containers]
     for number, name in enumerate(names):
         if name in names[:number]:
-            raise source.refuse((*place, "containers", number, "name"), f"two containers of pod {pod.name!r} are called {name!r}; rename one")
+            raise source.refuse(
+                (*place, "containers", number, "name"), f"two containers of pod {pod.name!r} are called {name!r}; rename one"
+            )
     main = [one for one in containers if not one.init]
     if not main:
         raise source.refuse((*place, "containers"), f"pod {pod.name!r} has init containers only; add one that is not")
@@ -81,9 +85,7 @@ def read_container(entry: Mapping[str, Any], source: Source, place: Place) -> Co
     return Container(keys.name, keys.workload, arguments, keys.requests, keys.limits, keys.probes, keys.init)
 
 
-def _with_workload(
-    model: type[Any], entry: Mapping[str, Any], source: Source, place: Place, what: str
-) -> tuple[Any, PodWorkload]:
+def _with_workload(model: type[Any], entry: Mapping[str, Any], source: Source, place: Place, what: str) -> tuple[Any, PodWorkload]:
     """The keys of an entry come from two models: its own, and its workload's arguments."""
     own = set(model.model_fields)
     workload = entry.get("workload")

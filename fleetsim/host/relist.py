@@ -56,7 +56,7 @@ def ask(row, b):
     before = probe["result"]
     answer = answers_in_ns(row, row["containers"][probe["container"]]["first"])
     probe["answer_ns"] = answer
-    if answer >= 0 and answer <= probe["timeout_s"] * NS_PER_S:
+    if answer >= 0 and answer <= int(probe["timeout_s"]) * NS_PER_S:
         probe["failures"] = 0
         probe["successes"] = min(probe["successes"] + 1, probe["success_threshold"])
         if probe["successes"] >= probe["success_threshold"]:
@@ -85,7 +85,7 @@ def ask_probes(row):
         container = row["containers"][probe["container"]]
         if container["state"] != RUNNING:
             continue
-        probe["next_ns"] += probe["period_s"] * NS_PER_S
+        probe["next_ns"] += int(probe["period_s"]) * NS_PER_S
         if (probe["kind"] == STARTUP) == (container["startup_done"] > 0):
             continue
         if ask(row, b):

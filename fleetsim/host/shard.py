@@ -253,6 +253,9 @@ class Shard:
             configure(row, KubeletSpec())
             row["kubelet"]["next_ns"] = int(row["now_ns"]) // RELIST_NS * RELIST_NS + RELIST_NS
         self._agents[i] = self.agent
+        if spec.qos == "besteffort" and int(row["kubelet"]["low_ns"]) >= 0:  # pkg/kubelet/eviction Admit
+            self._emit(i, int(row["now_ns"]), "pod_rejected", spec.name, {"pod": spec.name, "reason": "Evicted"})
+            return
         add_pod(row, names, spec, at_boot=False)
         self._emit(i, int(row["now_ns"]), "schedule", spec.name, {"containers": [c.name for c in spec.containers]})
 

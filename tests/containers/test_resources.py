@@ -44,7 +44,12 @@ def test_qos_follows_requests_and_limits_of_every_container(containers: list[tup
 
 @pytest.mark.parametrize(
     ("requests", "limits", "high"),
-    [(256 * MIB, 512 * MIB, 510_025_728), (GIB, GIB, None), (GIB, None, (GIB + 900 * (63 * GIB) // 1000) // 4096 * 4096), (4096, 4097, None)],
+    [
+        (256 * MIB, 512 * MIB, 510_025_728),
+        (GIB, GIB, None),
+        (GIB, None, (GIB + 900 * (63 * GIB) // 1000) // 4096 * 4096),
+        (4096, 4097, None),
+    ],
 )
 def test_memory_high_is_a_point_between_request_and_limit(requests: int, limits: int | None, high: int | None) -> None:
     """T-17.2: 256 and 512 MiB → 510,025,728 bytes; not written where the request is the limit, or where it would not be above it."""
