@@ -146,7 +146,11 @@ class Sync:
     def sync_serving(self, p: int, mine: list[int]) -> None:
         pod = self.row["pods"][p]
         main = [self.row["containers"][c] for c in mine if not self.row["containers"][c]["init"]]
-        pod["serving"] = int(bool(main) and not pod["leaving"] and all(one["ready"] for one in main))
+        serving = int(bool(main) and not pod["leaving"] and all(one["ready"] for one in main))
+        if serving != int(pod["serving"]):
+            pod["serving"] = serving
+            name = self.names.pod_name(p)
+            self.tell("pod_ready" if serving else "pod_unready", name, pod=name)
 
     # --- containers ------------------------------------------------------------------------------------------------------
 

@@ -109,6 +109,7 @@ def run_plan(plan: Plan, out: Path, chosen: Profile, threads: int | None = None,
 def run_timeline(plan: Plan, engine: Engine, history: History, progress: Progress) -> None:
     """Move all hosts from boot to the end."""
     waiting = plan.commands()
+    planes = plan.control_planes()
     now_ns = 0
     while now_ns < plan.duration_ns:
         until_ns = _next_look(plan, now_ns)
@@ -116,7 +117,12 @@ def run_timeline(plan: Plan, engine: Engine, history: History, progress: Progres
         due, waiting = waiting[:cut], waiting[cut:]
         events = engine.advance(until_ns, due)
         history.take(events)
-        if again := _faults_again(plan, events, until_ns):
+        again = _faults_again(plan, events, until_ns)
+        for plane in planes:
+            commands, told = plane.react(events, until_ns)
+            again += commands
+            history.tell(told)
+        if again:
             waiting = sorted([*again, *waiting], key=_when)
         now_ns = until_ns
         progress("simulating", now_ns / plan.duration_ns)
@@ -127,7 +133,9 @@ def _when(command: Command) -> int:
 
 
 def _next_look(plan: Plan, now_ns: int) -> int:
-    """One epoch while a returning fault is open, else to where the next one opens, a minute at most."""
+    """One epoch while somebody has to react (Deployments, an open fault that returns), else to where that begins, a minute at most."""
+    if any(group.deployments for group in plan.scenario.groups):
+        return min(now_ns + EPOCH_NS, plan.duration_ns)
     returning = [fault for fault in plan.faults if fault.fault.returns_after_restart]
     if any(_is_open(fault, now_ns) for fault in returning):
         return min(now_ns + EPOCH_NS, plan.duration_ns)

@@ -95,6 +95,9 @@ class HostKeys(Keys):
     )
     kubelet: KubeletKeys | None = Field(None, description="settings of its kubelet (default: one that never evicts)")
     pods: list[dict[str, Any]] = Field(default_factory=list, description="what runs on each of them")
+    deployments: list[dict[str, Any]] = Field(
+        default_factory=list, description="replicas that a scheduler places on them, and replaces when they are evicted"
+    )
 
     _dns = field_validator("name")(dns_name)
 

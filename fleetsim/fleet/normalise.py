@@ -10,6 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from fleetsim.containers.pod import Container, Pod
+from fleetsim.fleet.deployments import Deployment
 from fleetsim.fleet.disks import DEFAULT_DISK
 from fleetsim.fleet.models import SwapKeys
 from fleetsim.fleet.plan import Plan, PlannedFault
@@ -51,6 +52,7 @@ def _group(group: Group) -> dict[str, Any]:
         "runtime": keys.runtime,
         **({} if keys.kubelet is None else {"kubelet": keys.kubelet.model_dump(mode="json")}),
         "pods": [_pod(pod) for pod in group.pods],
+        **({"deployments": [_deployment(one) for one in group.deployments]} if group.deployments else {}),
     }
 
 
@@ -70,6 +72,16 @@ def _pod(pod: Pod) -> dict[str, Any]:
         **({} if pod.numa_node is None else {"numa_node": pod.numa_node}),
         **({"priority": pod.priority} if pod.priority else {}),
         **({"empty_dirs": {path: show_bytes(size) for path, size in pod.empty_dirs.items()}} if pod.empty_dirs else {}),
+    }
+
+
+def _deployment(one: Deployment) -> dict[str, Any]:
+    return {
+        **_pod(one.template),
+        "replicas": one.replicas,
+        "max_unavailable": one.max_unavailable,
+        "max_surge": one.max_surge,
+        "restarts": [show_duration(at) for at in one.restarts_ns],
     }
 
 

@@ -142,6 +142,23 @@ class PodOfContainersKeys(OfPod):
     _dns = field_validator("name")(dns_name)
 
 
+_PODS_OR_PERCENT = r"^([0-9]{1,4}|[0-9]{1,3}%)$"
+
+
+class DeploymentKeys(Keys):
+    """Replicas of a pod that a scheduler places on the hosts of the group. The pod's own keys stand beside these."""
+
+    name: str = Field(description="the deployment's name; its pods are called NAME-TEMPLATE-XXXXX")
+    replicas: int = Field(description="how many pods", ge=1, le=10_000)
+    max_unavailable: str = Field("25%", description="pods that may be away in a rolling update, such as 1 or 25%", pattern=_PODS_OR_PERCENT)
+    max_surge: str = Field("25%", description="pods that may be there in addition", pattern=_PODS_OR_PERCENT)
+    restarts: list[Duration] = Field(
+        default_factory=list, description="when `kubectl rollout restart` is called, such as [10m]", max_length=100
+    )
+
+    _dns = field_validator("name")(dns_name)
+
+
 class KubeletKeys(Keys):
     """How the kubelet of a host is configured; the defaults are Kubernetes' own."""
 
@@ -179,5 +196,5 @@ class KubeletKeys(Keys):
         return self
 
 
-NO_EVICTION = KubeletKeys(eviction_hard=0)
+NO_EVICTION = KubeletKeys.model_validate({"eviction_hard": 0})
 """Host groups that say nothing of their kubelet have one that never evicts: what happens there is the kernel's doing alone."""

@@ -16,7 +16,8 @@ from fleetsim.containers.pod import Container, Pod
 from fleetsim.containers.pod_spec import NodeOptions
 from fleetsim.containers.resources import Node
 from fleetsim.containers.workload import WORKLOADS, PodWorkload
-from fleetsim.fleet.pod_models import NO_EVICTION, ContainerKeys, OfPod, PodKeys, PodOfContainersKeys
+from fleetsim.fleet.deployments import Deployment
+from fleetsim.fleet.pod_models import NO_EVICTION, ContainerKeys, DeploymentKeys, OfPod, PodKeys, PodOfContainersKeys
 from fleetsim.fleet.refusal import build, unknown_key, unknown_name
 from fleetsim.fleet.yaml_source import Place, Source
 from fleetsim.host.boot import mem_total_pages
@@ -66,6 +67,15 @@ def read_pod(entry: Mapping[str, Any], source: Source, place: Place) -> Pod:
         raise source.refuse((*place, "containers"), f"pod {pod.name!r} has init containers only; add one that is not")
     first = main[0]
     return Pod(pod.name, first.workload, first.arguments, first.requests, first.limits, several=containers, **_of_pod(pod))
+
+
+def read_deployment(entry: Mapping[str, Any], source: Source, place: Place) -> Deployment:
+    own = set(DeploymentKeys.model_fields)
+    keys = build(DeploymentKeys, {key: value for key, value in entry.items() if key in own}, source, place, "a deployment")
+    template = read_pod({key: value for key, value in entry.items() if key not in own or key == "name"}, source, place)
+    if template.restart != "Always":
+        raise source.refuse((*place, "restart"), "pods of a deployment are always restarted; take 'restart' out")
+    return Deployment(keys.name, template, keys.replicas, keys.max_unavailable, keys.max_surge, tuple(sorted(keys.restarts)))
 
 
 def _of_pod(keys: OfPod) -> dict[str, Any]:

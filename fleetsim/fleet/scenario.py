@@ -16,8 +16,9 @@ from typing import Any
 from fleetsim.containers.pod import Pod
 from fleetsim.errors import BadInput
 from fleetsim.faults.base import FAULTS, Fault
+from fleetsim.fleet.deployments import Deployment
 from fleetsim.fleet.models import HOSTS_MAX, ExpectKeys, HostKeys, ScenarioKeys, TimelineKeys
-from fleetsim.fleet.pods import check_pod, check_pods, field_names, read_pod, refuse_unknown
+from fleetsim.fleet.pods import check_pod, check_pods, field_names, read_deployment, read_pod, refuse_unknown
 from fleetsim.fleet.refusal import build, unknown_name
 from fleetsim.fleet.yaml_source import Place, Source, read_yaml
 from fleetsim.linux import sysctl
@@ -34,6 +35,7 @@ class Group:
     keys: HostKeys
     pods: tuple[Pod, ...]
     place: Place
+    deployments: tuple[Deployment, ...] = ()
 
     @property
     def host_names(self) -> list[str]:
@@ -143,7 +145,21 @@ def _group(entry: Mapping[str, Any], source: Source, place: Place) -> Group:
     for index, pod in enumerate(pods):
         check_pod(pod, keys, source, (*place, "pods", index))
     check_pods(pods, keys, source, place)
-    return Group(keys, pods, place)
+    return Group(keys, pods, place, _deployments(keys, pods, source, place))
+
+
+def _deployments(keys: HostKeys, pods: tuple[Pod, ...], source: Source, place: Place) -> tuple[Deployment, ...]:
+    if keys.deployments and keys.runtime != "kubernetes":
+        raise source.refuse((*place, "deployments"), f"{keys.runtime} knows no deployments; take 'runtime' out, or write pods")
+    deployments = tuple(read_deployment(one, source, (*place, "deployments", n)) for n, one in enumerate(keys.deployments))
+    names = {pod.name for pod in pods}
+    for number, one in enumerate(deployments):
+        where = (*place, "deployments", number)
+        check_pod(one.template, keys, source, where)
+        if one.name in names:
+            raise source.refuse((*where, "name"), f"{one.name!r} is the name of another pod or deployment of this host group; rename one")
+        names.add(one.name)
+    return deployments
 
 
 def _refuse_clashes(groups: tuple[Group, ...], source: Source) -> None:
@@ -163,13 +179,14 @@ def _refuse_clashes(groups: tuple[Group, ...], source: Source) -> None:
                 raise source.refuse((*group.place, "name"), f"the host name {host!r} is taken by a {names[host]}; choose another")
             names[host] = "host"
     for group in groups:
-        for index, pod in enumerate(group.pods):
-            if names.get(pod.name, "pod") != "pod":
-                where = (*group.place, "pods", index, "name")
-                raise source.refuse(
-                    where, f"the name {pod.name!r} is taken by a {names[pod.name]}; a target could mean both, choose another"
-                )
-            names[pod.name] = "pod"
+        entries = [("pods", n, pod.name) for n, pod in enumerate(group.pods)] + [
+            ("deployments", n, one.name) for n, one in enumerate(group.deployments)
+        ]
+        for key, index, name in entries:
+            if names.get(name, "pod") != "pod":
+                where = (*group.place, key, index, "name")
+                raise source.refuse(where, f"the name {name!r} is taken by a {names[name]}; a target could mean both, choose another")
+            names[name] = "pod"
 
 
 # --- timeline and expectations ----------------------------------------------------------------------------------------

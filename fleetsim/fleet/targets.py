@@ -54,6 +54,7 @@ class Roster:
 
     hosts: dict[str, list[str]] = field(default_factory=dict)
     pods: dict[str, list[str]] = field(default_factory=dict)
+    placed: dict[str, list[Subject]] = field(default_factory=dict)  # deployment → its pods, where the scheduler put them at the beginning
 
     def everybody(self) -> list[Subject]:
         return [Subject(host) for hosts in self.hosts.values() for host in hosts]
@@ -62,6 +63,8 @@ class Roster:
         """All that `name` means; ValueError with what is known if it means nobody."""
         if name in self.hosts:
             return [Subject(host) for host in self.hosts[name]]
+        if name in self.placed:
+            return list(self.placed[name])
         left, slash, pod = name.partition("/")
         if not slash:
             found = [Subject(host, name) for group, pods in self.pods.items() if name in pods for host in self.hosts[group]]
@@ -81,7 +84,7 @@ class Roster:
     def names(self) -> list[str]:
         """What can stand for X, host names excepted (they are too many to list)."""
         pods = sorted({pod for pods in self.pods.values() for pod in pods})
-        return [*self.hosts, *pods, *(f"{group}/{pod}" for group, names in self.pods.items() for pod in names)]
+        return [*self.hosts, *pods, *self.placed, *(f"{group}/{pod}" for group, names in self.pods.items() for pod in names)]
 
 
 def resolve(text: str, roster: Roster, seed: int, purpose: str, hit_before: Sequence[Subject]) -> Chosen:

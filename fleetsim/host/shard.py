@@ -213,8 +213,8 @@ class Shard:
         if done is None:
             raise BadInput(f"unknown command {command.kind!r} for host {command.host}")
         if names.gone & {args.get("task"), args.get("cgroup")}:
-            shown = {"author": command.author, "refused": "its pod has left this host"}
-            self._emit(i, int(row["now_ns"]), "command", command.kind, shown)
+            refused = {"author": command.author, "refused": "its pod has left this host"}
+            self._emit(i, int(row["now_ns"]), "command", command.kind, refused)
             return
         done(row, names, args)
         self._collect(i)  # a kill that a command caused is told at its own instant

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import pytest
 
-from fleetsim.containers.restarts import StartLimit, crash_loop_delay, docker_delay, service_result, wants_restart
 from fleetsim.containers.restarts import RESTARTS_AFTER as AFTER
+from fleetsim.containers.restarts import StartLimit, crash_loop_delay, docker_delay, service_result, wants_restart
 
 S = 10**9
 

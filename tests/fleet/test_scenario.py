@@ -97,7 +97,7 @@ BAD: dict[str, tuple[str, str, int, list[str]]] = {
     "a file of nothing": ("memory: 4GiB", "memory: 4GiB\n    files: {/data/a: 0}", 8, ["0", "512MiB"]),
     "a bad name": ("name: web", "name: Web_1", 6, ["'Web_1'", "small letters"]),
     "a name that is a word of targets": ("name: web", "name: all", 6, ["'all'", "not 'all'"]),
-    "an unknown workload": ("workload: script", "workload: skript", 10, ["'skript'", "did you mean 'script'?", "known are script"]),
+    "an unknown workload": ("workload: script", "workload: skript", 10, ["'skript'", "did you mean 'script'?", "known are"]),
     "an unknown op": ("touch heap 300 40", "tuoch heap 300 40", 13, ["'tuoch heap 300 40'", "did you mean 'touch'?"]),
     "an op with a word missing": ("touch heap 300 40", "touch heap 300", 13, ["'touch heap 300'", "rate", "touch ID MIB RATE"]),
     "an op with a word too much": ("touch heap 300 40", "touch heap 300 40 seq", 13, ["'seq'", "touch ID MIB RATE"]),
@@ -254,7 +254,7 @@ def test_swap_areas_and_zswap_reach_the_host(tmp_path: Path) -> None:
     areas = "[{path: /dev/sdb, size: 2GiB, priority: 7, disk: ssd}, {path: /swap, size: 1GiB, type: file, swapon: false}]"
     text = GOOD.replace("memory: 4GiB", f"memory: 4GiB\n    disk: nvme\n    zswap: {{max_pool_percent: 30}}\n    swaps: {areas}")
     scenario = load_scenario(write(tmp_path, text))
-    host = host_spec(scenario.groups[0], "web-0", {})
+    host = host_spec(scenario.groups[0], "web-0", scenario.groups[0].pods, {})
     assert [(area.path, area.bytes >> 30, area.priority, area.kind, area.on) for area in host.swaps] == [
         ("/dev/sdb", 2, 7, "partition", True),
         ("/swap", 1, -1, "file", False),
