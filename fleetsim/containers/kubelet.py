@@ -95,6 +95,7 @@ class Sync:
             if self.row["containers"][c]["stopping"] != STOPPED_FOR_GOOD:
                 self.stop(c, grace_ns, "the pod is deleted")
                 self.row["containers"][c]["stopping"] = STOPPED_FOR_GOOD
+        self.sync_serving(p, containers_of(self.row, p))
 
     def leave(self, p: int) -> None:
         name, phase = self.names.pod_name(p), kt.POD_PHASES[int(self.row["pods"][p]["phase"])]
@@ -319,6 +320,8 @@ class Sync:
                 continue
             probe["told"] = 0
             c, kind, result = int(probe["container"]), int(probe["kind"]), int(probe["result"])
+            if int(self.row["containers"][c]["state"]) != kt.RUNNING:  # it has ended meanwhile
+                continue
             if int(probe["failures"]) > 0:
                 self.tell_failure(c, probe)
             container = self.row["containers"][c]

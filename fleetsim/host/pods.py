@@ -18,6 +18,7 @@ from fleetsim.host.programs import Names, add_task, expect_files, find_rows, tas
 from fleetsim.host.spec import ContainerSpec, KubeletSpec, PodSpec, ProbeSpec
 from fleetsim.linux import mm_types as mm
 from fleetsim.linux.fs_types import NR_MOUNTS
+from fleetsim.linux.memcontrol import nr_dying_descendants
 from fleetsim.linux.shm import shmem_unlink
 
 PAGE = 4096
@@ -63,6 +64,26 @@ def add_pod(row: Any, names: Names, spec: PodSpec, *, at_boot: bool) -> int:
     for container in spec.containers:
         add_container(row, names, p, spec, container, at_boot)
     return p
+
+
+def no_room(row: Any, names: Names, spec: PodSpec) -> str:
+    """What a pod needs more of than the tables of the host have left; empty: it fits."""
+    tasks = [task for container in spec.containers for task in container.tasks]
+    nr_dying_descendants(row, 0)  # lets go of removed cgroups that are empty by now
+    wanted = (
+        ("pods", 1, row["pods"]["used"] == 0),
+        ("containers", len(spec.containers), row["containers"]["used"] == 0),
+        ("probes", sum(len(container.probes) for container in spec.containers), row["probes"]["used"] == 0),
+        ("cgroups", sum(cgroup.name not in names.cgroups for cgroup in spec.cgroups), row["cgroups"]["used"] == 0),
+        ("tmpfs mounts", len(spec.tmpfs), row["mounts"]["used"] == 0),
+        ("tasks", len(tasks), row["tasks"]["state"] == mm.TASK_FREE),
+        ("workloads", sum(task.work is not None for task in tasks), row["works"]["kind"] == 0),
+        ("ops", sum(max(1, len(task.ops)) for task in tasks), row["ops"]["used"] == 0),
+    )
+    for what, count, free in wanted:
+        if count > int(free.sum()):
+            return what
+    return ""
 
 
 def add_mount(row: Any, names: Names, path: str, size: int) -> None:

@@ -20,7 +20,7 @@ from fleetsim.host.cgroups import add_cgroup, remove_cgroup, set_limit
 from fleetsim.host.impact import IMPACT_KILLED, IMPACT_NAMES
 from fleetsim.host.kubelet_types import RELIST_NS
 from fleetsim.host.oom_log import oom_report
-from fleetsim.host.pods import add_pod, configure
+from fleetsim.host.pods import add_pod, configure, no_room
 from fleetsim.host.programs import Names, add_task, add_thread
 from fleetsim.host.spec import CgroupSpec, Command, Event, HostSpec, KubeletSpec, PodSpec, TaskSpec
 from fleetsim.host.state import HOST
@@ -253,8 +253,11 @@ class Shard:
             configure(row, KubeletSpec())
             row["kubelet"]["next_ns"] = int(row["now_ns"]) // RELIST_NS * RELIST_NS + RELIST_NS
         self._agents[i] = self.agent
-        if spec.qos == "besteffort" and int(row["kubelet"]["low_ns"]) >= 0:  # pkg/kubelet/eviction Admit
-            self._emit(i, int(row["now_ns"]), "pod_rejected", spec.name, {"pod": spec.name, "reason": "Evicted"})
+        short_of = no_room(row, names, spec)
+        pressure = spec.qos == "besteffort" and int(row["kubelet"]["low_ns"]) >= 0  # pkg/kubelet/eviction Admit
+        if pressure or short_of:
+            reason = "Evicted" if pressure else f"this host's record has no room for more {short_of}"
+            self._emit(i, int(row["now_ns"]), "pod_rejected", spec.name, {"pod": spec.name, "reason": reason})
             return
         add_pod(row, names, spec, at_boot=False)
         self._emit(i, int(row["now_ns"]), "schedule", spec.name, {"containers": [c.name for c in spec.containers]})

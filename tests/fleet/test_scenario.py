@@ -119,7 +119,7 @@ BAD: dict[str, tuple[str, str, int, list[str]]] = {
     "the third part that is to come": ("for: 10m", "between: [1m, 2m]", 19, ["'between'", "not supported yet"]),
     "an expectation of two things": ("    within: 20m", "    silent: X", 21, ["alert and silent", "exactly one"]),
     "an expectation of nothing": ("  - alert: HostMemoryAvailableLow\n    on", "  - on", 21, ["says nothing", "exactly one"]),
-    "an unknown impact": ("alert: HostMemoryAvailableLow", "impact: sad", 21, ["'sad'", "'killed' or 'slow'"]),
+    "an unknown impact": ("alert: HostMemoryAvailableLow", "impact: sad", 21, ["'sad'", "write 'killed', 'slow'"]),
     "before something else": ("    within: 20m", "    before: dawn", 23, ["'dawn'", "'impact'"]),
     "within of a silence": ("alert: HostMemoryAvailableLow", "silent: HostMemoryAvailableLow", 23, ["'within'", "remove it"]),
     "luck in an expectation": ("on: the target", "on: one web", 22, ["'one web'", "the target"]),
