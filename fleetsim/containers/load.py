@@ -21,6 +21,7 @@ from fleetsim.units import NS_PER_S, Duration, PositiveDuration
 
 DAY_NS = 86_400 * NS_PER_S
 RATE_MAX = 1_000_000
+_RATE_PATTERN = r"^[0-9]+(\.[0-9]{1,3})?/(s|m)$"
 _RATE = re.compile(r"([0-9]{1,7})(\.[0-9]{1,3})?/(s|m)")
 
 
@@ -39,7 +40,7 @@ def rate_milli(value: object) -> int:
 RequestRate = Annotated[
     int,
     BeforeValidator(rate_milli),
-    WithJsonSchema({"type": "string", "pattern": r"^[0-9]+(\.[0-9]{1,3})?/(s|m)$", "examples": ["200/s"]}),
+    WithJsonSchema({"type": "string", "pattern": _RATE_PATTERN, "examples": ["200/s"]}),
 ]
 """Requests per 1000 s."""
 
@@ -55,6 +56,13 @@ class Load(Strict):
     high: RequestRate = Field(description="at the busiest time, such as 400/s")
     peak: Duration = Field(14 * 3600 * NS_PER_S, description="the busiest time, counted from midnight UTC")
     period: PositiveDuration = Field(DAY_NS, description="how long a day is")
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: Any, handler: Any) -> dict[str, Any]:
+        """A constant rate is written as text."""
+        return {
+            "anyOf": [{"type": "string", "pattern": _RATE_PATTERN, "examples": ["200/s"]}, handler.resolve_ref_schema(handler(core_schema))]
+        }
 
     @model_validator(mode="before")
     @classmethod

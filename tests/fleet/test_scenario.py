@@ -229,7 +229,7 @@ def test_hosts_may_have_two_numa_nodes_and_pods_be_confined_to_one(tmp_path: Pat
     )
     host = make_plan(load_scenario(write(tmp_path, two))).hosts[0]
     assert host.numa_nodes == 2
-    assert [cgroup.limits["cpuset.mems"] for cgroup in host.cgroups if "cpuset.mems" in cgroup.limits] == [2]
+    assert [cgroup.limits["cpuset.mems"] for pod in host.pods for cgroup in pod.cgroups if "cpuset.mems" in cgroup.limits] == [2]
     for wrong, right in (
         (two.replace("numa_nodes: 2", "numa_nodes: 1"), "add numa_nodes: 2"),
         (two.replace("numa_nodes: 2", "numa_nodes: 2\n    cpus: 1"), "each needs one"),
