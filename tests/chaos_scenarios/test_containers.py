@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -129,3 +130,51 @@ def test_a_limit_keeps_the_kill_in_the_batch_jobs_own_container(history: History
     events = [e for e in history("the-killed-one-is-not-the-last-allocator") if e["host"] == "limited-0"]
     (kill,) = of_kind(events, "oom_kill")
     assert (kill["subject"], kill["data"]["invoker"], kill["data"]["constraint"]) == ("import", "import", "memcg")
+
+
+# --- a Deployment takes its leak along ------------------------------------------------------------------------------------
+
+
+def test_an_evicted_pod_comes_back_on_another_node_and_brings_that_under_pressure_too(history: History) -> None:
+    events = history("evicted-and-taken-along")
+    evictions = of_kind(events, "eviction")
+    assert len({e["host"] for e in evictions}) >= 2, "one node after the other"
+    first, second = evictions[:2]
+    assert first["host"] != second["host"] and first["subject"] != second["subject"]
+    chain(
+        events,
+        ("eviction", first["subject"]),
+        ("pod_phase", first["subject"]),
+        ("schedule", second["subject"]),
+        ("pod_ready", second["subject"]),
+        ("eviction", second["subject"]),
+    )
+    assert all(e["subject"].startswith("indexer-") for e in evictions), "whoever stays within its request stays"
+    assert of_kind(events, "oom_kill") == []
+
+
+def test_a_node_under_pressure_is_tainted_and_gets_no_besteffort_pod(history: History) -> None:
+    events = history("evicted-and-taken-along")
+    pressed: set[str] = set()
+    for event in events:
+        if event["kind"] == "node_condition":
+            (pressed.add if event["data"]["status"] == "True" else pressed.discard)(event["host"])
+        if event["kind"] == "schedule" and event["subject"].startswith("indexer-"):
+            assert event["host"] not in pressed
+
+
+def test_a_rolling_restart_never_leaves_fewer_than_three_of_four_nor_more_than_five(history: History) -> None:
+    events = history("evicted-and-taken-along")
+    begun = next(n for n, e in enumerate(events) if e["kind"] == "rollout")
+    ready = {e["subject"] for e in events[:begun] if e["kind"] == "pod_ready" and e["subject"].startswith("web-")}
+    there, before = set(ready), set(ready)
+    assert len(ready) == 4
+    for _, instant in itertools.groupby(events[begun:], key=lambda e: e["t_ns"]):
+        for event in instant:
+            name = event["data"].get("pod", event["subject"])
+            if name.startswith("web-"):
+                kind = event["subject"] if event["kind"] == "command" else event["kind"]
+                there = there | {name} if kind == "schedule" else there - {name} if kind == "delete_pod" else there
+                ready = ready | {name} if kind == "pod_ready" else ready - {name} if kind == "pod_unready" else ready
+        assert len(ready) >= 3 and len(there) <= 5, "pods that are being deleted are not counted, as in Kubernetes"
+    assert len(ready) == 4 and not ready & before, "all of them are new"
