@@ -39,12 +39,10 @@ def subject_of(pod: str, container: str) -> str:
 class Kubelet:
     """The agent of all hosts of a shard (see `host/shard.py`)."""
 
-    def look(self, shard: Shard, host_index: int) -> None:
-        row = shard.records[host_index]
-        row["kubelet"]["next_ns"] += kt.RELIST_NS
-        worth = int(relist(shard.records, host_index))
-        if worth:
-            Sync(shard, host_index).decide(worth)
+    def look(self, shard: Shard, host_index: int, now_ns: int) -> int:
+        if worth := relist(shard.records, host_index):
+            Sync(shard, host_index).decide(int(worth))
+        return now_ns + kt.RELIST_NS
 
 
 class Sync:
@@ -60,10 +58,18 @@ class Sync:
         if worth & CONTAINERS:
             for p in self.pods():
                 self.sync_pod(p)
+            self.note_what_is_under_way()
         if worth & PROBES:
             self.sync_probes()
         if worth & NODE:
             node_pressure.synchronize(self)
+
+    def note_what_is_under_way(self) -> None:
+        """What has to be looked at again although nothing else may happen: pods that leave, containers that are being stopped or end."""
+        containers = self.row["containers"][: int(self.row["nr_containers"])]
+        running = containers[(containers["used"] == 1) & (containers["state"] == kt.RUNNING)]
+        ending = self.row["tasks"]["state"][running["first"]] != mm.TASK_RUNNING
+        self.row["kubelet"]["busy"] = int(ending.any() or (running["kill_ns"] > 0).any() or self.row["pods"]["leaving"].any())
 
     def pods(self) -> list[int]:
         return [p for p in range(int(self.row["nr_pods"])) if self.row["pods"][p]["used"]]
@@ -197,6 +203,7 @@ class Sync:
                 kinds.add(int(probe["kind"]))
                 due = int(container["started_ns"]) + int(probe["delay_s"]) * mm.NS_PER_S
                 probe["next_ns"] = -(-due // mm.NS_PER_S) * mm.NS_PER_S + mm.NS_PER_S  # a worker's first tick
+                self.row["kubelet"]["probe_ns"] = min(int(self.row["kubelet"]["probe_ns"]), int(probe["next_ns"]))
                 probe["failures"], probe["successes"], probe["result"] = 0, 0, self.probe_result(probe, "restarted")
         container["startup_done"] = int(kt.STARTUP not in kinds)
         container["ready"] = int(kt.READINESS not in kinds and kt.STARTUP not in kinds and not container["init"])
@@ -292,6 +299,7 @@ class Sync:
         if int(container["state"]) != kt.RUNNING or container["stopping"]:
             return
         container["stopping"], container["ready"] = STOPPING, 0
+        self.row["kubelet"]["busy"] = 1
         self.tell_container("container_stop", c, why=why, grace_s=grace_ns // mm.NS_PER_S)
         if grace_ns <= 0:
             self.kill(c)

@@ -96,7 +96,7 @@ def evict(sync: Sync, due: str) -> None:
     )
     sync.move_pod(p, "evicted")
     grace = 0 if due == "hard" else min(int(kubelet["pod_grace_ns"]), int(pod["grace_ns"]))
-    pod["leaving"] = 1
+    pod["leaving"] = kubelet["busy"] = 1
     sync.stop_pod(p, grace)
     kubelet["evicting"] = p + 1
     kubelet["monitor_ns"] = sync.now + CLEANUP_NS

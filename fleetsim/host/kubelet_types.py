@@ -121,6 +121,11 @@ KUBELET = np.dtype(
         ("transition_ns", "i8"),  # evictionPressureTransitionPeriod
         ("monitor_period_ns", "i8"),
         ("available_pages", "i8"),  # memory.available at the last look
+        ("busy", "i1"),  # 1: something is under way, so that every look is worth a decision
+        ("pids_seen", "i8"),  # next_pid, nr_exits and oom_kill of vmstat at the last look: nothing of it changed, nothing happened
+        ("exits_seen", "i8"),
+        ("oom_seen", "i8"),
+        ("probe_ns", "i8"),  # when the next probe is due
         ("evicting", "i1"),  # one more than the pod that is being evicted; no other is meanwhile
     ]
 )

@@ -32,6 +32,7 @@ def configure(row: Any, spec: KubeletSpec) -> None:
     kubelet["soft_grace_ns"] = int(spec.eviction_soft_grace_s * mm.NS_PER_S)
     kubelet["pod_grace_ns"] = spec.eviction_max_pod_grace_s * mm.NS_PER_S
     kubelet["transition_ns"], kubelet["monitor_period_ns"] = int(spec.transition_s * mm.NS_PER_S), int(spec.monitor_s * mm.NS_PER_S)
+    kubelet["probe_ns"], kubelet["busy"] = mm.NEVER, 1
     kubelet["soft_since_ns"], kubelet["low_ns"] = -1, -1
     kubelet["status_ns"] = 5 * mm.NS_PER_S
     kubelet["next_ns"], kubelet["monitor_ns"] = kt.RELIST_NS, int(spec.monitor_s * mm.NS_PER_S)

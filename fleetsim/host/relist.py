@@ -10,15 +10,15 @@ asked (what would delay it later is not foreseen), and it does not take a worker
 
 from __future__ import annotations
 
-from fleetsim.host.kubelet_types import FAILURE, RUNNING, STARTUP, SUCCESS, WAITING
+from fleetsim.host.kubelet_types import FAILURE, RELIST_NS, RUNNING, STARTUP, SUCCESS
 from fleetsim.law import law
-from fleetsim.linux.mm_types import EV, LRU_INACTIVE_FILE, NS_PER_S, TASK_DEAD, TASK_RUNNING
+from fleetsim.linux.mm_types import LRU_INACTIVE_FILE, NEVER, NS_PER_S, TASK_RUNNING, VM
 from fleetsim.linux.nodes import nr_free
 from fleetsim.workloads.requests import answer_ns
 
 CONTAINERS, PROBES, NODE = 1, 2, 4  # what is worth a decision
 STATUS_NS = 10 * NS_PER_S
-EV_OOM_KILL = EV["oom_kill"]
+VM_OOM_KILL = VM["oom_kill"]
 
 
 @law
@@ -78,37 +78,40 @@ def ask_probes(row):
     Source: pkg/kubelet/prober/worker.go.
     """
     worth = 0
+    next_ns = NEVER
     for b in range(row["nr_probes"]):
         probe = row["probes"][b]
-        if probe["used"] == 0 or probe["next_ns"] > row["now_ns"]:
-            continue
         container = row["containers"][probe["container"]]
-        if container["state"] != RUNNING:
+        if probe["used"] == 0 or container["state"] != RUNNING:
             continue
+        if probe["next_ns"] > row["now_ns"]:
+            next_ns = min(next_ns, probe["next_ns"])
+            continue
+        next_ns = min(next_ns, probe["next_ns"] + int(probe["period_s"]) * NS_PER_S)
         probe["next_ns"] += int(probe["period_s"]) * NS_PER_S
         if (probe["kind"] == STARTUP) == (container["startup_done"] > 0):
             continue
         if ask(row, b):
             probe["told"] = 1
             worth = PROBES
+    row["kubelet"]["probe_ns"] = next_ns
     return worth
 
 
 @law
-def is_changed(row, c):
-    """True if container `c` started or ended since the last look, lost a process to the OOM killer, or should be killed by now.
+def is_stirred(row):
+    """True if a process started, was gone or was killed for memory since the last look, or something is under way.
 
-    Source: pkg/kubelet/pleg/generic.go computeEvents.
+    Source: pkg/kubelet/pleg/generic.go computeEvents. Which container it was is found out where it is decided what to do.
     """
-    container = row["containers"][c]
-    task = row["tasks"][container["first"]]
-    if container["state"] == WAITING:
-        return task["pid"] != container["pid"]
-    if container["state"] != RUNNING:
+    kubelet = row["kubelet"]
+    same = kubelet["pids_seen"] == row["next_pid"] and kubelet["exits_seen"] == row["nr_exits"]
+    if same and kubelet["oom_seen"] == row["vm"][VM_OOM_KILL] and kubelet["busy"] == 0:
         return False
-    if task["state"] == TASK_DEAD or (container["kill_ns"] > 0 and row["now_ns"] >= container["kill_ns"]):
-        return True
-    return row["cgroups"][container["cg"]]["events"][EV_OOM_KILL] != container["oom_seen"]
+    kubelet["pids_seen"] = row["next_pid"]
+    kubelet["exits_seen"] = row["nr_exits"]
+    kubelet["oom_seen"] = row["vm"][VM_OOM_KILL]
+    return True
 
 
 @law
@@ -170,13 +173,9 @@ def relist(records, i):
     Source: pkg/kubelet/kubelet.go syncLoopIteration.
     """
     row = records[i]
-    worth = 0
-    leaving = 0
-    for p in range(row["nr_pods"]):
-        leaving += row["pods"][p]["leaving"]
-    for c in range(row["nr_containers"]):
-        if row["containers"][c]["used"] > 0 and (leaving > 0 or is_changed(row, c)):
-            worth = CONTAINERS
-    if row["nr_probes"] > 0:
+    kubelet = row["kubelet"]
+    kubelet["next_ns"] += RELIST_NS
+    worth = CONTAINERS if is_stirred(row) else 0
+    if row["now_ns"] >= kubelet["probe_ns"]:
         worth |= ask_probes(row)
     return worth | look_at_node(row) | status_is_due(row)

@@ -63,7 +63,9 @@ def disk_number(row: Any, names: Names, disk: str) -> int:
 class Agent(Protocol):
     """Somebody on a host who looks after it now and then: its kubelet. All that it knows is in the host's record."""
 
-    def look(self, shard: Shard, host_index: int) -> None: ...
+    def look(self, shard: Shard, host_index: int, now_ns: int) -> int:
+        """Look at the host, which stands at `now_ns`; the instant of the next look, which the record says too."""
+        ...
 
 
 class Shard:
@@ -85,8 +87,8 @@ class Shard:
         self._events: list[Event] = []
         self._seq = [0] * len(specs)
         self._killed: set[tuple[int, str]] = set()  # (host, task) whose impact "killed" is open
-        self._agents = [agent if spec.pods else None for spec in specs]
         self.agent = agent
+        self._looks = self._next_looks()
         self.dmesg: list[list[str]] = [[] for _ in specs]  # kernel log lines of each host
         for i in range(len(specs)):
             self._emit(i, 0, "boot", self.names[i], {"memory_pages": int(self.records[i]["totalram"])})
@@ -102,11 +104,18 @@ class Shard:
 
     def advance(self, host_index: int, until_ns: int) -> None:
         """Run one host to `until_ns`; ToolFailed if its tables stop adding up."""
-        agent = self._agents[host_index]
-        while agent is not None and (at_ns := int(self.records[host_index]["kubelet"]["next_ns"])) <= until_ns:
+        at_ns = 0
+        while self._looks[host_index] <= until_ns:
+            at_ns = self._looks[host_index]
             self._advance(host_index, at_ns)
-            agent.look(self, host_index)
-        self._advance(host_index, until_ns)
+            if self._looks[host_index] < mm.NEVER:  # the host may have panicked meanwhile
+                self._looks[host_index] = self._agent_of(host_index).look(self, host_index, at_ns)
+        if at_ns < until_ns or self._pending[host_index]:
+            self._advance(host_index, until_ns)
+
+    def _agent_of(self, host_index: int) -> Agent:
+        assert self.agent is not None
+        return self.agent
 
     def _advance(self, host_index: int, until_ns: int) -> None:
         pending = self._pending[host_index]
@@ -129,6 +138,13 @@ class Shard:
 
     def restore(self, data: bytes) -> None:
         self.records[:] = np.load(io.BytesIO(data), allow_pickle=False, max_header_size=HEADER_BYTES_MAX)
+        self._looks = self._next_looks()
+
+    def _next_looks(self) -> list[int]:
+        """When the agent looks at each host next, as the records say; NEVER without an agent or without pods."""
+        next_ns = self.records["kubelet"]["next_ns"].tolist()
+        used = self.records["kubelet"]["used"].tolist()
+        return [at if self.agent is not None and has else mm.NEVER for at, has in zip(next_ns, used, strict=True)]
 
     # --- inside ------------------------------------------------------------------------------------------------------
 
@@ -192,7 +208,7 @@ class Shard:
             path = next((path for path, a in names.swaps.items() if a == arg[0]), "")
             data = {"area": path, "direction": "write" if arg[1] else "read", "pages": arg[2]}
         elif kind == ev.OOM_PANIC:
-            self.records[i]["kubelet"]["next_ns"] = mm.NEVER  # nobody looks after anything there any more
+            self._looks[i] = self.records[i]["kubelet"]["next_ns"] = mm.NEVER  # nobody looks after anything there any more
         elif kind in (ev.REFUSED, ev.TABLE_FULL):
             data = {"pages": arg[0]}
         if name in names.pod_of:
@@ -252,7 +268,8 @@ class Shard:
         if not row["kubelet"]["used"]:
             configure(row, KubeletSpec())
             row["kubelet"]["next_ns"] = int(row["now_ns"]) // RELIST_NS * RELIST_NS + RELIST_NS
-        self._agents[i] = self.agent
+        if self.agent is not None:
+            self._looks[i] = int(row["kubelet"]["next_ns"])
         short_of = no_room(row, names, spec)
         pressure = spec.qos == "besteffort" and int(row["kubelet"]["low_ns"]) >= 0  # pkg/kubelet/eviction Admit
         if pressure or short_of:
@@ -265,7 +282,7 @@ class Shard:
     def _do_delete_pod(self, row: Any, names: Names, args: Any) -> None:
         p = names.pods.get(str(args["pod"]), -1)
         if p >= 0:
-            row["pods"][p]["leaving"] = 1
+            row["pods"][p]["leaving"] = row["kubelet"]["busy"] = 1
 
     def _do_kill(self, row: Any, names: Names, args: Any) -> None:
         t = self._task(names, args)

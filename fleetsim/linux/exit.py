@@ -222,6 +222,7 @@ def finish_exit(row, t):
     task["total_vm"] = 0
     task["data_vm"] = 0
     task["exits"] += 1
+    row["nr_exits"] += 1
     row["reschedule"] = 1
     for th in range(NR_THREADS):
         if row["threads"][th]["used"] > 0 and row["threads"][th]["task"] == t:

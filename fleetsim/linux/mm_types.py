@@ -359,6 +359,7 @@ KERNEL_FIELDS = [
     ("wb_head", "i8"),
     ("wb_count", "i8"),
     ("next_pid", "i8"),
+    ("nr_exits", "i8"),  # processes that are gone so far
     # what the syscall in progress cost its caller, see linux/syscalls.py
     ("spent_ns", "i8"),  # CPU time
     ("protected", "i8"),  # 1: some cgroup had a memory.min or memory.low, so effective protections must be computed
