@@ -81,10 +81,8 @@ PSI_SOME, PSI_FULL = 0, 1
 # --- what a CPU's time went into, in the order of /proc/stat ---------------------------------------------------------
 HELD_BY_THREAD, HELD_BY_KSWAPD, HELD_BY_EXIT = 0, 1, 1 + NR_NODES
 CPU_USER, CPU_NICE, CPU_SYSTEM, CPU_IDLE, CPU_IOWAIT = 0, 1, 2, 3, 4
-
 VM = {name: i for i, name in enumerate(VMSTAT_FIELDS)}  # /proc/vmstat's names → position in row["vm"]
 CG = {name: i for i, name in enumerate(CGROUP_STAT)}  # memory.stat's event counters → position in cgroup["stat"]
-
 EV = {name: i for i, name in enumerate(CGROUP_EVENTS)}
 
 CGROUP = np.dtype(
