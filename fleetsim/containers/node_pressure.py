@@ -65,10 +65,8 @@ def threshold_due(kubelet: Any, now: int) -> str:
 
 
 def evict(sync: Sync, due: str) -> None:
-    """The first in rank goes; nobody else until it is gone."""
+    """The first in rank goes; the signal is looked at again when it is gone, or after thirty seconds."""
     row, kubelet = sync.row, sync.row["kubelet"]
-    if kubelet["evicting"]:
-        return
     alive = [p for p in sync.pods() if int(row["pods"][p]["phase"]) in (kt.PENDING, kt.POD_RUNNING) and not row["pods"][p]["leaving"]]
     usages = {sync.names.pod_name(p): usage_of(sync, p) for p in alive}
     if not usages:

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import pytest
 
+from fleetsim.containers.pod import Pod
 from fleetsim.containers.pod_spec import NodeOptions, pod_specs
 from fleetsim.containers.resources import Node
+from fleetsim.containers.web import Web
 from fleetsim.host import kubelet_types as kt
 from fleetsim.host.spec import PodSpec, ProbeSpec
 from fleetsim.linux import mm_types as mm
@@ -137,13 +139,16 @@ def test_a_process_that_stalls_fails_its_probes_and_is_restarted_by_the_liveness
     assert {e.data["reason"] for e in w.events("probe_fail")} == {"timeout"}
 
 
-def test_liveness_waits_for_the_startup_probe() -> None:
-    """A slow start of 25 s: without a startup probe liveness would have killed it after 15."""
-    start = "mmap_anon a 4 | touch a 4 0.16 | sleep 1000"
-    probes = (ProbeSpec("startup", period_s=5, failure_threshold=10), ProbeSpec("liveness", period_s=5))
-    w = pod_world(script_pod("app", start, probes=probes), memory_mib=128).at(40)
-    assert w.container("app")["startup_done"] == 1
-    assert w.story("container_stop") == []
+@pytest.mark.parametrize("with_startup", [True, False])
+def test_liveness_waits_for_the_startup_probe(with_startup: bool) -> None:
+    """A server that needs 25 s to start: with a liveness probe alone it is killed after three refusals, again and again."""
+    startup = (ProbeSpec("startup", period_s=5, failure_threshold=10),) if with_startup else ()
+    web = Web.model_validate({"load": "1/s", "starting": "25s", "working_set": "4MiB"})
+    pod = Pod("web", "web", web, probes=(*startup, ProbeSpec("liveness", period_s=5)))
+    w = pod_world(pod, memory_mib=128).at(45)
+    assert [e.data["why"] for e in w.events("container_stop")] == ([] if with_startup else ["liveness probe failed"])
+    assert int(w.pod("web")["serving"]) == (1 if with_startup else 0) or not with_startup
+    assert {e.data["probe"] for e in w.events("probe_fail")} == {"startup" if with_startup else "liveness"}
 
 
 # --- eviction ---------------------------------------------------------------------------------------------------------
@@ -173,6 +178,27 @@ def test_memory_that_is_eaten_fast_is_the_kernels_affair_and_evicts_nobody() -> 
     """200 MiB/s: between two looks of the eviction manager the host is out of memory."""
     w = eviction_world(FAST).at(9)
     assert set(w.kills()) == {"eater"} and w.story("eviction") == []
+
+
+def test_page_cache_that_was_read_once_is_available_and_what_was_read_twice_is_not() -> None:
+    """inactive_file is not part of the working set, active file is: a hot cache, which the kernel could drop, gets a pod evicted."""
+    evicted = {}
+    for passes in (1, 2):
+        reader = script_pod("reader", " | ".join(["read_file /data 110 0"] * passes + ["sleep 1000"]))
+        w = pod_world(reader, memory_mib=192, hard_mib=60, files={"/data": 110 << 20}).at(30)
+        evicted[passes] = [name for _, name in w.story("eviction")]
+        if passes == 1:
+            assert w.meminfo("MemFree") < 60, "free memory is below the threshold, available memory is not"
+    assert evicted == {1: [], 2: ["reader"]}
+
+
+def test_nobody_else_is_evicted_while_the_first_one_cannot_die() -> None:
+    """`stuck` waits for a disk that does not answer, so it keeps its memory; the manager waits for it before it takes the next one."""
+    stuck = script_pod("stuck", "mmap_anon a 80 | touch a 80 100 | until 5 | read_file /slow 0 0")
+    other = script_pod("other", "mmap_anon a 30 | touch a 30 100 | sleep 1000")
+    w = pod_world(stuck, other, memory_mib=192, hard_mib=60, files={"/slow": 500 << 20}, eviction={"monitor_s": 6.0})
+    w.command(4.5, "disk", disk="data", slow_percent=100_000_000)
+    assert w.at(30).story("eviction") == [("eviction", "stuck")]
 
 
 def test_memory_pressure_ends_five_minutes_after_it_was_last_seen() -> None:
