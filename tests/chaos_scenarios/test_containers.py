@@ -178,3 +178,12 @@ def test_a_rolling_restart_never_leaves_fewer_than_three_of_four_nor_more_than_f
                 ready = ready | {name} if kind == "pod_ready" else ready - {name} if kind == "pod_unready" else ready
         assert len(ready) >= 3 and len(there) <= 5, "pods that are being deleted are not counted, as in Kubernetes"
     assert len(ready) == 4 and not ready & before, "all of them are new"
+
+
+def test_threads_make_no_difference_to_kubelets_and_deployments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    hashes = []
+    for threads in ("1", "2"):
+        scenario = str(FOLDER / "evicted-and-taken-along.yaml")
+        assert execute(["run", "--profile", "rules", "--threads", threads, "--json", "--out", str(tmp_path / threads), scenario]) == 0
+        hashes.append(json.loads(capsys.readouterr().out)["history_hash"])
+    assert hashes[0] == hashes[1]

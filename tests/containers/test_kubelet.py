@@ -151,6 +151,18 @@ def test_liveness_waits_for_the_startup_probe(with_startup: bool) -> None:
     assert {e.data["probe"] for e in w.events("probe_fail")} == {"startup" if with_startup else "liveness"}
 
 
+def test_a_container_that_has_just_ended_is_not_ready_however_its_last_probe_ended() -> None:
+    """It dies between two looks; at the next one its probe is due as well."""
+    probe = ProbeSpec("readiness", period_s=1)
+    w = pod_world(script_pod("app", "sleep 3.5 | exit 1", probes=(probe,)), memory_mib=128).at(12)
+    assert [kind for kind, _ in w.story("container_ready", "container_exit", "pod_ready", "pod_unready")] == [
+        "container_ready",
+        "pod_ready",
+        "container_exit",
+        "pod_unready",
+    ]
+
+
 # --- eviction ---------------------------------------------------------------------------------------------------------
 
 SLOW, FAST = (f"mmap_anon a 90 | mmap_anon b 90 | touch a 90 {rate} | touch b 90 {rate} | sleep 100000" for rate in (2, 200))
@@ -226,6 +238,11 @@ def test_one_pod_is_evicted_at_a_time_and_the_signal_is_looked_at_again_before_t
     pods = [script_pod(name, f"mmap_anon a {size} | touch a {size} 20 | sleep 100000") for name, size in (("small", 40), ("large", 60))]
     w = pod_world(*pods, memory_mib=192, hard_mib=70).at(60)
     assert w.story("eviction") == [("eviction", "large")]
+
+
+def test_nobody_restarts_anything_on_a_host_that_panicked() -> None:
+    w = pod_world(script_pod("app", FAST), memory_mib=192, sysctl={"vm.panic_on_oom": 1}).at(60)
+    assert [kind for kind, _ in w.story("oom_panic", "restart", "back_off")] == ["oom_panic"]
 
 
 # --- tmpfs ------------------------------------------------------------------------------------------------------------
