@@ -17,9 +17,10 @@ class Subject(StrEnum):
     hosts = "hosts"
     tlb = "tlb"
     malloc = "malloc"
+    kubelet = "kubelet"
 
 
-WHAT = "hosts: simulated hosts. tlb: the exact TLB simulator. malloc: the exact allocator."
+WHAT = "hosts: simulated hosts. tlb: the exact TLB simulator. malloc: the exact allocator. kubelet: looking after thirty containers."
 
 
 def bench(subject: Annotated[Subject, typer.Argument(help=WHAT)] = Subject.hosts, json: Json = False) -> int:
@@ -34,6 +35,10 @@ def bench(subject: Annotated[Subject, typer.Argument(help=WHAT)] = Subject.hosts
             from fleetsim.fleet.bench_malloc import run_bench_malloc
 
             result = run_bench_malloc(progress=show)
+        elif subject is Subject.kubelet:
+            from fleetsim.fleet.bench_kubelet import run_bench_kubelet
+
+            result = run_bench_kubelet(progress=show)
         else:
             from fleetsim.fleet.bench import run_bench
 

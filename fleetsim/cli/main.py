@@ -19,7 +19,7 @@ from typing import Annotated
 import typer
 
 from fleetsim import __version__
-from fleetsim.cli import bench, cat, check, doctor, fidelity, listing, malloc, run, schema, tlb, validate, walk
+from fleetsim.cli import bench, cat, check, doctor, fidelity, listing, malloc, pods, run, schema, tlb, validate, walk
 from fleetsim.cli.interrupt import deliver_interrupts
 from fleetsim.cli.output import invocation
 from fleetsim.cli.size_class import StartAnew, start_anew
@@ -41,6 +41,7 @@ app.command("validate")(validate.validate)
 app.command("fidelity")(fidelity.fidelity)
 app.command("cat")(cat.cat)
 app.command("walk")(walk.walk)
+app.command("pods")(pods.pods)
 app.command("tlb")(tlb.tlb)
 app.command("malloc")(malloc.malloc)
 app.command("list")(listing.list_)

@@ -24,6 +24,7 @@ from fleetsim.units import NS_PER_S, Duration, PositiveDuration
 DAY_NS = 86_400 * NS_PER_S
 RATE_MAX = 1_000_000
 _STEP = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)\s*,\s*([0-9]{1,9}(?:\.[0-9]{1,6})?)")
+_RATE_PATTERN = r"^[0-9]+(\.[0-9]{1,3})?/(s|m)$"
 _RATE = re.compile(r"([0-9]{1,7})(\.[0-9]{1,3})?/(s|m)")
 
 
@@ -42,7 +43,7 @@ def rate_milli(value: object) -> int:
 RequestRate = Annotated[
     int,
     BeforeValidator(rate_milli),
-    WithJsonSchema({"type": "string", "pattern": r"^[0-9]+(\.[0-9]{1,3})?/(s|m)$", "examples": ["200/s"]}),
+    WithJsonSchema({"type": "string", "pattern": _RATE_PATTERN, "examples": ["200/s"]}),
 ]
 """Requests per 1000 s."""
 
@@ -62,6 +63,13 @@ class Load(Strict):
         None, description="a CSV file beside the scenario with lines such as 600,120.5 (seconds, requests per second)"
     )
     _steps: tuple[tuple[int, int], ...] = PrivateAttr(())  # (ns since the start, requests per 1000 s)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: Any, handler: Any) -> dict[str, Any]:
+        """A constant rate is written as text."""
+        return {
+            "anyOf": [{"type": "string", "pattern": _RATE_PATTERN, "examples": ["200/s"]}, handler.resolve_ref_schema(handler(core_schema))]
+        }
 
     @model_validator(mode="before")
     @classmethod

@@ -1,40 +1,46 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A pod on a host, as the kubelet and the container runtime set it up: cgroups, oom_score_adj, restart.
+"""A pod as a scenario says it: its containers, what they request and may take, how they are probed and started again.
 
-    kubepods.slice
-    ├── kubepods-besteffort.slice
-    ├── kubepods-burstable.slice
-    │   └── kubepods-burstable-podUID.slice
-    │       └── cri-containerd-ID.scope      memory.max = limits, memory.swap.max = 0, memory.oom.group = 1
-    └── kubepods-podUID.slice                (Guaranteed pods stand directly under kubepods)
-
-Rules: one container per pod, named like it. Requests set no memory.min or memory.low (the MemoryQoS gate is off by
-default); they decide the QoS class and with it oom_score_adj. Swap is closed to containers (kubelet's NoSwap) unless `swap` opens it.
-Source: kernel-laws §17.1, §17.2, §17.4; kubelet's pkg/kubelet/qos/policy.go and pkg/kubelet/cm, cgroup driver systemd.
-Leaves out: kube-reserved (kubepods has no limit of its own), CPU requests (memory alone decides the QoS class), the
-doubling of the restart delay up to 300 s (every restart waits the first 10 s), reset after ten minutes.
+Most pods have one container, named like the pod; `containers` says several. Requests set no memory.min or memory.low (the MemoryQoS
+gate is off by default); they decide the QoS class, with it oom_score_adj, and where the scheduler puts the pod.
+Source: kernel-laws §17.1, §17.2, §17.4.
+Leaves out: what the node makes of it (`pod_spec.py`), CPU requests (memory alone decides the QoS class).
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-from fleetsim.containers.workload import ANYWHERE, PodWorkload, Room
-from fleetsim.host.spec import CgroupSpec, TaskSpec
-from fleetsim.units import NS_PER_S
+from fleetsim.containers.resources import Resources, qos_class
+from fleetsim.containers.workload import ANYWHERE, PodWorkload, Process, Room
+from fleetsim.host.spec import ProbeSpec
 
-KUBEPODS = "kubepods.slice"
-RESTART_S = 10.0
-"""CrashLoopBackOff's first delay (kernel-laws §17.4)."""
+GRACE_S = 30
+"""terminationGracePeriodSeconds' default."""
 
-GUARANTEED_ADJ, BESTEFFORT_ADJ = -997, 1000
-BURSTABLE_ADJ_MIN, BURSTABLE_ADJ_MAX = 3, 999
+
+@dataclass(frozen=True)
+class Container:
+    """One of a pod's containers. `requests` and `limits` are bytes of memory; None: not set."""
+
+    name: str
+    workload: str
+    arguments: PodWorkload
+    requests: int | None = None
+    limits: int | None = None
+    probes: tuple[ProbeSpec, ...] = ()
+    init: bool = False
+
+    @property
+    def resources(self) -> Resources:
+        return Resources(self.requests, self.limits)
 
 
 @dataclass(frozen=True)
 class Pod:
-    """One pod entry of a scenario. `requests` and `limits` are bytes of memory; None: not set."""
+    """One pod entry of a scenario. The short form's one container stands in the pod's own fields; `several` has the long form's."""
 
     name: str
     workload: str
@@ -43,82 +49,68 @@ class Pod:
     limits: int | None = None
     numa_node: int | None = None  # the only one it may have memory of
     swap: int = 0  # bytes of swap that it may use
+    probes: tuple[ProbeSpec, ...] = ()
+    several: tuple[Container, ...] = ()
+    restart: str = "Always"  # RESTART_POLICIES of the host's record
+    max_retries: int = -1  # Docker's on-failure:N
+    oom_policy: str = "stop"  # systemd's
+    priority: int = 0
+    grace_s: int = GRACE_S
+    empty_dirs: Mapping[str, int] = field(default_factory=dict)  # mount path in its containers → bytes of tmpfs, 0: no size given
+
+    @property
+    def containers(self) -> tuple[Container, ...]:
+        if self.several:
+            return self.several
+        return (Container(self.name, self.workload, self.arguments, self.requests, self.limits, self.probes),)
 
     @property
     def request_bytes(self) -> int | None:
-        """The API server's defaulting: a container with limits and no requests requests its limits."""
-        return self.limits if self.requests is None else self.requests
+        """What the scheduler sets aside; None: nothing. Init containers run before the others, so the larger counts."""
+        init = max((one.resources.request for one in self.containers if one.init), default=0)
+        return max(init, sum(one.resources.request for one in self.containers if not one.init)) or None
+
+    @property
+    def limit_bytes(self) -> int | None:
+        """memory.max of the pod: set if every container has one."""
+        main = [one.limits for one in self.containers if not one.init]
+        return sum(limit or 0 for limit in main) if all(main) else None
 
     @property
     def qos(self) -> str:
-        if not self.request_bytes and not self.limits:
-            return "besteffort"
-        return "guaranteed" if self.limits is not None and self.request_bytes == self.limits else "burstable"
+        return qos_class([one.resources for one in self.containers])
+
+    def processes_of(self, container: Container, room: Room = ANYWHERE) -> tuple[Process, ...]:
+        """A container's processes, PID 1 first; in the long form PID 1 is called POD.CONTAINER. `room`: what they find around them."""
+        return container.arguments.processes(f"{self.name}.{container.name}" if self.several else self.name, room)
+
+    @property
+    def processes(self) -> tuple[Process, ...]:
+        return tuple(process for container in self.containers for process in self.processes_of(container))
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Files of the host that it reads: none of those in its own tmpfs mounts."""
+        named = [path for container in self.containers for path in container.arguments.files()]
+        return tuple(path for path in named if not path.startswith(tuple(f"{mount}/" for mount in self.empty_dirs) or ("\0",)))
 
 
-def oom_score_adj(qos: str, request_bytes: int, capacity_bytes: int) -> int:
-    """What the kubelet writes to /proc/PID/oom_score_adj: clamp(1000 − 1000·request/capacity, 3, 999) for Burstable.
-
-    Source: kernel-laws §17.1, worked example T-17.1; pkg/kubelet/qos/policy.go. Leaves out: node-critical pods (−997).
-    """
-    if qos == "guaranteed":
-        return GUARANTEED_ADJ
-    if qos == "besteffort":
-        return BESTEFFORT_ADJ
-    adj = 1000 - 1000 * request_bytes // capacity_bytes
-    return min(max(adj, BURSTABLE_ADJ_MIN), BURSTABLE_ADJ_MAX)
-
-
-def _digest(host: str, pod: str, what: str) -> str:
+def digest(host: str, pod: str, what: str) -> str:
     return hashlib.sha256(f"{what}\0{host}\0{pod}".encode()).hexdigest()
 
 
 def pod_cgroup(host: str, pod: Pod) -> str:
     """The name of the pod's slice, around its container."""
-    uid = _digest(host, pod.name, "pod")
+    uid = digest(host, pod.name, "pod")
     dashed = "_".join((uid[:8], uid[8:12], uid[12:16], uid[16:20], uid[20:32]))  # the systemd driver writes '-' as '_'
     return f"kubepods-pod{dashed}.slice" if pod.qos == "guaranteed" else f"kubepods-{pod.qos}-pod{dashed}.slice"
 
 
-def container_cgroup(host: str, pod: str) -> str:
-    """The name of the container's own cgroup: the runtime's id, 64 hex digits, the same in every run."""
-    return f"cri-containerd-{_digest(host, pod, 'container')}.scope"
+def container_id(host: str, pod: str, container: str) -> str:
+    """The runtime's id, 64 hex digits, the same in every run."""
+    return digest(host, pod, "container" if container in ("", pod) else f"container {container}")
 
 
-def cgroups_of(host: str, pods: tuple[Pod, ...]) -> tuple[CgroupSpec, ...]:
-    """The kubepods tree with one branch per pod, parents first."""
-    if not pods:
-        return ()
-    tree = [
-        CgroupSpec(KUBEPODS),
-        CgroupSpec("kubepods-besteffort.slice", KUBEPODS),
-        CgroupSpec("kubepods-burstable.slice", KUBEPODS),
-    ]
-    for pod in pods:
-        slice_name = pod_cgroup(host, pod)
-        parent = KUBEPODS if pod.qos == "guaranteed" else f"kubepods-{pod.qos}.slice"
-        limit = {} if not pod.limits else {"memory.max": pod.limits}
-        tree.append(CgroupSpec(slice_name, parent, limit))
-        inside = {**limit, "memory.swap.max": pod.swap, "memory.oom.group": 1}
-        if pod.numa_node is not None:
-            inside["cpuset.mems"] = 1 << pod.numa_node
-        tree.append(CgroupSpec(container_cgroup(host, pod.name), slice_name, inside))
-    return tuple(tree)
-
-
-def tasks_of(host: str, pod: Pod, capacity_bytes: int, cpus: int = ANYWHERE.cpus) -> tuple[TaskSpec, ...]:
-    """The container's processes: one cgroup, one oom_score_adj, started again ten seconds after death."""
-    room = Room(capacity_bytes, cpus, pod.limits)
-    adj = oom_score_adj(pod.qos, pod.request_bytes or 0, capacity_bytes)
-    return tuple(
-        TaskSpec(
-            process.name,
-            process.ops,
-            process.start_ns / NS_PER_S,
-            container_cgroup(host, pod.name),
-            adj,
-            RESTART_S,
-            work=process.work,
-        )
-        for process in pod.arguments.processes(pod.name, room)
-    )
+def container_cgroup(host: str, pod: str, container: str = "") -> str:
+    """The name of a container's own cgroup."""
+    return f"cri-containerd-{container_id(host, pod, container)}.scope"

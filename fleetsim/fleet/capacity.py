@@ -49,7 +49,9 @@ def needs(spec: HostSpec, commands: Iterable[Command]) -> tuple[Need, ...]:
         elif command.kind == "start_thread":
             ops = command.args["ops"]
             threads.append(tuple(str(op) for op in ops) if isinstance(ops, tuple) else ())
-    tasks = [*spec.tasks, *started]
+    containers = [container for pod in spec.pods for container in pod.containers]
+    tasks = [*spec.tasks, *(task for container in containers for task in container.tasks), *started]
+    cgroups = {cgroup.name for cgroup in spec.cgroups} | {cgroup.name for pod in spec.pods for cgroup in pod.cgroups}
     scripts = [*(task.ops for task in tasks), *threads]
     groups, cohorts = page_groups(spec, scripts)
     total = spec.memory_bytes // PAGE
@@ -63,7 +65,11 @@ def needs(spec: HostSpec, commands: Iterable[Command]) -> tuple[Need, ...]:
     return (
         Need("page groups", groups, "groups"),
         Need("cohorts of pages (memory areas and files, large ones count more)", cohorts, "cohorts"),
-        Need("cgroups", len(spec.cgroups) + 1, "cgroups"),  # and the root
+        Need("cgroups", len(cgroups) + 1, "cgroups"),  # and the root
+        Need("pods", len(spec.pods), "pods"),
+        Need("containers", len(containers), "containers"),
+        Need("probes", sum(len(container.probes) for container in containers), "probes"),
+        Need("tmpfs mounts", 1 + len(spec.tmpfs) + sum(len(pod.tmpfs) for pod in spec.pods), "mounts"),
         Need("processes", len(tasks), "tasks"),
         Need("threads", len(scripts), "threads"),
         Need("files", len({*spec.files, *(path for work in works for path in work.files)}), "files"),

@@ -111,6 +111,7 @@ def run_plan(plan: Plan, out: Path, chosen: Profile, threads: int | None = None,
 def run_timeline(plan: Plan, engine: Engine, history: History, progress: Progress) -> None:
     """Move all hosts from boot to the end."""
     waiting = plan.commands()
+    planes = plan.control_planes()
     now_ns = 0
     balancers = Balancers(plan.services, engine.ports(), plan.start_unix_s * NS_PER_S)
     while now_ns < plan.duration_ns:
@@ -122,7 +123,12 @@ def run_timeline(plan: Plan, engine: Engine, history: History, progress: Progres
         if plan.services:
             events += balancers.look(engine.ports(), until_ns)
         history.take(events)
-        if again := _faults_again(plan, events, until_ns):
+        again = _faults_again(plan, events, until_ns)
+        for plane in planes:
+            commands, told = plane.react(events, until_ns)
+            again += commands
+            history.tell(told)
+        if again:
             waiting = sorted([*again, *waiting], key=_when)
         now_ns = until_ns
         progress("simulating", now_ns / plan.duration_ns)
@@ -133,8 +139,9 @@ def _when(command: Command) -> int:
 
 
 def _next_look(plan: Plan, now_ns: int) -> int:
-    """One epoch while a returning fault is open or a load is balanced, else to where the next one opens, a minute at most."""
-    if plan.services:
+    """One epoch while somebody has to react (load balancers, Deployments, an open fault that returns), else to where that begins, a
+    minute at most."""
+    if plan.services or any(group.deployments for group in plan.scenario.groups):
         return min(now_ns + EPOCH_NS, plan.duration_ns)
     returning = [fault for fault in plan.faults if fault.fault.returns_after_restart]
     if any(_is_open(fault, now_ns) for fault in returning):

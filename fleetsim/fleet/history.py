@@ -26,16 +26,26 @@ class History:
             for group in plan.scenario.groups
             for host in group.host_names
             for pod in group.pods
-            for process in pod.arguments.processes(pod.name)
+            for process in pod.processes
         }
         self._begun: Counter[tuple[str, str, str]] = Counter()
         self._open: set[tuple[str, str, str]] = set()
         marks = [(fault.start_ns, "fault_start", fault) for fault in plan.faults]
         marks += [(fault.end_ns, "fault_end", fault) for fault in plan.faults if fault.end_ns is not None]
+        self._fleet_seq = len(marks)
         for seq, (t_ns, kind, fault) in enumerate(sorted(marks, key=lambda mark: mark[0])):
             self.events.append(
                 HistoryEvent(t_ns=t_ns, host="", seq=seq, kind=kind, subject=fault.kind, id=fault.id, data=fault.history_data())
             )
+
+    def tell(self, events: Iterable[Event]) -> None:
+        """What the control plane did: it belongs to the whole fleet."""
+        for event in events:
+            told = HistoryEvent(
+                t_ns=event.t_ns, host="", seq=self._fleet_seq, kind=event.kind, subject=event.subject, data=dict(event.data)
+            )
+            self.events.append(told)
+            self._fleet_seq += 1
 
     def take(self, events: Iterable[Event]) -> None:
         for event in events:

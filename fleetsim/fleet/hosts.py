@@ -3,24 +3,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from fleetsim.containers.pod import cgroups_of, tasks_of
+from fleetsim.containers.pod import Pod
+from fleetsim.containers.pod_spec import pod_specs
+from fleetsim.fleet.deployments import ControlPlane
 from fleetsim.fleet.disks import DEFAULT_DISK, DISKS
 from fleetsim.fleet.models import SwapKeys
+from fleetsim.fleet.pods import node_options
 from fleetsim.fleet.scenario import Group, Scenario
-from fleetsim.fleet.targets import Roster
+from fleetsim.fleet.targets import Roster, Subject
 from fleetsim.host.spec import HostSpec, SwapSpec, ZswapSpec
 
 START_UNIX_S = 1_704_067_200
 """Wall-clock time of virtual time 0: 2024-01-01T00:00:00Z, in every run, so that the same run has the same samples."""
 
 
-def roster_of(scenario: Scenario) -> Roster:
+def control_planes(scenario: Scenario, seed: int) -> list[ControlPlane]:
+    """One for each host group with Deployments, as it is before the first event: the same whenever it is asked for."""
+    return [
+        ControlPlane(group.deployments, group.host_names, group.pods, node_options(group.keys), seed)
+        for group in scenario.groups
+        if group.deployments
+    ]
+
+
+def pods_by_host(scenario: Scenario, planes: Sequence[ControlPlane]) -> dict[str, tuple[Pod, ...]]:
+    """What stands on each host when the run begins."""
+    return {
+        host: (*group.pods, *(pod for plane in planes if host in plane.nodes for pod in plane.pods_on(host)))
+        for group in scenario.groups
+        for host in group.host_names
+    }
+
+
+def roster_of(scenario: Scenario, planes: Sequence[ControlPlane] = ()) -> Roster:
     roster = Roster()
     for group in scenario.groups:
         roster.hosts[group.keys.name] = group.host_names
         roster.pods[group.keys.name] = [pod.name for pod in group.pods]
+    for plane in planes:
+        for rollout in plane.rollouts:
+            subjects = [Subject(one.host, one.pod.name) for one in rollout.pods.values() if one.host is not None]
+            roster.placed.setdefault(rollout.deployment.name, []).extend(subjects)
     for number, service in enumerate(scenario.keys.services):
         try:
             replicas = roster.named(service.pods)
@@ -40,8 +65,8 @@ def swap_spec(area: SwapKeys) -> SwapSpec:
     return SwapSpec(area.path, area.size, priority, area.type, disk, area.swapon, area.mem_limit)
 
 
-def host_spec(group: Group, name: str, further_files: Mapping[str, int]) -> HostSpec:
-    """One host of a group. `further_files`: those that faults will read there."""
+def host_spec(group: Group, name: str, pods: tuple[Pod, ...], further_files: Mapping[str, int]) -> HostSpec:
+    """One host of a group with its pods. `further_files`: those that faults will read there."""
     keys = group.keys
     return HostSpec(
         name=name,
@@ -57,7 +82,7 @@ def host_spec(group: Group, name: str, further_files: Mapping[str, int]) -> Host
         lru_gen="y" if keys.lru_gen else "n",
         disk=DISKS[keys.disk or DEFAULT_DISK],
         files={**keys.files, **further_files},
-        cgroups=cgroups_of(name, group.pods),
-        tasks=tuple(task for pod in group.pods for task in tasks_of(name, pod, keys.memory, keys.cpus)),
+        pods=pod_specs(name, pods, node_options(keys)),
+        kubelet=node_options(keys).kubelet,
         boot_unix_s=START_UNIX_S,
     )

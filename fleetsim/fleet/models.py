@@ -11,24 +11,18 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from fleetsim.containers.load import Load
 from fleetsim.fleet.disks import DISKS
+from fleetsim.fleet.pod_models import Keys, KubeletKeys, dns_name
 from fleetsim.linux.swap_types import NR_SWAPFILES
 from fleetsim.units import NS_PER_S, Duration, PositiveDuration, PositiveSize, Size, show_bytes
 
 HOSTS_MAX = 100_000
-_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 IMPACTS = ("killed", "slow", "latency", "errors", "unavailable", "unresponsive")
 """The harms a host can show so far."""
-
-
-def dns_name(name: str) -> str:
-    if not _NAME.fullmatch(name) or name.isdigit() or name == "all":
-        raise ValueError("a name is made of small letters, digits and '-', such as web-1 (and is not 'all')")
-    return name
 
 
 def _sizes(least: int, most: int) -> AfterValidator:
@@ -44,25 +38,6 @@ def _a_month_at_most(duration_ns: int) -> int:
     if duration_ns > 31 * 86400 * NS_PER_S:
         raise ValueError("a run is at most 31d")
     return duration_ns
-
-
-class Keys(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, populate_by_name=True)
-
-
-class PodKeys(Keys):
-    """A pod on every host of its group: one container. Its workload's arguments stand beside these keys."""
-
-    name: str = Field(description="the pod's name, such as checkout")
-    workload: str = Field(description="what it runs, see fleetsim list workloads")
-    requests: Size | None = Field(None, description="memory the scheduler sets aside (default: the limits)")
-    limits: PositiveSize | None = Field(None, description="memory.max of the container (default: none)")
-    swap: Size = Field(0, description="memory.swap.max of the container (default: none, as the kubelet has it)")
-    numa_node: Literal[0, 1] | None = Field(
-        None, description="the only NUMA node of its CPUs and memory, as the kubelet's topology manager sees to (default: any)"
-    )
-
-    _dns = field_validator("name")(dns_name)
 
 
 def known_disk(disk: str | None) -> str | None:
@@ -117,7 +92,14 @@ class HostKeys(Keys):
     files: dict[str, Annotated[PositiveSize, _sizes(1, 1 << 50)]] = Field(
         default_factory=dict, description="files on the data disk, such as {/data/big.bin: 200GiB}"
     )
+    runtime: Literal["kubernetes", "docker", "systemd"] = Field(
+        "kubernetes", description="who starts and restarts what runs there: a kubelet, bare Docker, or systemd (each pod is a service)"
+    )
+    kubelet: KubeletKeys | None = Field(None, description="settings of its kubelet (default: one that never evicts)")
     pods: list[dict[str, Any]] = Field(default_factory=list, description="what runs on each of them")
+    deployments: list[dict[str, Any]] = Field(
+        default_factory=list, description="replicas that a scheduler places on them, and replaces when they are evicted"
+    )
 
     _dns = field_validator("name")(dns_name)
 

@@ -6,9 +6,11 @@ Fleet and timeline stand as people write them (sizes and durations with units); 
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
-from fleetsim.containers.pod import Pod
+from fleetsim.containers.pod import Container, Pod
+from fleetsim.fleet.deployments import Deployment
 from fleetsim.fleet.disks import DEFAULT_DISK
 from fleetsim.fleet.models import ServiceKeys, SwapKeys
 from fleetsim.fleet.plan import Plan, PlannedFault
@@ -49,7 +51,10 @@ def _group(group: Group) -> dict[str, Any]:
         "lru_gen": keys.lru_gen,
         "labels": dict(keys.labels),
         "files": {path: show_bytes(size) for path, size in keys.files.items()},
+        "runtime": keys.runtime,
+        **({} if keys.kubelet is None else {"kubelet": keys.kubelet.model_dump(mode="json")}),
         "pods": [_pod(pod) for pod in group.pods],
+        **({"deployments": [_deployment(one) for one in group.deployments]} if group.deployments else {}),
     }
 
 
@@ -72,14 +77,36 @@ def _swap(area: SwapKeys) -> dict[str, Any]:
 
 
 def _pod(pod: Pod) -> dict[str, Any]:
-    arguments = pod.arguments.model_dump(mode="json", by_alias=True, exclude_none=True)
     return {
         "name": pod.name,
-        "workload": pod.workload,
-        "requests": show_bytes(pod.request_bytes) if pod.request_bytes else None,
-        "limits": show_bytes(pod.limits) if pod.limits else None,
+        **({"containers": [_container(one) for one in pod.containers]} if pod.several else _container(pod.containers[0])),
         "qos": pod.qos,
+        "restart": pod.restart,
         **({} if pod.numa_node is None else {"numa_node": pod.numa_node}),
+        **({"priority": pod.priority} if pod.priority else {}),
+        **({"empty_dirs": {path: show_bytes(size) for path, size in pod.empty_dirs.items()}} if pod.empty_dirs else {}),
+    }
+
+
+def _deployment(one: Deployment) -> dict[str, Any]:
+    return {
+        **_pod(one.template),
+        "replicas": one.replicas,
+        "max_unavailable": one.max_unavailable,
+        "max_surge": one.max_surge,
+        "restarts": [show_duration(at) for at in one.restarts_ns],
+    }
+
+
+def _container(one: Container) -> dict[str, Any]:
+    arguments = one.arguments.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return {
+        "name": one.name,
+        "workload": one.workload,
+        "requests": show_bytes(one.resources.request) if one.resources.request else None,
+        "limits": show_bytes(one.limits) if one.limits else None,
+        **({"init": True} if one.init else {}),
+        **{probe.kind: {k: v for k, v in asdict(probe).items() if k != "kind"} for probe in one.probes},
         "arguments": arguments,
     }
 

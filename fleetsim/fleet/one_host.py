@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fleetsim.containers.kubelet import Kubelet
 from fleetsim.errors import BadInput
 from fleetsim.fleet.controller import Progress, run_timeline, silent
 from fleetsim.fleet.engine import in_order
@@ -45,7 +46,7 @@ class OneHost:
             raise BadInput(f"there is no host {self.name!r} in {plan.scenario.name}; its hosts are: {known}")
         for number, spec in enumerate(plan.hosts):
             if spec.name == self.name or plan.services:
-                self._running[spec.name] = Shard([spec], plan.seed, number)
+                self._running[spec.name] = Shard([spec], plan.seed, number, agent=Kubelet())
         self.shard = self._running[self.name]
         replicas = [replica for service in plan.services for replica in service.replicas]
         for name, shard in self._running.items():

@@ -13,13 +13,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from fleetsim.containers.load import Slo
-from fleetsim.containers.pod import container_cgroup, pod_cgroup
+from fleetsim.containers.pod import Pod, pod_cgroup
+from fleetsim.containers.pod_spec import cgroup_of
 from fleetsim.containers.workload import ServerWorkload
 from fleetsim.errors import BadInput
 from fleetsim.faults.base import Fault, Target
 from fleetsim.fleet.capacity import TooMuch, size_class_for, without_effect
+from fleetsim.fleet.deployments import ControlPlane
 from fleetsim.fleet.expectations import expectations_of
-from fleetsim.fleet.hosts import START_UNIX_S, host_spec, roster_of
+from fleetsim.fleet.hosts import START_UNIX_S, control_planes, host_spec, pods_by_host, roster_of
+from fleetsim.fleet.pods import node_options
 from fleetsim.fleet.scenario import Group, Scenario, TimelineEntry
 from fleetsim.fleet.services import HealthCheck, Service
 from fleetsim.fleet.targets import Chosen, Roster, Subject, resolve
@@ -29,6 +32,7 @@ from fleetsim.linux import sysctl
 from fleetsim.observe.targets import ScrapeTarget, TargetTemplate, make_target
 from fleetsim.rundir.models import Expectation, Placement
 
+PodsByHost = dict[str, tuple[Pod, ...]]
 SCRAPE_INTERVAL_MS = 15_000
 """kube-prometheus' interval for node-exporter."""
 
@@ -83,6 +87,10 @@ class Plan:
     size_class: str  # the one that its largest host needs (linux/capacity_classes.py), or that the environment names
     notes: tuple[str, ...]  # what the user should know before trusting the result
 
+    def control_planes(self) -> list[ControlPlane]:
+        """Those who look after Deployments, as they are before the first event."""
+        return control_planes(self.scenario, self.seed)
+
     def commands(self) -> list[Command]:
         """Everything that the timeline does to hosts, in order of time."""
         every = [command for fault in self.faults for command in (*fault.inject(), *fault.clear())]
@@ -93,18 +101,20 @@ class Plan:
 def make_plan(scenario: Scenario, seed: int | None = None, job: str = TargetTemplate.job) -> Plan:
     """The plan of `scenario`; `seed` overrides the scenario's own. `job`: of the scrape targets whose group names none."""
     seed = scenario.keys.seed if seed is None else seed
-    roster = roster_of(scenario)
+    planes = control_planes(scenario, seed)
+    pods = pods_by_host(scenario, planes)
+    roster = roster_of(scenario, planes)
     chosen = _choose(scenario, roster, seed)
     groups = {host: group for group in scenario.groups for host in group.host_names}
     faults = tuple(
-        _planned(scenario, number, entry, picked, groups)
+        _planned(scenario, number, entry, picked, groups, pods)
         for number, (entry, picked) in enumerate(zip(scenario.timeline, chosen, strict=True), 1)
     )
     files: dict[str, dict[str, int]] = {}
     for fault in faults:
         for host in fault.chosen.hosts:
             files.setdefault(host, {}).update(fault.fault.files())
-    hosts = tuple(host_spec(group, host, files.get(host, {})) for host, group in groups.items())
+    hosts = tuple(host_spec(group, host, pods[host], files.get(host, {})) for host, group in groups.items())
     return Plan(
         scenario=scenario,
         seed=seed,
@@ -116,7 +126,7 @@ def make_plan(scenario: Scenario, seed: int | None = None, job: str = TargetTemp
         faults=faults,
         expectations=tuple(expectations_of(scenario, roster, faults)),
         placements=tuple(
-            [Placement(kind="pod", name=pod.name, host=host) for host, group in groups.items() for pod in group.pods]
+            [Placement(kind="pod", name=pod.name, host=host) for host in groups for pod in pods[host]]
             + [Placement(kind="service", name=name, host=host) for name, of in roster.services.items() for host in {s.host: 0 for s in of}]
         ),
         services=tuple(_service(scenario, number, roster, groups) for number in range(len(scenario.keys.services))),
@@ -164,10 +174,12 @@ def _choose(scenario: Scenario, roster: Roster, seed: int) -> list[Chosen]:
     return result
 
 
-def _planned(scenario: Scenario, number: int, entry: TimelineEntry, chosen: Chosen, groups: dict[str, Group]) -> PlannedFault:
+def _planned(
+    scenario: Scenario, number: int, entry: TimelineEntry, chosen: Chosen, groups: dict[str, Group], pods: PodsByHost
+) -> PlannedFault:
     keys = entry.keys
     fault_id = f"{keys.fault}-{number}"
-    targets = tuple(_target(fault_id, subject, groups[subject.host]) for subject in chosen.subjects)
+    targets = tuple(_target(fault_id, subject, groups[subject.host], pods[subject.host]) for subject in chosen.subjects)
     for target in targets:
         if (reason := entry.fault.refuse(target)) is not None:
             raise scenario.source.refuse((*entry.place, "on"), f"'on' is {keys.on!r}; {reason}")
@@ -186,14 +198,15 @@ def _planned(scenario: Scenario, number: int, entry: TimelineEntry, chosen: Chos
     )
 
 
-def _target(fault_id: str, subject: Subject, group: Group) -> Target:
+def _target(fault_id: str, subject: Subject, group: Group, pods: tuple[Pod, ...]) -> Target:
     """What a fault may know of the one it hits."""
     keys = group.keys
     settings = {**sysctl.defaults(), **keys.sysctl}
     if not subject.pod:
         return Target(fault_id, subject.host, keys.memory, keys.swap_bytes, settings=settings)
-    pod = next(pod for pod in group.pods if pod.name == subject.pod)
-    tasks = tuple(process.name for process in pod.arguments.processes(pod.name))
+    pod = next(pod for pod in pods if pod.name == subject.pod)
+    first = next(one for one in pod.containers if not one.init)
+    tasks = tuple(process.name for process in pod.processes_of(first))
     return Target(
         fault_id,
         subject.host,
@@ -202,8 +215,8 @@ def _target(fault_id: str, subject: Subject, group: Group) -> Target:
         pod=pod.name,
         task=tasks[0],
         tasks=tasks,
-        cgroups=(pod_cgroup(subject.host, pod), container_cgroup(subject.host, pod.name)),
-        limit_bytes=pod.limits,
+        cgroups=(pod_cgroup(subject.host, pod), cgroup_of(subject.host, pod, first, node_options(keys))),
+        limit_bytes=first.limits,
         settings=settings,
     )
 

@@ -14,19 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from fleetsim.containers.pod import Pod
-from fleetsim.containers.workload import WORKLOADS
 from fleetsim.errors import BadInput
 from fleetsim.faults.base import FAULTS, Fault
-from fleetsim.fleet.models import HOSTS_MAX, ExpectKeys, HostKeys, PodKeys, ScenarioKeys, TimelineKeys
-from fleetsim.fleet.refusal import build, unknown_key, unknown_name
+from fleetsim.fleet.deployments import Deployment
+from fleetsim.fleet.models import HOSTS_MAX, ExpectKeys, HostKeys, ScenarioKeys, TimelineKeys
+from fleetsim.fleet.pods import check_pod, check_pods, field_names, read_deployment, read_pod, refuse_unknown
+from fleetsim.fleet.refusal import build, unknown_name
 from fleetsim.fleet.yaml_source import Place, Source, read_yaml
 from fleetsim.linux import sysctl
 from fleetsim.registry import import_all
 from fleetsim.units import show_bytes, show_duration
 
 NOT_YET = ("every", "after", "between")
-HOST_MEMORY_FOR_KERNEL = 64 << 20
-"""What a host's own kernel and daemons need at the very least."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +35,7 @@ class Group:
     keys: HostKeys
     pods: tuple[Pod, ...]
     place: Place
+    deployments: tuple[Deployment, ...] = ()
 
     @property
     def host_names(self) -> list[str]:
@@ -141,83 +141,25 @@ def _group(entry: Mapping[str, Any], source: Source, place: Place) -> Group:
             sysctl.validate(name, value)
         except BadInput as error:
             raise source.refuse((*place, "sysctl", name), error.sentence) from None
-    pods = tuple(_pod(pod, source, (*place, "pods", index)) for index, pod in enumerate(keys.pods))
+    pods = tuple(read_pod(pod, source, (*place, "pods", index)) for index, pod in enumerate(keys.pods))
     for index, pod in enumerate(pods):
-        _check_pod(pod, keys, source, (*place, "pods", index))
-    _check_pods(pods, keys, source, place)
-    return Group(keys, pods, place)
+        check_pod(pod, keys, source, (*place, "pods", index))
+    check_pods(pods, keys, source, place)
+    return Group(keys, pods, place, _deployments(keys, pods, source, place))
 
 
-def _pod(entry: Mapping[str, Any], source: Source, place: Place) -> Pod:
-    own = {"name", "workload", "requests", "limits", "swap", "numa_node"}
-    keys = build(PodKeys, {key: value for key, value in entry.items() if key in own}, source, place, "a pod")
-    if keys.workload not in WORKLOADS:
-        raise source.refuse((*place, "workload"), unknown_name("workload", keys.workload, WORKLOADS))
-    model = WORKLOADS[keys.workload]
-    rest = {key: value for key, value in entry.items() if key not in own}
-    _refuse_unknown(rest, model, [*own, *_field_names(model)], source, place, f"a pod with workload {keys.workload}")
-    arguments = build(model, rest, source, place, f"a pod with workload {keys.workload}")
-    return Pod(keys.name, keys.workload, arguments, keys.requests, keys.limits, keys.numa_node, keys.swap)
-
-
-def _field_names(model: Any) -> list[str]:
-    return [field.alias or name for name, field in model.model_fields.items()]
-
-
-def _refuse_unknown(rest: Mapping[str, Any], model: Any, known: list[str], source: Source, place: Place, what: str) -> None:
-    """The keys of an entry come from two models; a sentence about an unknown one lists both."""
-    for key in rest:
-        if key not in _field_names(model):
-            raise source.refuse((*place, key), unknown_key(key, what, sorted(known)))
-
-
-def _check_pod(pod: Pod, host: HostKeys, source: Source, place: Place) -> None:
-    if pod.numa_node is not None and pod.numa_node >= host.numa_nodes:
-        raise source.refuse((*place, "numa_node"), f"'numa_node' is {pod.numa_node}, but its host has one NUMA node; add numa_nodes: 2")
-    for name, value in (("limits", pod.limits), ("requests", pod.requests)):
-        if value is not None and value > host.memory:
-            raise source.refuse(
-                (*place, name),
-                f"{name!r} of pod {pod.name!r} is {show_bytes(value)}, above the host's memory of {show_bytes(host.memory)}; "
-                f"write at most {show_bytes(host.memory)}",
-            )
-    if pod.requests is not None and pod.limits is not None and pod.requests > pod.limits:
-        raise source.refuse(
-            (*place, "requests"),
-            f"'requests' of pod {pod.name!r} is {show_bytes(pod.requests)}, above its limits of {show_bytes(pod.limits)}; "
-            f"write at most {show_bytes(pod.limits)}",
-        )
-    for path in pod.arguments.files():
-        if path not in host.files:
-            files = ", ".join(host.files) or "none"
-            raise source.refuse(
-                place,
-                f"pod {pod.name!r} reads {path!r}, which is not among the host's files ({files}); "
-                f"add files: {{{path}: 1GiB}} to the host group",
-            )
-
-
-def _check_pods(pods: tuple[Pod, ...], host: HostKeys, source: Source, place: Place) -> None:
-    names: set[str] = set()
-    tasks: dict[str, str] = {}
-    for index, pod in enumerate(pods):
-        where = (*place, "pods", index)
-        if pod.name in names:
-            raise source.refuse((*where, "name"), f"two pods of this host group are called {pod.name!r}; give each its own name")
-        names.add(pod.name)
-        for process in pod.arguments.processes(pod.name):
-            if process.name in tasks:
-                raise source.refuse(
-                    where, f"pods {tasks[process.name]!r} and {pod.name!r} both have a process {process.name!r}; names are unique on a host"
-                )
-            tasks[process.name] = pod.name
-    requested = sum(pod.request_bytes or 0 for pod in pods)
-    if requested > host.memory - HOST_MEMORY_FOR_KERNEL:
-        raise source.refuse(
-            (*place, "pods"),
-            f"the pods of a {host.name!r} host request {show_bytes(requested)} together, more than its memory of {show_bytes(host.memory)} "
-            f"less {show_bytes(HOST_MEMORY_FOR_KERNEL)} for the kernel; no scheduler would place them",
-        )
+def _deployments(keys: HostKeys, pods: tuple[Pod, ...], source: Source, place: Place) -> tuple[Deployment, ...]:
+    if keys.deployments and keys.runtime != "kubernetes":
+        raise source.refuse((*place, "deployments"), f"{keys.runtime} knows no deployments; take 'runtime' out, or write pods")
+    deployments = tuple(read_deployment(one, source, (*place, "deployments", n)) for n, one in enumerate(keys.deployments))
+    names = {pod.name for pod in pods}
+    for number, one in enumerate(deployments):
+        where = (*place, "deployments", number)
+        check_pod(one.template, keys, source, where)
+        if one.name in names:
+            raise source.refuse((*where, "name"), f"{one.name!r} is the name of another pod or deployment of this host group; rename one")
+        names.add(one.name)
+    return deployments
 
 
 def _refuse_clashes(groups: tuple[Group, ...], source: Source) -> None:
@@ -237,13 +179,14 @@ def _refuse_clashes(groups: tuple[Group, ...], source: Source) -> None:
                 raise source.refuse((*group.place, "name"), f"the host name {host!r} is taken by a {names[host]}; choose another")
             names[host] = "host"
     for group in groups:
-        for index, pod in enumerate(group.pods):
-            if names.get(pod.name, "pod") != "pod":
-                where = (*group.place, "pods", index, "name")
-                raise source.refuse(
-                    where, f"the name {pod.name!r} is taken by a {names[pod.name]}; a target could mean both, choose another"
-                )
-            names[pod.name] = "pod"
+        entries = [("pods", n, pod.name) for n, pod in enumerate(group.pods)] + [
+            ("deployments", n, one.name) for n, one in enumerate(group.deployments)
+        ]
+        for key, index, name in entries:
+            if names.get(name, "pod") != "pod":
+                where = (*group.place, key, index, "name")
+                raise source.refuse(where, f"the name {name!r} is taken by a {names[name]}; a target could mean both, choose another")
+            names[name] = "pod"
 
 
 # --- timeline and expectations ----------------------------------------------------------------------------------------
@@ -260,7 +203,7 @@ def _timeline(entry: Mapping[str, Any], scenario: ScenarioKeys, source: Source, 
     model = FAULTS[keys.fault]
     rest = {key: value for key, value in entry.items() if key not in own}
     what = f"the fault {keys.fault}"
-    _refuse_unknown(rest, model, [*own, *_field_names(model)], source, place, what)
+    refuse_unknown(rest, model, [*own, *field_names(model)], source, place, what)
     fault = build(model, rest, source, place, what)
     if keys.at >= scenario.duration:
         duration = show_duration(scenario.duration)

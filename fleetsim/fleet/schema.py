@@ -15,7 +15,8 @@ from pydantic import BaseModel
 
 from fleetsim.containers.workload import WORKLOADS
 from fleetsim.faults.base import FAULTS
-from fleetsim.fleet.models import ExpectKeys, HostKeys, PodKeys, ScenarioKeys, TimelineKeys
+from fleetsim.fleet.models import ExpectKeys, HostKeys, ScenarioKeys, TimelineKeys
+from fleetsim.fleet.pod_models import ContainerKeys, DeploymentKeys, PodKeys, PodOfContainersKeys
 from fleetsim.fleet.scenario import load_plugins
 from fleetsim.fleet.targets import FORMS
 
@@ -24,9 +25,20 @@ def scenario_schema() -> dict[str, Any]:
     load_plugins()
     definitions: dict[str, Any] = {}
     pods = [_joined(PodKeys, WORKLOADS[name], "workload", name, definitions) for name in WORKLOADS]
+    several = _schema(PodOfContainersKeys, definitions)
+    several["properties"]["containers"]["items"] = {
+        "oneOf": [_joined(ContainerKeys, WORKLOADS[name], "workload", name, definitions) for name in WORKLOADS]
+    }
     faults = [_joined(TimelineKeys, FAULTS[name], "fault", name, definitions) for name in FAULTS]
     host = _schema(HostKeys, definitions)
-    host["properties"]["pods"]["items"] = {"oneOf": pods}
+    host["properties"]["pods"]["items"] = {"oneOf": [*pods, several]}
+    deployment = _schema(DeploymentKeys, definitions)["properties"]
+    host["properties"]["deployments"]["items"] = {
+        "oneOf": [
+            {**pod, "properties": {**pod["properties"], **deployment}, "required": [*pod["required"], "replicas"]}
+            for pod in (*pods, several)
+        ]
+    }
     expect = _schema(ExpectKeys, definitions)
     expect["properties"]["on"]["description"] += f"; {FORMS}"
     expect["oneOf"] = [{"required": [kind]} for kind in ("impact", "alert", "silent", "false_alarm")]

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from fleetsim.containers.kubelet import Kubelet
 from fleetsim.fleet.engine import SampleSink
 from fleetsim.fleet.plan import Plan
 from fleetsim.host.ports import Ports
@@ -31,7 +32,7 @@ class ShardRun:
     """Hosts `first` .. `first + count − 1` of the plan."""
 
     def __init__(self, plan: Plan, first: int, count: int, profile: Profile, sink: SampleSink) -> None:
-        self.shard = Shard(plan.hosts[first : first + count], plan.seed, first)
+        self.shard = Shard(plan.hosts[first : first + count], plan.seed, first, agent=Kubelet())
         mine = {spec.name: number for number, spec in enumerate(plan.hosts[first : first + count])}
         wanted = [(mine[host], task) for service in plan.services for host, task in service.replicas if host in mine]
         self.ports = Ports(self.shard.records, [self.shard.names_of(i) for i in range(count)], wanted)

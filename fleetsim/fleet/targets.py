@@ -56,6 +56,7 @@ class Roster:
     hosts: dict[str, list[str]] = field(default_factory=dict)
     pods: dict[str, list[str]] = field(default_factory=dict)
     services: dict[str, list[Subject]] = field(default_factory=dict)  # name → replicas
+    placed: dict[str, list[Subject]] = field(default_factory=dict)  # deployment → its pods, where the scheduler put them at the beginning
 
     def everybody(self) -> list[Subject]:
         return [Subject(host) for hosts in self.hosts.values() for host in hosts]
@@ -64,6 +65,8 @@ class Roster:
         """All that `name` means; ValueError with what is known if it means nobody."""
         if name in self.hosts:
             return [Subject(host) for host in self.hosts[name]]
+        if name in self.placed:
+            return list(self.placed[name])
         left, slash, pod = name.partition("/")
         if left == SERVICE and pod in self.services:
             return self.services[pod]
@@ -86,7 +89,7 @@ class Roster:
         """What can stand for X, host names excepted (they are too many to list)."""
         pods = sorted({pod for pods in self.pods.values() for pod in pods})
         in_groups = [f"{group}/{pod}" for group, names in self.pods.items() for pod in names]
-        return [*self.hosts, *pods, *in_groups, *(f"{SERVICE}/{name}" for name in self.services)]
+        return [*self.hosts, *pods, *self.placed, *in_groups, *(f"{SERVICE}/{name}" for name in self.services)]
 
 
 def resolve(text: str, roster: Roster, seed: int, purpose: str, hit_before: Sequence[Subject]) -> Chosen:

@@ -13,8 +13,9 @@ from fleetsim.errors import BadInput
 from fleetsim.hardware.cpu import costs
 from fleetsim.host.boot_swap import disks, swap_areas
 from fleetsim.host.cgroups import cgroups
+from fleetsim.host.pods import add_pod, configure
 from fleetsim.host.programs import Names, add_file, add_task, expect_files
-from fleetsim.host.spec import HostSpec
+from fleetsim.host.spec import HostSpec, KubeletSpec
 from fleetsim.linux import mm_types as mm
 from fleetsim.linux import mmzone
 from fleetsim.linux.drop_caches import drop_pagecache
@@ -86,6 +87,10 @@ def boot(spec: HostSpec, row: Any, host_key: int, tick_ns: int) -> Names:
         expect_files(row, names, task.ops)
     for task in spec.tasks:
         add_task(row, names, task, started=True)
+    for pod in spec.pods:
+        add_pod(row, names, pod, at_boot=True)
+    if spec.pods or spec.kubelet != KubeletSpec():
+        configure(row, spec.kubelet)
     row["next_pid"] = 83
     return names
 
@@ -129,10 +134,15 @@ def mount_tmpfs(row: Any, spec: HostSpec, names: Names) -> None:
         row["mounts"][number] = (1, size // PAGE if size else int(row["totalram"]) // 2, 0)
 
 
+def mem_total_pages(memory_bytes: int) -> int:
+    """MemTotal of a host with so much installed RAM, in pages: a Kubernetes node's capacity."""
+    installed = memory_bytes // PAGE
+    return installed - installed * MEMMAP_PER_MILLE // 1000 - KERNEL_IMAGE_PAGES
+
+
 def default_pools(row: Any, spec: HostSpec) -> None:
     """Pools of an idle server of this size: what the kernel keeps grows with the machine, the image does not."""
-    installed = spec.memory_bytes // PAGE
-    total = installed - installed * MEMMAP_PER_MILLE // 1000 - KERNEL_IMAGE_PAGES
+    total = mem_total_pages(spec.memory_bytes)
     if total < 4 * DMA_PAGES:
         raise BadInput(f"host {spec.name}: {spec.memory_bytes} bytes of memory are too few to boot; give it at least 128MiB")
     row["totalram"] = total

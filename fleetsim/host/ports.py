@@ -29,10 +29,11 @@ PORT = np.dtype(
 
 
 @law
-def look_at(records, hosts, works, ports):
+def look_at(records, hosts, works, pods, ports):
     """How some servers stand.
 
     hosts, works  int64 arrays: which row of the records, which of its works
+    pods          int64 array: which of its pods, −1 for none: one that is not ready gets no requests from a service
     ports         array of PORT, filled
 
     Source: fleetsim's own.
@@ -43,6 +44,8 @@ def look_at(records, hosts, works, ports):
         observe(row, server)
         port = ports[k]
         port["ready"] = server["ready"]
+        if pods[k] >= 0 and row["pods"][pods[k]]["serving"] == 0:
+            port["ready"] = 0
         port["answer_ns"] = answer_ns(row, server)
         port["present"] = server["present"]
         port["arrived"] = server["arrived"]
@@ -53,13 +56,14 @@ def look_at(records, hosts, works, ports):
         port["late"] = server["late"]
 
 
-def find_server(records: Any, host: int, names: Names, task: str) -> int:
-    """Row of the task's work; KeyError if it has none."""
+def find_server(records: Any, host: int, names: Names, task: str) -> tuple[int, int]:
+    """Rows of the task's work and of its pod (−1: it is in none); KeyError if it does not serve."""
     t = names.tasks[task]
-    works = records[host]["works"]
-    for w in range(len(works)):
-        if works[w]["kind"] > 0 and works[w]["task"] == t and works[w]["server"]["used"]:
-            return w
+    row = records[host]
+    pods = [int(c["pod"]) for c in row["containers"] if c["used"] and int(c["first"]) <= t < int(c["first"]) + int(c["tasks"])]
+    for w, work in enumerate(row["works"]):
+        if work["kind"] > 0 and work["task"] == t and work["server"]["used"]:
+            return w, pods[0] if pods else -1
     raise KeyError(task)
 
 
@@ -70,7 +74,9 @@ class Ports:
         """`wanted`: (host's index in the shard, task)."""
         self._records = records
         self._hosts = np.array([host for host, _ in wanted], dtype=np.int64)
-        self._works = np.array([find_server(records, host, names[host], task) for host, task in wanted], dtype=np.int64)
+        found = [find_server(records, host, names[host], task) for host, task in wanted]
+        self._works = np.array([work for work, _ in found], dtype=np.int64)
+        self._pods = np.array([pod for _, pod in found], dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self._hosts)
@@ -79,7 +85,7 @@ class Ports:
         """How they stand, as rows of PORT."""
         ports = np.zeros(len(self), PORT)
         if len(self):
-            look_at(self._records, self._hosts, self._works, ports)
+            look_at(self._records, self._hosts, self._works, self._pods, ports)
         return ports
 
     def send(self, rates_milli: NDArray[np.int64]) -> None:

@@ -45,6 +45,10 @@ class Names:
     handles: dict[tuple[str, str], int] = field(default_factory=dict)  # (task, area id)
     threads: dict[tuple[str, str], int] = field(default_factory=dict)  # (task, thread id) of threads added later
     unsupported: dict[str, list[str]] = field(default_factory=dict)  # task → ops this kernel skips
+    pods: dict[str, int] = field(default_factory=dict)
+    containers: dict[tuple[str, str], int] = field(default_factory=dict)  # (pod, container)
+    pod_of: dict[str, str] = field(default_factory=dict)  # task → pod
+    gone: set[str] = field(default_factory=set)  # tasks and cgroups of pods that have left
 
     def task_name(self, row: int) -> str:
         return next((name for name, t in self.tasks.items() if t == row), "")
@@ -54,6 +58,13 @@ class Names:
         name = f"{self.task_name(parent)}-child"
         self.tasks = {other: t for other, t in self.tasks.items() if t != row or other == name}
         self.tasks[name] = row
+
+    def pod_name(self, row: int) -> str:
+        return next((name for name, p in self.pods.items() if p == row), "")
+
+    def container_name(self, row: int) -> tuple[str, str]:
+        """(pod, container)"""
+        return next((name for name, c in self.containers.items() if c == row), ("", ""))
 
     def cgroup_name(self, row: int) -> str:
         return next((name for name, cg in self.cgroups.items() if cg == row), "")
@@ -69,24 +80,33 @@ def find_rows(used: Any, wanted: int) -> int:
     return -1
 
 
-def add_task(row: Any, names: Names, spec: TaskSpec, *, started: bool) -> int:
-    """Enter a task and its first thread; it starts at `start_s`.
+def task_rows(row: Any, wanted: int) -> int:
+    """First of `wanted` consecutive rows for new tasks; behind the table if there are none."""
+    first = find_rows([int(task["state"]) != mm.TASK_FREE for task in row["tasks"]], wanted)
+    return mm.NR_TASKS if first < 0 else first
+
+
+def add_task(row: Any, names: Names, spec: TaskSpec, *, started: bool, at: int = -1) -> int:
+    """Enter a task and its first thread, in row `at` or the first free one; it starts at `start_s`, unless somebody else starts it.
 
     BadInput if the host is full or the cgroup is unknown.
     """
     if spec.cgroup not in names.cgroups:
         raise BadInput(f"host {names.host}: task {spec.name!r} wants the unknown cgroup {spec.cgroup!r}")
-    t = int(row["nr_tasks"])
-    if t == mm.NR_TASKS:
+    t = task_rows(row, 1) if at < 0 else at
+    if t >= mm.NR_TASKS:
         raise BadInput(f"host {names.host}: more than {mm.NR_TASKS} tasks")
-    row["nr_tasks"] = t + 1
+    row["nr_tasks"] = max(int(row["nr_tasks"]), t + 1)
     names.tasks[spec.name] = t
+    names.gone.discard(spec.name)
     task = row["tasks"][t]
     task["state"] = mm.TASK_WAITING
     task["cg"] = names.cgroups[spec.cgroup]
     task["oom_score_adj"] = spec.oom_score_adj
     task["nice"], task["superuser"] = spec.nice, spec.superuser
     task["started_ns"] = max(int(row["now_ns"]), int(spec.start_s * mm.NS_PER_S)) if started else int(row["now_ns"])
+    if spec.held:
+        task["started_ns"] = mm.NEVER
     task["restart_ns"] = -1 if spec.restart_s is None else int(spec.restart_s * mm.NS_PER_S)
     task["main_thread"] = add_thread(row, names, spec.name, spec.ops) if spec.work is None else add_work(row, names, t, spec.work)
     return t
@@ -189,7 +209,8 @@ def handle_of(row: Any, names: Names, task: str, area: str) -> int:
     if key not in names.handles:
         if len(names.handles) == NR_HANDLES:
             raise BadInput(f"host {names.host}: more than {NR_HANDLES} areas in all scripts")
-        names.handles[key] = len(names.handles)
+        taken = set(names.handles.values())
+        names.handles[key] = next(number for number in range(NR_HANDLES) if number not in taken)
     return names.handles[key]
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -18,10 +18,12 @@ from fleetsim.errors import BadInput, ToolFailed
 from fleetsim.host.boot import boot, set_sysctl
 from fleetsim.host.cgroups import add_cgroup, remove_cgroup, set_limit
 from fleetsim.host.impact import IMPACT_KILLED, IMPACT_NAMES
+from fleetsim.host.kubelet_types import RELIST_NS
 from fleetsim.host.oom_log import oom_report
+from fleetsim.host.pods import add_pod, configure, no_room
 from fleetsim.host.programs import Names, add_task, add_thread
 from fleetsim.host.redis_events import REDIS_EVENTS, redis_event
-from fleetsim.host.spec import CgroupSpec, Command, Event, HostSpec, TaskSpec
+from fleetsim.host.spec import CgroupSpec, Command, Event, HostSpec, KubeletSpec, PodSpec, TaskSpec
 from fleetsim.host.state import HOST
 from fleetsim.host.step import CALL_AGAIN, EVENTS, run_host
 from fleetsim.linux import events as ev
@@ -60,10 +62,23 @@ def disk_number(row: Any, names: Names, disk: str) -> int:
     return number
 
 
-class Shard:
-    """Hosts booted from `specs`; `first_index` is the first one's number in the whole fleet and keys its luck with `seed`."""
+class Agent(Protocol):
+    """Somebody on a host who looks after it now and then: its kubelet. All that it knows is in the host's record."""
 
-    def __init__(self, specs: Sequence[HostSpec], seed: int, first_index: int = 0, *, tick_ns: int = TICK_NS) -> None:
+    def look(self, shard: Shard, host_index: int, now_ns: int) -> int:
+        """Look at the host, which stands at `now_ns`; the instant of the next look, which the record says too."""
+        ...
+
+
+class Shard:
+    """Hosts booted from `specs`; `first_index` is the first one's number in the whole fleet and keys its luck with `seed`.
+
+    `agent` looks after the hosts that have pods, at the instants that it notes in the record (`kubelet["next_ns"]`).
+    """
+
+    def __init__(
+        self, specs: Sequence[HostSpec], seed: int, first_index: int = 0, *, tick_ns: int = TICK_NS, agent: Agent | None = None
+    ) -> None:
         self.records: np.ndarray = np.zeros(len(specs), HOST)
         self.names: list[str] = [spec.name for spec in specs]
         self.seed = seed
@@ -74,6 +89,8 @@ class Shard:
         self._events: list[Event] = []
         self._seq = [0] * len(specs)
         self._killed: set[tuple[int, str]] = set()  # (host, task) whose impact "killed" is open
+        self.agent = agent
+        self._looks = self._next_looks()
         self.dmesg: list[list[str]] = [[] for _ in specs]  # kernel log lines of each host
         for i in range(len(specs)):
             self._emit(i, 0, "boot", self.names[i], {"memory_pages": int(self.records[i]["totalram"])})
@@ -89,6 +106,20 @@ class Shard:
 
     def advance(self, host_index: int, until_ns: int) -> None:
         """Run one host to `until_ns`; ToolFailed if its tables stop adding up."""
+        at_ns = 0
+        while self._looks[host_index] <= until_ns:
+            at_ns = self._looks[host_index]
+            self._advance(host_index, at_ns)
+            if self._looks[host_index] < mm.NEVER:  # the host may have panicked meanwhile
+                self._looks[host_index] = self._agent_of(host_index).look(self, host_index, at_ns)
+        if at_ns < until_ns or self._pending[host_index]:
+            self._advance(host_index, until_ns)
+
+    def _agent_of(self, host_index: int) -> Agent:
+        assert self.agent is not None
+        return self.agent
+
+    def _advance(self, host_index: int, until_ns: int) -> None:
         pending = self._pending[host_index]
         while pending and pending[0].t_ns <= until_ns:
             command = pending.pop(0)
@@ -109,6 +140,13 @@ class Shard:
 
     def restore(self, data: bytes) -> None:
         self.records[:] = np.load(io.BytesIO(data), allow_pickle=False, max_header_size=HEADER_BYTES_MAX)
+        self._looks = self._next_looks()
+
+    def _next_looks(self) -> list[int]:
+        """When the agent looks at each host next, as the records say; NEVER without an agent or without pods."""
+        next_ns = self.records["kubelet"]["next_ns"].tolist()
+        used = self.records["kubelet"]["used"].tolist()
+        return [at if self.agent is not None and has else mm.NEVER for at, has in zip(next_ns, used, strict=True)]
 
     # --- inside ------------------------------------------------------------------------------------------------------
 
@@ -120,6 +158,10 @@ class Shard:
         elif told < 0:
             at_s = int(self.records[i]["now_ns"]) / 1e9
             raise ToolFailed(f"host {self.names[i]} at {at_s:.3f} s, seed {self.seed}: {RULES[-told]}")
+
+    def emit(self, i: int, kind: str, subject: str, **data: Any) -> None:
+        """Something happened on host `i`, now."""
+        self._emit(i, int(self.records[i]["now_ns"]), kind, subject, data)
 
     def _emit(self, i: int, t_ns: int, kind: str, subject: str, data: dict[str, Any]) -> None:
         self._events.append(Event(t_ns, self.names[i], self._seq[i], kind, subject, data))
@@ -173,8 +215,12 @@ class Shard:
             data = {"live_bytes": arg[0] * 4096, "heap_max_bytes": arg[1] * 4096}
         elif kind in REDIS_EVENTS:
             data = redis_event(kind, arg)
+        elif kind == ev.OOM_PANIC:
+            self._looks[i] = self.records[i]["kubelet"]["next_ns"] = mm.NEVER  # nobody looks after anything there any more
         elif kind in (ev.REFUSED, ev.TABLE_FULL):
             data = {"pages": arg[0]}
+        if name in names.pod_of:
+            data["pod"] = names.pod_of[name]
         again = kind == ev.TASK_START and arg[2] > 0
         self._emit(i, t_ns, "restart" if again else ev.KINDS[kind], name, data)
         killed = {"impact": IMPACT_NAMES[IMPACT_KILLED]}
@@ -190,9 +236,13 @@ class Shard:
         done = getattr(self, f"_do_{command.kind}", None)
         if done is None:
             raise BadInput(f"unknown command {command.kind!r} for host {command.host}")
+        if names.gone & {args.get("task"), args.get("cgroup")}:
+            refused = {"author": command.author, "refused": "its pod has left this host"}
+            self._emit(i, int(row["now_ns"]), "command", command.kind, refused)
+            return
         done(row, names, args)
         self._collect(i)  # a kill that a command caused is told at its own instant
-        if command.kind in ("settle_limit", "load"):
+        if command.kind in ("settle_limit", "load", "start_pod"):
             return
         shown = {k: list(v) if isinstance(v, tuple) else v for k, v in args.items() if isinstance(v, (str, int, tuple))}
         self._emit(i, int(row["now_ns"]), "command", command.kind, {"author": command.author, **shown})
@@ -218,6 +268,29 @@ class Shard:
         spec = args["spec"]
         assert isinstance(spec, TaskSpec)
         add_task(row, names, spec, started=False)
+
+    def _do_start_pod(self, row: Any, names: Names, args: Any) -> None:
+        spec = args["spec"]
+        assert isinstance(spec, PodSpec)
+        i = self.names.index(names.host)
+        if not row["kubelet"]["used"]:
+            configure(row, KubeletSpec())
+            row["kubelet"]["next_ns"] = int(row["now_ns"]) // RELIST_NS * RELIST_NS + RELIST_NS
+        if self.agent is not None:
+            self._looks[i] = int(row["kubelet"]["next_ns"])
+        short_of = no_room(row, names, spec)
+        pressure = spec.qos == "besteffort" and int(row["kubelet"]["low_ns"]) >= 0  # pkg/kubelet/eviction Admit
+        if pressure or short_of:
+            reason = "Evicted" if pressure else f"this host's record has no room for more {short_of}"
+            self._emit(i, int(row["now_ns"]), "pod_rejected", spec.name, {"pod": spec.name, "reason": reason})
+            return
+        add_pod(row, names, spec, at_boot=False)
+        self._emit(i, int(row["now_ns"]), "schedule", spec.name, {"containers": [c.name for c in spec.containers]})
+
+    def _do_delete_pod(self, row: Any, names: Names, args: Any) -> None:
+        p = names.pods.get(str(args["pod"]), -1)
+        if p >= 0:
+            row["pods"][p]["leaving"] = row["kubelet"]["busy"] = 1
 
     def _do_kill(self, row: Any, names: Names, args: Any) -> None:
         t = self._task(names, args)

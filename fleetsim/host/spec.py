@@ -64,6 +64,63 @@ class TaskSpec:
     nice: int = 0  # with `superuser`: what the OOM heuristic of 2.6.11 asks for
     superuser: bool = False
     work: Work | None = None  # instead of `ops`
+    held: bool = False  # it does not start by itself at `start_s`: somebody else starts it
+
+
+@dataclass(frozen=True)
+class ProbeSpec:
+    """A probe of a container, with the defaults of the Kubernetes API; seconds."""
+
+    kind: str  # startup | readiness | liveness
+    delay_s: int = 0
+    period_s: int = 10
+    timeout_s: int = 1
+    failure_threshold: int = 3
+    success_threshold: int = 1
+
+
+@dataclass(frozen=True)
+class ContainerSpec:
+    """One container of a pod: its processes by name, PID 1 first; bytes, 0: not set."""
+
+    name: str
+    tasks: tuple[TaskSpec, ...]
+    cgroup: str
+    request_bytes: int = 0
+    limit_bytes: int = 0
+    init: bool = False
+    probes: tuple[ProbeSpec, ...] = ()
+    max_retries: int = -1  # Docker's on-failure:N
+    oom_policy: str = "stop"  # systemd's OOMPolicy=: stop | continue | kill
+
+
+@dataclass(frozen=True)
+class PodSpec:
+    """A pod as the kubelet is told of it. Its cgroups and those above come with it, parents first."""
+
+    name: str
+    containers: tuple[ContainerSpec, ...]
+    cgroup: str
+    qos: str = "besteffort"  # guaranteed | burstable | besteffort
+    request_bytes: int = 0
+    priority: int = 0
+    restart: str = "Always"  # Always | OnFailure | Never, Docker's UnlessStopped
+    grace_s: int = 30
+    cgroups: tuple[CgroupSpec, ...] = ()
+    tmpfs: Mapping[str, int] = field(default_factory=dict)  # emptyDir and /dev/shm: mount point on the host → bytes
+
+
+@dataclass(frozen=True)
+class KubeletSpec:
+    """How a host looks after its pods; thresholds in bytes of memory.available, 0: none."""
+
+    runtime: str = "kubernetes"  # kubernetes | docker | systemd
+    eviction_hard_bytes: int = 0
+    eviction_soft_bytes: int = 0
+    eviction_soft_grace_s: float = 0.0
+    eviction_max_pod_grace_s: int = 0
+    transition_s: float = 300.0
+    monitor_s: float = 10.0
 
 
 @dataclass(frozen=True)
@@ -123,6 +180,8 @@ class HostSpec:
     directories: Mapping[str, int] = field(default_factory=dict)  # path → files below it, a thousand to each of its directories dN
     cgroups: tuple[CgroupSpec, ...] = ()
     tasks: tuple[TaskSpec, ...] = ()
+    pods: tuple[PodSpec, ...] = ()  # with cgroups and tasks of their own
+    kubelet: KubeletSpec = KubeletSpec()
     oom_heuristic: str = "5.9"  # how the OOM killer chooses, by kernel version: 5.9 (as 6.1 does) or 2.6.11 (age, nice, address space)
     measured: Mapping[str, Any] | None = None  # pools of a recorded host at its start, see boot.measured_pools
     boot_unix_s: int = 0  # wall-clock time of virtual time 0, only ever shown, never used by a law
@@ -134,7 +193,7 @@ class Command:
 
     t_ns: int
     host: str
-    kind: str  # start_thread | stop_thread | start_task | kill | mkdir | rmdir | sysctl | limit | disk | load
+    kind: str  # start_thread | stop_thread | start_task | kill | mkdir | rmdir | sysctl | limit | disk | load | start_pod | delete_pod
     args: Mapping[str, object] = field(default_factory=dict)
     author: str = "chaos"
 
@@ -147,6 +206,8 @@ class Command:
     # sysctl        {"name": "vm.swappiness", "value": 10}
     # limit         {"cgroup": name, "file": "memory.max", "bytes": n}
     # load          {"task": name, "rate_milli": n}            requests per 1000 s that come from now on
+    # start_pod     {"spec": PodSpec}                          the scheduler bound a pod to this node
+    # delete_pod    {"pod": name}                              SIGTERM, after the grace period SIGKILL, then it is gone
     # disk          {"disk": "data", "slow_percent": 1000, "failing": 0}   a device gets slow (100: as it was), or fails every transfer
 
 
@@ -157,6 +218,6 @@ class Event:
     t_ns: int
     host: str
     seq: int  # per host, total order within one instant
-    kind: str  # oom_kill | task_exit | restart | impact_start | impact_end | boot | table_full …
+    kind: str  # oom_kill | task_exit | restart | impact_start | impact_end | boot | table_full | eviction | probe_fail …
     subject: str
     data: Mapping[str, object] = field(default_factory=dict)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from fleetsim.allocators.tables import ALLOCATOR_FIELDS
+from fleetsim.host.kubelet_types import KUBELET_FIELDS
 from fleetsim.linux.capacity_classes import CAPACITY
 from fleetsim.linux.mm_types import KERNEL_FIELDS, NR_THREADS
 from fleetsim.workloads.script_types import PROGRAM, SCRIPT_FIELDS
@@ -21,6 +22,7 @@ HOST = np.dtype(
         *SCRIPT_FIELDS,
         *WORK_FIELDS,
         *ALLOCATOR_FIELDS,
+        *KUBELET_FIELDS,
         ("slow_next_ns", "i8"),  # when progress is next compared with pace (impact.py)
         ("slow_seen", "i8", (NR_THREADS, 2)),  # progress and due at the last comparison
         ("full_seen_ns", "i8"),  # PSI memory full at the last comparison

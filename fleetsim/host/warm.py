@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 
 from fleetsim import law
+from fleetsim.host.relist import relist
 from fleetsim.host.shard import Shard
 from fleetsim.host.spec import HostSpec
 
@@ -17,7 +18,9 @@ MEMORY_BYTES = 1 << 30
 
 def compile_laws() -> None:
     """Boot and advance one small host: almost nothing when the laws are in the cache."""
-    Shard([HostSpec("warm", MEMORY_BYTES)], seed=0).advance(0, 1)
+    shard = Shard([HostSpec("warm", MEMORY_BYTES)], seed=0)
+    shard.advance(0, 1)
+    relist(shard.records, 0)
 
 
 if __name__ == "__main__":

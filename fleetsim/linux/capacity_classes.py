@@ -41,6 +41,9 @@ class Capacities(NamedTuple):
     populations: int
     slab_heaps: int  # heaps of jemalloc or tcmalloc
     slab_classes: int  # … and their size classes in use
+    pods: int
+    containers: int
+    probes: int
     works: int  # processes that run a workload other than a script
     dentry_runs: int
     name_trees: int
@@ -60,7 +63,7 @@ CLASSES: dict[str, Capacities] = {
         threads=7,
         areas=12,
         groups=10,
-        cohorts=32,
+        cohorts=22,
         files=8,
         mappings=10,
         mounts=3,
@@ -71,6 +74,9 @@ CLASSES: dict[str, Capacities] = {
         populations=4,
         slab_heaps=1,
         slab_classes=10,
+        pods=3,
+        containers=3,
+        probes=4,
         works=3,
         dentry_runs=12,
         name_trees=2,
@@ -86,18 +92,21 @@ CLASSES: dict[str, Capacities] = {
         tasks=64,
         threads=76,
         areas=128,
-        groups=148,
+        groups=144,
         cohorts=866,
         files=48,
         mappings=96,
-        mounts=6,
+        mounts=12,
         ops=128,
         handles=128,
-        heaps=24,
+        heaps=20,
         places=40,
         populations=40,
         slab_heaps=10,
         slab_classes=120,
+        pods=36,
+        containers=40,
+        probes=48,
         works=31,
         dentry_runs=96,
         name_trees=16,
@@ -117,7 +126,7 @@ CLASSES: dict[str, Capacities] = {
         cohorts=8192,
         files=128,
         mappings=768,
-        mounts=12,
+        mounts=64,
         ops=1536,
         handles=768,
         heaps=60,
@@ -125,7 +134,10 @@ CLASSES: dict[str, Capacities] = {
         populations=60,
         slab_heaps=60,
         slab_classes=720,
-        works=256,
+        pods=128,
+        containers=160,
+        probes=256,
+        works=160,
         dentry_runs=320,
         name_trees=32,
         events=480,

@@ -31,7 +31,7 @@ from fleetsim.linux.mm_types import (
     WMARK_MIN,
 )
 from fleetsim.linux.mmap_layout import FULL
-from fleetsim.linux.oom_kill import uninterruptible_until
+from fleetsim.linux.oom_kill import send_sigkill, uninterruptible_until
 from fleetsim.linux.pgtable import account_tables, forget_area, free_tables
 from fleetsim.linux.pipe import close_pipes
 from fleetsim.linux.rmap import add_mapping, drop_mapping
@@ -179,6 +179,23 @@ def unmap_file(row, task, a):
 
 
 @law
+def zap_pid_ns_processes(row, t):
+    """PID 1 of a PID namespace is gone: every other process of the namespace is killed; who was still to start never does.
+
+    Source: kernel/pid_namespace.c zap_pid_ns_processes.
+    """
+    for other in range(row["nr_tasks"]):
+        task = row["tasks"][other]
+        if other == t or task["pid_ns"] != t + 1:
+            continue
+        if task["state"] == TASK_RUNNING:
+            send_sigkill(row, other)
+        elif task["state"] == TASK_WAITING:
+            task["state"] = TASK_DEAD
+            task["exit_ready_ns"] = row["now_ns"]
+
+
+@law
 def finish_exit(row, t):
     """The last page is back: give up the image, end the threads, and be dead, or wait for the next start.
 
@@ -205,6 +222,7 @@ def finish_exit(row, t):
     task["total_vm"] = 0
     task["data_vm"] = 0
     task["exits"] += 1
+    row["nr_exits"] += 1
     row["reschedule"] = 1
     for th in range(NR_THREADS):
         if row["threads"][th]["used"] > 0 and row["threads"][th]["task"] == t:
@@ -215,6 +233,9 @@ def finish_exit(row, t):
         task["started_ns"] = row["now_ns"] + task["restart_ns"]
     else:
         task["state"] = TASK_DEAD
+        task["exit_ready_ns"] = row["now_ns"]  # when it was gone: what a runtime notes as the time it finished
+    if task["pid_ns"] == t + 1:
+        zap_pid_ns_processes(row, t)
 
 
 @law

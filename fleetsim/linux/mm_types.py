@@ -79,10 +79,8 @@ PSI_SOME, PSI_FULL = 0, 1
 # --- what a CPU's time went into, in the order of /proc/stat ---------------------------------------------------------
 HELD_BY_THREAD, HELD_BY_KSWAPD, HELD_BY_EXIT = 0, 1, 1 + NR_NODES
 CPU_USER, CPU_NICE, CPU_SYSTEM, CPU_IDLE, CPU_IOWAIT = 0, 1, 2, 3, 4
-
 VM = {name: i for i, name in enumerate(VMSTAT_FIELDS)}  # /proc/vmstat's names → position in row["vm"]
 CG = {name: i for i, name in enumerate(CGROUP_STAT)}  # memory.stat's event counters → position in cgroup["stat"]
-
 EV = {name: i for i, name in enumerate(CGROUP_EVENTS)}
 
 CGROUP = np.dtype(
@@ -179,6 +177,7 @@ TASK = np.dtype(
         ("superuser", "i1"),  # uid 0: only the historical OOM heuristic asks
         ("restart_ns", "i8"),  # pause after which a dead task starts again; −1: never
         ("exits", "i4"),  # deaths so far
+        ("pid_ns", "i2"),  # one more than the row of its PID namespace's PID 1, 0: the host's own namespace
         ("main_thread", "i2"),
         ("node", "i1"),  # whose CPUs it runs on
         ("pinned", "i1"),  # 1: on no others (sched_setaffinity), 0: where there is room
@@ -357,6 +356,7 @@ KERNEL_FIELDS = [
     ("wb_head", "i8"),
     ("wb_count", "i8"),
     ("next_pid", "i8"),
+    ("nr_exits", "i8"),  # processes that are gone so far
     # what the syscall in progress cost its caller, see linux/syscalls.py
     ("spent_ns", "i8"),  # CPU time
     ("protected", "i8"),  # 1: some cgroup had a memory.min or memory.low, so effective protections must be computed

@@ -14,6 +14,7 @@ from fleetsim.fleet.yaml_source import read_yaml
 
 jsonschema = pytest.importorskip("jsonschema")
 SCENARIOS = sorted((Path(__file__).resolve().parents[2] / "chaos_scenarios").glob("*.yaml"))
+LEAK = next(path for path in SCENARIOS if path.stem == "leak-one-container")
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,7 @@ def test_every_scenario_here_obeys_it(file: Path, schema: dict[str, Any]) -> Non
     ],
 )
 def test_what_the_reader_refuses_the_editor_marks(place: tuple[str | int, ...], value: object, schema: dict[str, Any]) -> None:
-    data = read_yaml(SCENARIOS[0]).data
+    data = read_yaml(LEAK).data
     *way, last = place
     inner: Any = data
     for step in way:

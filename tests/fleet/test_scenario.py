@@ -97,7 +97,7 @@ BAD: dict[str, tuple[str, str, int, list[str]]] = {
     "a file of nothing": ("memory: 4GiB", "memory: 4GiB\n    files: {/data/a: 0}", 8, ["0", "512MiB"]),
     "a bad name": ("name: web", "name: Web_1", 6, ["'Web_1'", "small letters"]),
     "a name that is a word of targets": ("name: web", "name: all", 6, ["'all'", "not 'all'"]),
-    "an unknown workload": ("workload: script", "workload: skript", 10, ["'skript'", "did you mean 'script'?", "known are script"]),
+    "an unknown workload": ("workload: script", "workload: skript", 10, ["'skript'", "did you mean 'script'?", "known are"]),
     "an unknown op": ("touch heap 300 40", "tuoch heap 300 40", 13, ["'tuoch heap 300 40'", "did you mean 'touch'?"]),
     "an op with a word missing": ("touch heap 300 40", "touch heap 300", 13, ["'touch heap 300'", "rate", "touch ID MIB RATE"]),
     "an op with a word too much": ("touch heap 300 40", "touch heap 300 40 seq", 13, ["'seq'", "touch ID MIB RATE"]),
@@ -119,7 +119,7 @@ BAD: dict[str, tuple[str, str, int, list[str]]] = {
     "the third part that is to come": ("for: 10m", "between: [1m, 2m]", 19, ["'between'", "not supported yet"]),
     "an expectation of two things": ("    within: 20m", "    silent: X", 21, ["alert and silent", "exactly one"]),
     "an expectation of nothing": ("  - alert: HostMemoryAvailableLow\n    on", "  - on", 21, ["says nothing", "exactly one"]),
-    "an unknown impact": ("alert: HostMemoryAvailableLow", "impact: sad", 21, ["'sad'", "'killed' or 'slow'"]),
+    "an unknown impact": ("alert: HostMemoryAvailableLow", "impact: sad", 21, ["'sad'", "write 'killed', 'slow'"]),
     "before something else": ("    within: 20m", "    before: dawn", 23, ["'dawn'", "'impact'"]),
     "within of a silence": ("alert: HostMemoryAvailableLow", "silent: HostMemoryAvailableLow", 23, ["'within'", "remove it"]),
     "luck in an expectation": ("on: the target", "on: one web", 22, ["'one web'", "the target"]),
@@ -229,7 +229,7 @@ def test_hosts_may_have_two_numa_nodes_and_pods_be_confined_to_one(tmp_path: Pat
     )
     host = make_plan(load_scenario(write(tmp_path, two))).hosts[0]
     assert host.numa_nodes == 2
-    assert [cgroup.limits["cpuset.mems"] for cgroup in host.cgroups if "cpuset.mems" in cgroup.limits] == [2]
+    assert [cgroup.limits["cpuset.mems"] for pod in host.pods for cgroup in pod.cgroups if "cpuset.mems" in cgroup.limits] == [2]
     for wrong, right in (
         (two.replace("numa_nodes: 2", "numa_nodes: 1"), "add numa_nodes: 2"),
         (two.replace("numa_nodes: 2", "numa_nodes: 2\n    cpus: 1"), "each needs one"),
@@ -254,7 +254,7 @@ def test_swap_areas_and_zswap_reach_the_host(tmp_path: Path) -> None:
     areas = "[{path: /dev/sdb, size: 2GiB, priority: 7, disk: ssd}, {path: /swap, size: 1GiB, type: file, swapon: false}]"
     text = GOOD.replace("memory: 4GiB", f"memory: 4GiB\n    disk: nvme\n    zswap: {{max_pool_percent: 30}}\n    swaps: {areas}")
     scenario = load_scenario(write(tmp_path, text))
-    host = host_spec(scenario.groups[0], "web-0", {})
+    host = host_spec(scenario.groups[0], "web-0", scenario.groups[0].pods, {})
     assert [(area.path, area.bytes >> 30, area.priority, area.kind, area.on) for area in host.swaps] == [
         ("/dev/sdb", 2, 7, "partition", True),
         ("/swap", 1, -1, "file", False),

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The control plane for Deployments: it keeps so many replicas on the hosts of a group, and replaces them one after the other.
+
+Rules: replicas are placed by `containers/scheduler.py` when the plan is made, and afterwards whenever one is missing: evicted, failed
+for good, refused by a node, or taken down by a rolling restart. It sees events and gives commands, every epoch; it never looks
+into a host. A pod that fits nowhere is Pending, told once, and tried again at every look.
+Leaves out: scaling; what a node that is not ready does to its pods (they stay).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from fleetsim.containers.deployment import Replica, fenceposts, to_create, to_delete, too_many
+from fleetsim.containers.pod import Pod
+from fleetsim.containers.pod_spec import NodeOptions, pod_spec, tree_of
+from fleetsim.containers.scheduler import NodeInfo, place
+from fleetsim.host.kubelet_types import NR_PODS
+from fleetsim.host.spec import Command, Event
+
+RETRY_NS = 10_000_000_000
+"""After a node refused a pod it is left alone for so long (the scheduler's back-off queue: 1 s to 10 s)."""
+CONTROL_PLANE = "control-plane"
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """`template` is a pod without a name of its own. `restarts_ns`: when `kubectl rollout restart` is called."""
+
+    name: str
+    template: Pod
+    replicas: int
+    max_unavailable: str = "25%"
+    max_surge: str = "25%"
+    restarts_ns: tuple[int, ...] = ()
+
+
+@dataclass
+class Placed:
+    """One replica; `host` is None while it is Pending."""
+
+    pod: Pod
+    host: str | None
+    revision: int
+    available: bool = False
+    leaving: bool = False
+
+
+@dataclass
+class Rollout:
+    """A Deployment with its pods as the control plane knows them."""
+
+    deployment: Deployment
+    seed: int
+    revision: int = 0
+    made: int = 0
+    pods: dict[str, Placed] = field(default_factory=dict)
+    pending_told: set[str] = field(default_factory=set)
+
+    def make(self) -> Placed:
+        """A new pod of the latest template, not placed yet."""
+        name = self.deployment.name
+        template = hashlib.sha256(f"{name}\0{self.revision}".encode()).hexdigest()[:9]
+        suffix = hashlib.sha256(f"{self.seed}\0{name}\0{self.made}".encode()).hexdigest()[:5]
+        self.made += 1
+        placed = Placed(replace(self.deployment.template, name=f"{name}-{template}-{suffix}"), None, self.revision)
+        self.pods[placed.pod.name] = placed
+        return placed
+
+    def replicas(self) -> list[Replica]:
+        alive = [one for one in self.pods.values() if not one.leaving]
+        return [Replica(one.pod.name, one.available, one.revision == self.revision) for one in alive]
+
+
+class ControlPlane:
+    """All Deployments of one group of hosts. Made with the plan; `react` is called after every epoch."""
+
+    def __init__(
+        self, deployments: Sequence[Deployment], hosts: Sequence[str], fixed: Sequence[Pod], options: NodeOptions, seed: int
+    ) -> None:
+        self.options, self.seed, self.fixed = options, seed, tuple(fixed)
+        self.nodes = {host: NodeInfo(host, options.node.allocatable, max_pods=NR_PODS) for host in hosts}
+        for host in hosts:
+            for pod in fixed:
+                self.nodes[host] = self.nodes[host].with_pod(pod.request_bytes or 0)
+        self.rollouts = [Rollout(one, seed) for one in deployments]
+        self.refused: dict[tuple[str, str], int] = {}  # (deployment, host) → until when it is left alone
+        for rollout in self.rollouts:
+            for _ in range(rollout.deployment.replicas):
+                self.bind(rollout, rollout.make(), 0)
+
+    def bind(self, rollout: Rollout, placed: Placed, now_ns: int) -> bool:
+        """Find a node for a pod; False: it stays Pending."""
+        request = placed.pod.request_bytes or 0
+        open_nodes = [node for node in self.nodes.values() if self.refused.get((rollout.deployment.name, node.name), 0) <= now_ns]
+        placed.host = place(placed.pod.name, request, placed.pod.qos, open_nodes, self.seed)
+        if placed.host is not None:
+            self.nodes[placed.host] = self.nodes[placed.host].with_pod(request)
+        return placed.host is not None
+
+    def pods_on(self, host: str) -> list[Pod]:
+        """Replicas that the plan puts on a host."""
+        return [one.pod for rollout in self.rollouts for one in rollout.pods.values() if one.host == host]
+
+    # --- while the run goes on ------------------------------------------------------------------------------------------
+
+    def react(self, events: Iterable[Event], now_ns: int) -> tuple[list[Command], list[Event]]:
+        """What to do after what happened: (commands for the hosts, events of the control plane)."""
+        for event in events:
+            if event.host in self.nodes:
+                self.see(event, now_ns)
+        commands: list[Command] = []
+        told: list[Event] = []
+        for rollout in self.rollouts:
+            due = sum(at <= now_ns for at in rollout.deployment.restarts_ns)
+            if due > rollout.revision:
+                rollout.revision = due
+                told.append(Event(now_ns, "", 0, "rollout", rollout.deployment.name, {"revision": rollout.revision}))
+            self.reconcile(rollout, now_ns, commands, told)
+        return commands, told
+
+    def see(self, event: Event, now_ns: int) -> None:
+        if event.kind == "node_condition" and event.data.get("condition") == "MemoryPressure":
+            self.nodes[event.host] = replace(self.nodes[event.host], pressure=event.data["status"] == "True")
+        for rollout in self.rollouts:
+            placed = rollout.pods.get(event.subject)
+            if placed is None or placed.host != event.host:
+                continue
+            if event.kind in ("pod_ready", "pod_unready"):
+                placed.available = event.kind == "pod_ready"
+            elif event.kind == "pod_phase":  # Failed or Succeeded: a ReplicaSet does not count it any more
+                placed.leaving, placed.available = True, False
+            elif event.kind == "pod_rejected":
+                self.refused[rollout.deployment.name, event.host] = now_ns + RETRY_NS
+            if event.kind in ("pod_gone", "pod_rejected"):
+                self.nodes[event.host] = self.nodes[event.host].without_pod(placed.pod.request_bytes or 0)
+                del rollout.pods[event.subject]
+
+    def reconcile(self, rollout: Rollout, now_ns: int, commands: list[Command], told: list[Event]) -> None:
+        deployment = rollout.deployment
+        surge, unavailable = fenceposts(deployment.max_surge, deployment.max_unavailable, deployment.replicas)
+        for name in (*to_delete(rollout.replicas(), deployment.replicas, unavailable), *too_many(rollout.replicas(), deployment.replicas)):
+            self.delete(rollout, rollout.pods[name], now_ns, commands)
+        for _ in range(to_create(rollout.replicas(), deployment.replicas, surge)):
+            rollout.make()
+        for placed in [one for one in rollout.pods.values() if one.host is None]:
+            self.start(rollout, placed, now_ns, commands, told)
+
+    def delete(self, rollout: Rollout, placed: Placed, now_ns: int, commands: list[Command]) -> None:
+        if placed.host is None:
+            del rollout.pods[placed.pod.name]
+            return
+        placed.leaving, placed.available = True, False
+        commands.append(Command(now_ns, placed.host, "delete_pod", {"pod": placed.pod.name}, CONTROL_PLANE))
+
+    def start(self, rollout: Rollout, placed: Placed, now_ns: int, commands: list[Command], told: list[Event]) -> None:
+        name = placed.pod.name
+        if not self.bind(rollout, placed, now_ns):
+            if name not in rollout.pending_told:
+                rollout.pending_told.add(name)
+                told.append(Event(now_ns, "", 0, "pod_pending", name, {"pod": name, "reason": f"0/{len(self.nodes)} nodes are available"}))
+            return
+        assert placed.host is not None
+        spec = pod_spec(placed.host, placed.pod, self.options, tree_of(self.options, self.fixed))
+        commands.append(Command(now_ns, placed.host, "start_pod", {"spec": spec}, CONTROL_PLANE))

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`fleetsim pods`: what an operator would see of a host's containers in the middle of an incident."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fleetsim.cli.main import execute
+
+FLEET = """summary: x
+duration: 3m
+fleet:
+  - hosts: 1
+    name: kube
+    memory: 512MiB
+    pods:
+      - {name: app, workload: script, limits: 40MiB, ops: [mmap_anon a 100, touch a 100 100, sleep 1000]}
+      - name: web
+        containers:
+          - {name: main, workload: script, requests: 32MiB, ops: [sleep 1000]}
+          - {name: side, workload: idle}
+  - hosts: 1
+    name: bare
+    memory: 512MiB
+    runtime: docker
+    pods:
+      - {name: lone, workload: script, limits: 40MiB, restart: "no", ops: [mmap_anon a 100, touch a 100 100, sleep 1000]}
+  - hosts: 1
+    name: unit
+    memory: 512MiB
+    runtime: systemd
+    pods:
+      - {name: job, workload: script, restart: on-failure, ops: [sleep 1, exit 1]}
+"""
+
+
+@pytest.fixture
+def scenario(tmp_path: Path) -> str:
+    path = tmp_path / "pods.yaml"
+    path.write_text(FLEET)
+    return str(path)
+
+
+def test_the_table_is_that_of_kubectl(scenario: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(["pods", "--at", "6s", scenario, "kube-0"]) == 0
+    head, app, web = capsys.readouterr().out.splitlines()
+    assert head.split() == ["NAME", "READY", "STATUS", "RESTARTS", "QOS", "MEMORY", "REQUEST"]
+    assert app.split()[:5] == ["app", "0/1", "CrashLoopBackOff", "1", "Guaranteed"]
+    assert web.split()[:5] == ["web", "2/2", "Running", "0", "Burstable"] and web.split()[6] == "32Mi"
+
+
+def test_docker_inspect_is_json_with_the_state_that_docker_has(scenario: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(["pods", "--at", "6s", scenario, "bare-0", "lone"]) == 0
+    (shown,) = json.loads(capsys.readouterr().out)
+    assert (shown["State"]["OOMKilled"], shown["State"]["ExitCode"], shown["State"]["Status"]) == (True, 137, "exited")
+    assert shown["HostConfig"] == {"Memory": 40 << 20, "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0}}
+
+
+def test_systemctl_shows_properties(scenario: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(["pods", "--at", "20s", scenario, "unit-0", "job"]) == 0
+    shown = dict(line.split("=", 1) for line in capsys.readouterr().out.splitlines())
+    assert (shown["ActiveState"], shown["Result"], shown["MemoryMax"]) == ("failed", "exit-code", "infinity")
+
+
+def test_an_unknown_pod_is_one_sentence(scenario: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(["pods", "--at", "6s", scenario, "kube-0", "wep"]) == 2
+    assert "kube-0 has no pod 'wep' at 6s; it has: app, web" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ("limits: 40MiB, ops", "restart: sometimes, ops"),
+        ("{name: side, workload: idle}", "{name: main, workload: idle}"),
+        ("{name: side, workload: idle}", "{name: side, workload: idle, init: maybe}"),
+        ("    runtime: docker\n", "    runtime: podman\n"),
+        ('restart: "no", ops', 'restart: "no", liveness: {}, ops'),
+        ("      - name: web\n", "      - name: web\n        workload: idle\n"),
+        ("name: kube\n", "name: kube\n    kubelet: {eviction_soft: 200MiB}\n"),
+        ("name: kube\n", "name: kube\n    kubelet: {kube_reserved: 400MiB}\n"),
+        ("name: kube\n", "name: kube\n    deployments: [{name: app, workload: idle, replicas: 2}]\n"),
+        ("name: kube\n", "name: kube\n    deployments: [{name: more, workload: idle}]\n"),
+        ("    runtime: docker\n", "    runtime: docker\n    deployments: [{name: more, workload: idle, replicas: 1}]\n"),
+        ("limits: 40MiB, ops", "liveness: {period: 500ms}, ops"),
+        ("limits: 40MiB, ops", "liveness: {success_threshold: 2}, ops"),
+        ("limits: 40MiB, ops", "empty_dirs: {cache: 10MiB}, ops"),
+    ],
+)
+def test_bad_input_is_one_sentence_with_the_line(wrong: str, right: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "bad.yaml"
+    assert wrong in FLEET
+    path.write_text(FLEET.replace(wrong, right, 1))
+    assert execute(["validate", str(path)]) == 2
+    told = capsys.readouterr().err
+    assert "bad.yaml:" in told and "Traceback" not in told
+    print(told)

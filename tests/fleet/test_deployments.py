@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The control plane for Deployments, given events by hand: what it commands, and that it never looks into a host."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fleetsim.containers.pod import Pod
+from fleetsim.containers.pod_spec import NodeOptions
+from fleetsim.containers.resources import Node
+from fleetsim.containers.script import Script
+from fleetsim.fleet.deployments import RETRY_NS, ControlPlane, Deployment
+from fleetsim.host.spec import Command, Event
+
+GIB, S = 1 << 30, 10**9
+HOSTS = ("a", "b", "c")
+
+
+def pod(requests: int | None = GIB) -> Pod:
+    return Pod("web", "script", Script(ops=("sleep 1",)), requests)
+
+
+def plane(replicas: int = 3, requests: int | None = GIB, **more: Any) -> ControlPlane:
+    return ControlPlane([Deployment("web", pod(requests), replicas, **more)], HOSTS, (), NodeOptions(Node(4 * GIB, eviction_hard=0)), 1)
+
+
+def where(control: ControlPlane) -> dict[str, str | None]:
+    return {name: one.host for name, one in control.rollouts[0].pods.items()}
+
+
+class Cluster:
+    """Nodes that do as they are told: a pod serves a second after it was started and is gone a second after it was deleted."""
+
+    def __init__(self, control: ControlPlane) -> None:
+        self.control, self.now = control, 0
+        self.running = {name: host for name, host in where(control).items() if host is not None}
+        self.events = [self.event("pod_ready", name, host) for name, host in self.running.items()]
+        self.history: list[tuple[int, int]] = []  # (pods, serving) after each second
+
+    def event(self, kind: str, name: str, host: str, **data: Any) -> Event:
+        return Event(self.now, host, 0, kind, name, data)
+
+    def second(self) -> list[Command]:
+        self.now += S
+        commands, _ = self.control.react(self.events, self.now)
+        self.events = []
+        serving = len(self.running)
+        for command in commands:
+            if command.kind == "start_pod":
+                name = command.args["spec"].name  # type: ignore[attr-defined]
+                self.running[name] = command.host
+                self.events.append(self.event("pod_ready", name, command.host))
+            else:
+                name = str(command.args["pod"])
+                del self.running[name]
+                serving -= 1
+                self.events.append(self.event("pod_gone", name, command.host))
+        self.history.append((len(self.running), serving))
+        return commands
+
+
+def test_replicas_are_spread_over_the_hosts_by_their_requests() -> None:
+    assert sorted(str(host) for host in where(plane()).values()) == ["a", "b", "c"]
+
+
+def test_two_planes_of_one_seed_are_the_same_and_names_look_like_kubernetes() -> None:
+    one, two = where(plane()), where(plane())
+    assert one == two
+    assert all(len(name.split("-")) == 3 and name.startswith("web-") for name in one)
+
+
+def test_an_evicted_replica_is_made_again_elsewhere() -> None:
+    """a is under pressure and evicts: the new pod goes to b or c, and nothing else is touched."""
+    control = plane(replicas=1, requests=None)
+    cluster = Cluster(control)
+    cluster.second()
+    ((name, host),) = cluster.running.items()
+    cluster.events = [
+        cluster.event("node_condition", host, host, condition="MemoryPressure", status="True"),
+        cluster.event("pod_phase", name, host, phase="Failed", reason="Evicted"),
+    ]
+    (command,) = cluster.second()
+    assert (command.kind, command.author) == ("start_pod", "control-plane") and command.host != host
+
+
+def test_a_rolling_restart_replaces_every_pod_and_keeps_its_promises() -> None:
+    """8 replicas, a quarter at a time: never more than 10 pods, never fewer than 6 that serve, all new in the end."""
+    control = plane(replicas=8, restarts_ns=(5 * S,))
+    cluster = Cluster(control)
+    before = set(cluster.running)
+    for _ in range(30):
+        cluster.second()
+    assert len(cluster.running) == 8 and not before & set(cluster.running)
+    assert max(pods for pods, _ in cluster.history) <= 10 and min(serving for _, serving in cluster.history) >= 6
+
+
+def test_without_the_restart_nothing_ever_happens() -> None:
+    cluster = Cluster(plane(replicas=8))
+    assert [cluster.second() for _ in range(10)] == [[]] * 10
+
+
+def test_what_fits_nowhere_is_pending_told_once_and_placed_when_there_is_room() -> None:
+    control = plane(replicas=4, requests=3 * GIB)
+    assert sorted(map(str, where(control).values())) == ["None", "a", "b", "c"]
+    _, told = control.react([], S)
+    assert [(e.kind, e.data["reason"]) for e in told] == [("pod_pending", "0/3 nodes are available")]
+    assert control.react([], 2 * S) == ([], [])
+    name, host = next((name, host) for name, host in where(control).items() if host)
+    gone = [Event(2 * S, host, 0, kind, name, {"phase": "Failed"}) for kind in ("pod_phase", "pod_gone")]
+    commands, _ = control.react(gone, 3 * S)
+    assert [(c.kind, c.host) for c in commands] == [("start_pod", host)]
+
+
+def test_a_node_that_refused_a_pod_is_left_alone_for_ten_seconds() -> None:
+    control = ControlPlane([Deployment("web", pod(), 1)], ("a",), (), NodeOptions(Node(4 * GIB, eviction_hard=0)), 1)
+    ((name, _),) = where(control).items()
+    commands, told = control.react([Event(S, "a", 0, "pod_rejected", name, {})], S)
+    assert commands == [] and [e.kind for e in told] == ["pod_pending"]
+    commands, _ = control.react([], S + RETRY_NS)
+    assert [c.kind for c in commands] == ["start_pod"]
