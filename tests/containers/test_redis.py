@@ -79,9 +79,9 @@ def test_its_areas_those_of_a_child_and_its_files_are_counted_before_the_run() -
     assert pages[:3] == [15_626, pytest.approx(7_392, abs=5), 312_500]
     assert pages[3:5] == [pages[0], pages[2]]
     assert set(process.work.files) == {"/data/r/dump.rdb", "/data/r/temp.rdb"}
-    tasks = tuple(TaskSpec(f"r{i}", (), cgroup="box", work=Redis(keys=1000).processes(f"r{i}")[0].work) for i in range(8))
+    tasks = tuple(TaskSpec(f"r{i}", (), cgroup="box", work=Redis(keys=1_000_000).processes(f"r{i}")[0].work) for i in range(8))
     crowded = HostSpec("h", 8 << 30, cgroups=(CgroupSpec("box"),), tasks=tasks)
     assert "cohorts" in str(too_much(crowded, ()))
-    assert too_much(HostSpec("h", 8 << 30, tasks=tasks[:4]), ()) is None
+    assert too_much(HostSpec("h", 8 << 30, tasks=tasks[:3]), ()) is None
     files = {f"/f{i}": 4096 for i in range(NR_FILES - 1)}
     assert "files" in str(too_much(HostSpec("h", 64 << 30, files=files, tasks=tasks[:1]), ()))
