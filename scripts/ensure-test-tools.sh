@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Sees to what only tests compare against: the real node_exporter, free, vmstat, pmap, unshare, valgrind; the libraries
+# Sees to what only tests compare against: the real node_exporter, free, vmstat, pmap, unshare, valgrind, java; the libraries
 # of jemalloc and tcmalloc; and a C compiler, for those that ask a real malloc.
 #
 # Without them the tests that need them are skipped and say so; with FLEETSIM_REQUIRE_TOOLS=1 their absence is an error.
@@ -14,6 +14,7 @@ declare -A PACKAGE_OF=(
     [pmap]=procps
     [unshare]=util-linux
     [valgrind]=valgrind
+    [java]=openjdk-17-jre-headless
     [cc]=build-essential
 )
 

@@ -8,7 +8,7 @@ Source: HotSpot 17, src/hotspot/share/gc/g1 and gc/serial (what is where; sizes 
 from __future__ import annotations
 
 from fleetsim.law import law
-from fleetsim.linux.syscalls import ORDERED, PART_LAST, UNIFORM, access, free_range, is_resident, map_anonymous, touch
+from fleetsim.linux.syscalls import ORDERED, PART_LAST, UNIFORM, access, access_rest, free_range, is_resident, map_anonymous, touch
 from fleetsim.workloads.jvm_state import (
     CAPACITY,
     COLLECTOR,
@@ -237,4 +237,6 @@ def write_old(row, th, jvm, pages):
     missing = jvm[OLD_USED] // PAGE - row["areas"][a]["touched"]
     if missing > 0:
         return fill_area(row, th, jvm, a, min(pages, missing))
-    return max(0, access(row, th, a, 0, pages, 0, 1))
+    area = row["areas"][a]
+    cold = area["touched"] - (0 if area["groups"] == 1 else jvm[HOT] // PAGE)
+    return access_rest(row, th, a, area["groups"] - 1, pages, cold, 1)

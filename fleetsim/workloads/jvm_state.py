@@ -84,7 +84,8 @@ ARGUMENTS = (
     CURSOR,  # next page of YOUNG
     LEFT,  # pages that were allocated and not yet written to
     SWEPT,  # pages written to since memory was last under pressure
-    LOOKS_LEFT,  # accesses that the batch under way still makes
+    LOOKS_LEFT,  # accesses to the hot data that are still to be made
+    BATCHES,  # batches so far
     NATIVE_AT,  # cursor in NATIVE
     LAST_NS,  # background allocation is counted up to here
     PHASE,  # IDLE, MARKING or MIXING
@@ -106,7 +107,7 @@ ARGUMENTS = (
     FULL_RUN,  # full collections in a row that shrank (ShrinkHeapInSteps)
     OUT_OF_MEMORY,  # 1: OutOfMemoryError was thrown, and no collection has found room since
     COUNT,  # jvm_gc_pause_seconds_count of PAUSES, four …
-) = range(22, 60)
+) = range(22, 61)
 SUM_US = COUNT + 4  # … and jvm_gc_pause_seconds_sum, in µs
 GC_LIVE = SUM_US + 4  # jvm_gc_live_data_size_bytes: old data after the last full collection or marking
 ERRORS = GC_LIVE + 1  # OutOfMemoryErrors

@@ -12,11 +12,12 @@ import numpy as np
 
 from fleetsim.law import law
 from fleetsim.linux.syscalls import CAPACITY, is_running
-from fleetsim.workloads import idle, jvm, redis, web
+from fleetsim.workloads import idle, jvm, jvm_state, redis, web
 from fleetsim.workloads.requests import SERVER, go_down
 
 NR_WORKS = CAPACITY.works
-NR_SLOTS = 71
+NR_SLOTS = 72
+assert jvm_state.NR_USED <= NR_SLOTS
 
 ARGUMENTS = {
     "idle": idle.ARGUMENTS,

@@ -11,6 +11,7 @@ import yaml
 
 from fleetsim.cli.main import execute
 
+CHAIN = ("fault_start", "gc_pause", "impact_start", "oom_kill", "task_exit")
 FOLDER = Path(__file__).resolve().parents[2] / "chaos_scenarios"
 
 
@@ -18,6 +19,11 @@ def told(scenario: Path, out: Path) -> list[dict[str, Any]]:
     """The history of a run."""
     assert execute(["run", "--out", str(out), str(scenario)]) == 0
     return [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
+
+
+def began_ns(event: dict[str, Any]) -> int:
+    """When it began: a pause is logged when it is over."""
+    return int(event["t_ns"]) - int(event["data"].get("pause_ms", 0)) * 1_000_000
 
 
 def words(events: list[dict[str, Any]]) -> list[str]:
@@ -28,13 +34,13 @@ def words(events: list[dict[str, Any]]) -> list[str]:
 def test_a_java_application_pauses_for_seconds_because_its_heap_was_swapped_out(tmp_path: Path) -> None:
     """The neighbour comes, minutes pass, one full collection waits for its pages, and users give up: in this order."""
     events = told(FOLDER / "jvm-pauses-because-it-is-swapped.yaml", tmp_path / "run")
-    chain = [event for event in events if event["kind"] in ("fault_start", "gc_pause", "impact_start", "oom_kill", "task_exit")]
-    assert words(chain)[:4] == ["fault_start", "impact_start latency", "gc_pause full", "impact_start errors"]
-    fault, latency, pause = chain[:3]
-    began_ns = pause["t_ns"] - pause["data"]["pause_ms"] * 1_000_000  # it is logged when it is over
-    assert pause["data"]["pause_ms"] > 10_000
+    chain = sorted((event for event in events if event["kind"] in CHAIN), key=began_ns)
+    assert words(chain)[:4] == ["fault_start", "gc_pause full", "impact_start latency", "impact_start errors"]
+    fault, pause, latency = chain[:3]
+    assert pause["data"]["pause_ms"] > 8_000
     assert pause["data"]["swap_ms"] > 0.8 * pause["data"]["pause_ms"], "it waited for pages, not for the processor"
-    assert fault["t_ns"] + 60e9 < began_ns < latency["t_ns"], "nobody noticed for a minute and more, then the world stood still"
+    assert began_ns(pause) - fault["t_ns"] > 60e9, "nobody noticed for a minute and more"
+    assert latency["t_ns"] - began_ns(pause) < 20e9, "it was the pause that they noticed"
     assert not {"oom_kill", "task_exit"} & {event["kind"] for event in events}
 
 

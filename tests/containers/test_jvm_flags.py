@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -13,15 +14,17 @@ from fleetsim.containers.jvm import Jvm
 from fleetsim.containers.jvm_flags import GIB, MIB, Flags, ergonomics
 from fleetsim.containers.workload import Room
 
-JAVA = "/usr/lib/jvm/java-17-openjdk-amd64/bin/java"
+
+@pytest.fixture(scope="module")
+def java(require_tool: Callable[[str], Path]) -> Path:
+    """A java of version 17: Debian's own, else the first of the path."""
+    debian = sorted(Path("/usr/lib/jvm").glob("java-1.17.*/bin/java"))
+    return debian[0] if debian else require_tool("java")
 
 
-def real(memory: int, cpus: int, *flags: str) -> dict[str, str]:
-    """The flags that a real JDK 17 ends up with."""
-    java = JAVA if shutil.which(JAVA) else shutil.which("java")
-    if java is None:
-        pytest.skip("no java here (Debian's openjdk-17-jre-headless)")
-    command = [java, f"-XX:MaxRAM={memory}", f"-XX:ActiveProcessorCount={cpus}", *flags, "-XX:+PrintFlagsFinal", "-version"]
+def real(java: Path, memory: int, cpus: int, *flags: str) -> dict[str, str]:
+    """The flags that it ends up with."""
+    command = [str(java), f"-XX:MaxRAM={memory}", f"-XX:ActiveProcessorCount={cpus}", *flags, "-XX:+PrintFlagsFinal", "-version"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     if 'version "17.' not in done.stderr:
         pytest.skip("the java here is not version 17")
@@ -59,10 +62,10 @@ SIZES = [200, 249, 260, 500, 900, 1791, 2048, 3072, 5120, 12288, 40960]
 @pytest.mark.parametrize(
     ("memory_mib", "cpus"), [(size, cpus) for size, cpus in zip(SIZES, [4, 1, 20, 1, 4, 20, 8, 9, 2, 33, 4], strict=True)]
 )
-def test_as_the_real_java_chooses(memory_mib: int, cpus: int) -> None:
+def test_as_the_real_java_chooses(java: Path, memory_mib: int, cpus: int) -> None:
     """MaxHeapSize, InitialHeapSize, region size and threads; the collector is given, as MaxRAM does not decide it."""
     collector = "serial" if cpus == 1 else "g1"
-    found = real(memory_mib * MIB, cpus, "-XX:+UseG1GC" if collector == "g1" else "-XX:+UseSerialGC")
+    found = real(java, memory_mib * MIB, cpus, "-XX:+UseG1GC" if collector == "g1" else "-XX:+UseSerialGC")
     chosen = ergonomics(Flags(collector=collector), memory_mib * MIB, cpus)
     assert str(chosen.heap_max) == found["MaxHeapSize"]
     assert str(chosen.heap_initial) == found["InitialHeapSize"]
@@ -85,8 +88,8 @@ def test_as_the_real_java_chooses(memory_mib: int, cpus: int) -> None:
         (Flags(xmx=1 * GIB, region_size=8 * MIB, collector="g1"), ["-Xmx1g", "-XX:G1HeapRegionSize=8m"]),
     ],
 )
-def test_as_the_real_java_understands_flags(flags: Flags, words: list[str]) -> None:
-    found = real(4 * GIB, 4, "-XX:+UseG1GC", *words)
+def test_as_the_real_java_understands_flags(java: Path, flags: Flags, words: list[str]) -> None:
+    found = real(java, 4 * GIB, 4, "-XX:+UseG1GC", *words)
     chosen = ergonomics(flags, 4 * GIB, 4)
     assert (str(chosen.heap_max), str(chosen.heap_initial)) == (found["MaxHeapSize"], found["InitialHeapSize"])
     assert str(chosen.region) == found["G1HeapRegionSize"]
