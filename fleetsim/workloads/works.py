@@ -16,7 +16,7 @@ from fleetsim.workloads import idle, redis, web
 from fleetsim.workloads.requests import SERVER, go_down
 
 NR_WORKS = 36
-NR_SLOTS = 64
+NR_SLOTS = 69
 
 ARGUMENTS = {
     "idle": idle.ARGUMENTS,
