@@ -22,6 +22,7 @@ from fleetsim.host.spec import Work
 from fleetsim.units import ByteRate, Duration, PositiveSize, Size
 from fleetsim.workloads.redis_heap import BASE_PAGES, DESCRIPTION
 from fleetsim.workloads.redis_laws import table_bytes
+from fleetsim.workloads.redis_log import REWRITE_MIN
 from fleetsim.workloads.redis_slots import ALLKEYS, DISABLE_THP, FILL_MISSES, NO_EVICTION, OOM_SCORE_ADJ, STOP_WRITES, VOLATILE
 
 Policy = Literal[
@@ -94,6 +95,7 @@ class Redis(ServerWorkload):
         max_length=SAVE_POINTS_MAX,
     )
     save_rate: ByteRate = Field(160 << 20, description="bytes of a dump that a child makes in a second of processor time")
+    appendonly: bool = Field(False, description="every write is appended to a file as well, which a child rewrites when it doubled")
     dir: str = Field("", description="where its dump is written (default: /data/ and the pod's name)")
     stop_writes_on_bgsave_error: bool = Field(True, description="refuse writes while saves fail")
     oom_score_adj: bool = Field(False, description="its child gets 800 points more, so that the kernel kills it and not the server")
@@ -164,14 +166,15 @@ class Redis(ServerWorkload):
             "save_1": points[1],
             "save_2": points[2],
             "save_rate": self.save_rate,
-            "dump": f"{path}/dump.rdb" if self.save else -1,
-            "temp": f"{path}/temp.rdb" if self.save else -1,
+            "dump": f"{path}/dump.rdb" if self.save or self.appendonly else -1,
+            "temp": f"{path}/temp.rdb" if self.save or self.appendonly else -1,
             "delete_ns": 0 if self.delete is None else self.delete.at,
             "delete_q": 0 if self.delete is None else round(ONE_Q * self.delete.share / 100),
             "sync_ns": self.full_sync,
             "latency_ns": self.latency_monitor_threshold,
             "sync_rate": self.sync_rate,
             "buffer_bytes": self.replica_buffer,
+            "log": f"{path}/appendonly.aof" if self.appendonly else -1,
         }
 
     def processes(self, pod: str, room: Room = ANYWHERE) -> tuple[Process, ...]:
@@ -189,7 +192,9 @@ class Redis(ServerWorkload):
         ]
         forked = [areas[0], areas[2]]  # what its child leaves of them is copied into areas of the same size
         dump = keys * int(values["rdb_bytes"]) // PAGE + 2
-        files = {str(values[name]): dump for name in ("dump", "temp")} if self.save else {}
+        files = {str(values[name]): dump for name in ("dump", "temp")} if self.save or self.appendonly else {}
+        if self.appendonly:
+            files[str(values["log"])] = 2 * dump + REWRITE_MIN // PAGE
         mapped = [(pages, True) for pages in (*areas, *forked)] + [(pages, False) for pages in files.values()]
         mapped += [(self.replica_buffer // PAGE + 1, False)] if self.full_sync else []
         return (Process(pod, start_ns=self.start, work=Work("redis", values, self.requests, tuple(mapped), files)),)

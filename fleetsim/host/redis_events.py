@@ -7,10 +7,10 @@ from typing import Any
 
 from fleetsim.linux import events as ev
 from fleetsim.workloads.redis_save import BY_BUFFER, BY_CHILD, BY_FILE, BY_FORK, BY_LIMIT
-from fleetsim.workloads.redis_slots import SAVING, SYNCING
+from fleetsim.workloads.redis_slots import REWRITING, SAVING, SYNCING
 
 REDIS_EVENTS = (ev.SAVE_START, ev.SAVE_END, ev.SAVE_FAILED, ev.FORK_LATENCY, ev.SYNC_FAILED)
-JOBS = {SAVING: "save", SYNCING: "sync"}
+JOBS = {SAVING: "save", SYNCING: "sync", REWRITING: "rewrite"}
 REASONS = {
     BY_FORK: "Can't save in background: fork: Cannot allocate memory",
     BY_LIMIT: "Can't save in background: fork: Resource temporarily unavailable",
@@ -26,12 +26,7 @@ def redis_event(kind: int, arg: list[int]) -> dict[str, Any]:
     if kind == ev.SAVE_START:
         return {"job": JOBS[arg[0]], "fork_usec": arg[1], "child_pid": arg[2]}
     if kind == ev.SAVE_END:
-        return {
-            "job": JOBS[SAVING if arg[2] else SYNCING],
-            "seconds": arg[0] / 1000,
-            "cow_bytes": arg[1] * PAGE,
-            "file_bytes": arg[2] * PAGE,
-        }
+        return {"job": JOBS[arg[0]], "seconds": arg[1] / 1000, "cow_bytes": arg[2] * PAGE}
     if kind in (ev.SAVE_FAILED, ev.SYNC_FAILED):
         return {"reason": REASONS[arg[0]]}
     return {"event": "fork", "ms": arg[0]}

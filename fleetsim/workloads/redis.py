@@ -3,12 +3,13 @@
 
     redis_slots.py  what a process is told and knows      redis_heap.py  its memory
     redis_laws.py   formulas                              redis_save.py  fork, child, dump
+    redis_log.py    the append-only file
 
 A command looks its key up (structures, read) and reads or sets the value. A SET writes a new value into a region that another SET
 freed, and the key's structures: 1.25 + 2 pages for 1 KiB (redis-server measured: tests/ground_truth/calibration). Whether a key is
 there follows from how many are (redis_laws.hit_share). With maxmemory a key more is a key less, or an error.
-Leaves out: pipelines, Lua, types other than strings, expiry by time, active defragmentation, the append-only file,
-the replication backlog, replicas between two synchronisations.
+Leaves out: pipelines, Lua, types other than strings, expiry by time, active defragmentation, the replication backlog, replicas between
+two synchronisations.
 Source: Redis 7.0 server.c, db.c, evict.c; kernel-laws §16.2.
 """
 
@@ -19,6 +20,7 @@ from fleetsim.linux.syscalls import at_rest, compute, exit_group
 from fleetsim.workloads import redis_slots
 from fleetsim.workloads.redis_heap import bytes_per_key, delete, grow, insert, look, map_areas, most_keys, purge, used
 from fleetsim.workloads.redis_laws import hit_share, share_q
+from fleetsim.workloads.redis_log import append, flush
 from fleetsim.workloads.redis_save import begin_save, buffer_writes, child_step, job_due, reap
 from fleetsim.workloads.redis_slots import (
     CARRY,
@@ -42,12 +44,15 @@ from fleetsim.workloads.redis_slots import (
     LIVE,
     LOADED,
     LOADING,
+    LOG,
+    LOG_BASE,
     LOOKS,
     MAXMEMORY,
     MISSED_KEYS,
     NO_EVICTION,
     PHASE,
     PUT_OFF,
+    RDB_BYTES,
     READ,
     SAVE,
     SAVED_NS,
@@ -94,7 +99,8 @@ def start(row, th, w):
     if redis[WRITTEN] == 0:
         redis[SAVED_NS] = row["now_ns"]
         redis[SYNCED_NS] = row["now_ns"]
-        if redis[SAVE] > 0 or row["tasks"][work["task"]]["exits"] == 0:
+        redis[LOG_BASE] = redis[LOADED] * redis[RDB_BYTES]
+        if redis[SAVE] > 0 or redis[LOG] >= 0 or row["tasks"][work["task"]]["exits"] == 0:
             insert(redis, min(redis[LOADED], most_keys(redis)))
     if not map_areas(row, th, redis):
         exit_group(row, th, 1)  # zmalloc.c zmalloc_default_oom
@@ -175,6 +181,7 @@ def plan(row, th, w, n):
     insert(redis, max(0, room))
     redis[CHANGES] += sets - refused
     buffer_writes(row, th, redis, sets - refused)
+    append(redis, sets - refused)
     redis[HIT_KEYS] += hits
     redis[MISSED_KEYS] += missed
     redis[SETS] = ((sets - refused) << 32) + hits
@@ -225,7 +232,7 @@ def serve(row, th, w):
             return False
         redis[PHASE] += 1
         redis[LEFT] = -1
-    return True
+    return flush(row, th, redis)
 
 
 @law

@@ -2,6 +2,7 @@
 """Saving: Redis forks, and its child writes all that is there to a dump while the parent goes on.
 
     SAVING    a save point is due: the dump goes to a temporary file that then takes the place of the old one
+    REWRITING the append-only file has doubled: a new base is written, see redis_log.py
     SYNCING   a replica wants everything: the child sends it, nothing is written to a disk (repl-diskless-sync); what is written
               meanwhile waits in a buffer, and if that gets too large the replica is dropped and asks for everything anew
 
@@ -42,6 +43,7 @@ from fleetsim.linux.syscalls import (
 )
 from fleetsim.workloads.redis_heap import look
 from fleetsim.workloads.redis_laws import NS_PER_S, PAGE, RETRY_NS, save_due
+from fleetsim.workloads.redis_log import PROTOCOL_BYTES, rewrite_due, rewritten
 from fleetsim.workloads.redis_slots import (
     BUFFER,
     BUFFER_BYTES,
@@ -66,8 +68,11 @@ from fleetsim.workloads.redis_slots import (
     JOB,
     LATENCY_NS,
     LIVE,
+    LOG_FORKED,
+    LOGGED,
     OOM_SCORE_ADJ,
     RDB_BYTES,
+    REWRITING,
     SAVE,
     SAVE_1,
     SAVE_2,
@@ -88,7 +93,6 @@ from fleetsim.workloads.requests import pause
 from fleetsim.workloads.script_fork import CHILD as FORKED
 from fleetsim.workloads.script_fork import free_program
 
-PROTOCOL_BYTES = 40  # around key and value of a SET
 STEP_PAGES = 1024  # pages of data between two looks of the child at its file
 CHILD_ADJ = 800  # oom-score-adj-values 0 200 800, the last: children
 RECONNECT_NS = 10 * NS_PER_S  # until a replica that was dropped asks again
@@ -98,7 +102,7 @@ BY_FORK, BY_CHILD, BY_FILE, BY_LIMIT, BY_BUFFER = 0, 1, 2, 3, 4
 
 @law
 def job_due(row, redis):
-    """What a child should be forked for now: SAVING, SYNCING, 0: nothing.
+    """What a child should be forked for now: SAVING, REWRITING, SYNCING, 0: nothing.
 
     Source: server.c serverCron (a failed save is tried again after five seconds), replication.c.
     """
@@ -108,6 +112,8 @@ def job_due(row, redis):
         for point in (SAVE, SAVE_1, SAVE_2):
             if save_due(redis[point], redis[CHANGES], since):
                 return SAVING
+    if rewrite_due(redis) and (redis[LOG_FORKED] == 0 or now - redis[TRIED_NS] > RETRY_NS):
+        return REWRITING
     return SYNCING if redis[SYNC_NS] > 0 and now - redis[SYNCED_NS] >= redis[SYNC_NS] else 0
 
 
@@ -133,6 +139,8 @@ def begin_save(row, th, w, job):
     redis[TRIED_NS] = row["now_ns"]
     if job == SYNCING:
         redis[SYNCED_NS] = row["now_ns"]
+    if job == REWRITING:
+        redis[LOG_FORKED] = redis[LOGGED]
     child = free_program(row)
     before = row["spent_ns"]
     c = fork(row, th, child)
@@ -147,7 +155,7 @@ def begin_save(row, th, w, job):
     program["once"] = FORKED
     redis[CHILD] = c + 1
     redis[CHILD_PID] = row["tasks"][c]["pid"]
-    redis[CHILD_STAGE] = C_OPEN if job == SAVING else C_WORK
+    redis[CHILD_STAGE] = C_WORK if job == SYNCING else C_OPEN
     if redis[FLAGS] & OOM_SCORE_ADJ:
         set_oom_score_adj(row, child, row["tasks"][work["task"]]["oom_score_adj"] + CHILD_ADJ)
     redis[CHILD_READ] = 0
@@ -163,36 +171,49 @@ def begin_save(row, th, w, job):
 
 
 @law
+def clear_up(row, th, redis, job, good):
+    """Give back what was there for the child only: a bad temporary file, the log before a good rewrite, a replica's buffer.
+
+    returns  bool  False: come back
+
+    Source: rdb.c rdbRemoveTempFile, aof.c backgroundRewriteDoneHandler, networking.c freeClient.
+    """
+    if job == SYNCING:
+        if redis[BUFFER] > 0 and not munmap(row, th, redis[BUFFER] - 1):
+            return False
+        redis[BUFFER] = 0
+        redis[BUFFERED] = 0
+        return True
+    if not good:
+        return unlink(row, th, redis[TEMP])
+    return job != REWRITING or rewritten(row, th, redis, redis[CHILD_WROTE])
+
+
+@law
 def reap(row, th, w):
     """Look whether the child is gone, and how.
 
-    returns  bool  False: a file or a buffer is not given back yet, come back
+    returns  bool  False: something is not given back yet, come back
 
     Source: server.c checkChildrenDone, rdb.c backgroundSaveDoneHandler.
     """
     redis = row["works"][w]["slots"]
     if redis[CHILD] == 0 or not has_ended(row, redis[CHILD] - 1, redis[CHILD_PID]):
         return True
-    saving = redis[JOB] >> 40 == SAVING
-    if redis[CHILD_STAGE] == C_DONE:
-        took_ms = (row["now_ns"] - redis[TRIED_NS]) // 1_000_000
-        write_log(row, th, SAVE_END, took_ms, redis[COW_PAGES], redis[CHILD_WROTE])
-        if saving:
-            redis[CHANGES] -= redis[JOB] & ((1 << 40) - 1)
-            redis[SAVED_NS] = row["now_ns"]
-            redis[STATUS] = 0
-    elif saving:
-        if not unlink(row, th, redis[TEMP]):
-            return False
-        has_failed(row, th, redis, BY_FILE if redis[CHILD_STAGE] == C_FAILED else BY_CHILD)
-    elif redis[BUFFER] > 0:
-        redis[SYNCED_NS] = row["now_ns"] - redis[SYNC_NS] + RECONNECT_NS
-    if redis[BUFFER] > 0:
-        if not munmap(row, th, redis[BUFFER] - 1):
-            return False
-        redis[BUFFER] = 0
-        redis[BUFFERED] = 0
+    job, good = redis[JOB] >> 40, redis[CHILD_STAGE] == C_DONE
+    if not clear_up(row, th, redis, job, good):
+        return False
     redis[CHILD] = 0
+    if good:
+        write_log(row, th, SAVE_END, job, (row["now_ns"] - redis[TRIED_NS]) // 1_000_000, redis[COW_PAGES])
+    elif job == SYNCING:
+        redis[SYNCED_NS] = row["now_ns"] - redis[SYNC_NS] + RECONNECT_NS
+    elif job == SAVING:
+        has_failed(row, th, redis, BY_FILE if redis[CHILD_STAGE] == C_FAILED else BY_CHILD)
+    if good and job == SAVING:
+        redis[CHANGES] -= redis[JOB] & ((1 << 40) - 1)
+        redis[SAVED_NS] = row["now_ns"]
+        redis[STATUS] = 0
     return True
 
 
@@ -257,7 +278,7 @@ def child_works(row, th, redis):
     for slot in (WRITTEN, VALUES):
         total += row["areas"][inherited(row, redis[slot] - 1, row["threads"][th]["task"])]["touched"]
     due = 0
-    if redis[JOB] >> 40 == SAVING:
+    if redis[JOB] >> 40 != SYNCING:
         due = (redis[LIVE] * redis[RDB_BYTES] // PAGE + 1) * redis[CHILD_READ] // max(1, total)
     if due > redis[CHILD_WROTE]:
         done = write_file(row, th, redis[TEMP], redis[CHILD_WROTE], due - redis[CHILD_WROTE])
@@ -268,7 +289,7 @@ def child_works(row, th, redis):
     elif redis[CHILD_READ] < total:
         made = child_reads(row, th, redis, total)
         return made if redis[JOB] >> 40 == SYNCING else 0
-    elif redis[JOB] >> 40 == SAVING:
+    elif redis[JOB] >> 40 != SYNCING:
         redis[CHILD_STAGE] = C_SYNC + (SYNC_DATA << 8)
     else:
         child_ends(row, th, redis)

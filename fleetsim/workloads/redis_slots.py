@@ -35,6 +35,7 @@ ARGUMENTS = (
     "latency_ns",
     "sync_rate",
     "buffer_bytes",
+    "log",
 )
 (
     KEYS,  # keys that its clients ask for
@@ -65,6 +66,7 @@ ARGUMENTS = (
     LATENCY_NS,  # latency-monitor-threshold, 0: off
     SYNC_RATE,  # bytes a second that a replica takes
     BUFFER_BYTES,  # client-output-buffer-limit of a replica
+    LOG,  # file row of the append-only file, −1: none
     # --- state ---
     STAGE,  # LOADING or SERVING
     WRITTEN,  # areas, one more than their rows: structures that are written …
@@ -84,7 +86,7 @@ ARGUMENTS = (
     CHILD_STAGE,  # C_…
     CHILD_READ,  # pages of the dataset that the child has gone over
     CHILD_WROTE,  # pages of the dump that it has written
-    JOB,  # what the child does: SAVING or SYNCING · 2^40 + changes when it was forked
+    JOB,  # what the child does: SAVING, SYNCING or REWRITING · 2^40 + changes when it was forked
     PHASE,  # of the batch under way
     LEFT,  # accesses that this phase still makes
     SETS,  # of the batch · 2^32 + hits
@@ -102,12 +104,16 @@ ARGUMENTS = (
     PUT_OFF,  # batches for which the save that is due has waited
     BUFFER,  # area for what a replica is still to be sent, one more than its row; 0: none …
     BUFFERED,  # … bytes in it
-) = range(64)
+    LOGGED,  # bytes of commands since the last rewrite …
+    LOG_WROTE,  # … pages of them that are written …
+    LOG_FORKED,  # … bytes when the child was forked that rewrites it
+    LOG_BASE,  # bytes of its base, a dump
+) = range(69)
 
 NO_EVICTION, ALLKEYS, VOLATILE = 0, 1, 2
 """The part of FLAGS in its lowest two bits: which keys maxmemory-policy may evict."""
 DISABLE_THP, STOP_WRITES, FILL_MISSES, OOM_SCORE_ADJ = 4, 8, 16, 32
 """Further bits: disable-thp, stop-writes-on-bgsave-error, clients that set what they missed, and oom-score-adj."""
 LOADING, SERVING = 0, 1
-SAVING, SYNCING = 1, 2
+SAVING, SYNCING, REWRITING = 1, 2, 3
 C_STOP, C_FAILED, C_OPEN, C_WORK, C_SYNC, C_RENAME, C_DONE = -2, -1, 0, 1, 2, 3, 4

@@ -117,7 +117,8 @@ def test_the_child_needs_as_much_processor_time_as_the_real_one() -> None:
     child = r.task("redis-child")
     r.at(30)
     (end,) = r.events("save_end")
-    assert end.data["file_bytes"] == pytest.approx(625_200_000, rel=0.01)
+    assert end.data["job"] == "save"
+    assert 4096 * max(int(file["size"]) for file in r.row["files"]) == pytest.approx(625_200_000, rel=0.01)
     assert (int(child["utime_ns"]) + int(child["stime_ns"])) / 1e9 == pytest.approx(3.83, rel=0.15)
 
 
@@ -296,20 +297,13 @@ def test_a_full_synchronisation_forks_and_writes_no_file() -> None:
 
 
 def test_what_is_written_while_a_replica_is_sent_everything_waits_in_memory_beside_maxmemory() -> None:
-    drawn = {
-        "keys": 50_000,
-        "load": "2000/s",
-        "write_share": 100.0,
-        "full_sync": "20s",
-        "sync_rate": "5MiB/s",
-        "maxmemory": "80MiB",
-        "save": [],
-    }
-    r = redis_world(Redis(**drawn), 512).at(19)
+    drawn = {"keys": 50_000, "load": "2000/s", "write_share": 100.0, "full_sync": "20s", "sync_rate": "5MiB/s", "save": []}
+    r = redis_world(Redis(**drawn, maxmemory="80MiB"), 512).at(19)
     rss, used = r.rss(), r.info("used_memory")
     r.at(25)
     waiting = r.slot(BUFFERED)
-    assert waiting == pytest.approx(5 * 2000 * 1080, rel=0.15)
+    begun = next(e.t_ns for e in r.events("save_start")) / 1e9
+    assert waiting == pytest.approx((25 - begun) * 2000 * 1080, rel=0.05)
     assert r.rss() - rss == pytest.approx(waiting, rel=0.1) and r.info("used_memory") == used + waiting
     assert int(r.server["broken"]) == 0, "maxmemory does not count it"
     r.at(32)
@@ -331,6 +325,30 @@ def test_a_replica_that_is_too_slow_is_dropped_and_asks_for_everything_again_and
     starts = [e.t_ns / 1e9 for e in r.events("save_start")]
     assert starts[1] - starts[0] == pytest.approx(16 * MIB / (2000 * 1080) + 10, abs=2)
     assert r.info("rdb_last_bgsave_ok") == 1, "that is of dumps"
+
+
+def test_an_append_only_file_is_rewritten_when_it_has_doubled() -> None:
+    redis = Redis(keys=80_000, load="2000/s", write_share=100.0, appendonly=True, save=[])
+    r = redis_world(redis, 1024).at(20)
+    files = {path.rpartition("/")[2]: r.row["files"][f] for path, f in r.shard.names_of(0).files.items()}
+    assert 4096 * int(files["appendonly.aof"]["size"]) == pytest.approx(19.5 * 2000 * 1082, rel=0.05)
+    assert kinds(r) == []
+    r.at(48)
+    (start,), (end,) = r.events("save_start"), r.events("save_end")
+    assert start.data["job"] == end.data["job"] == "rewrite"
+    assert start.t_ns / 1e9 == pytest.approx(80_000 * 1042 / (2000 * 1082), abs=2), "as long as it takes to write the base once more"
+    sizes = sorted(4096 * int(files[name]["size"]) for name in ("dump.rdb", "temp.rdb"))
+    assert sizes == [0, pytest.approx(80_000 * 1042, rel=0.01)]
+    since = 48 - start.t_ns / 1e9
+    assert 4096 * int(files["appendonly.aof"]["size"]) == pytest.approx(since * 2000 * 1082, rel=0.1)
+
+
+def test_a_disk_that_cannot_keep_up_with_the_append_only_file_holds_up_the_commands() -> None:
+    drawn = {"keys": 50_000, "load": "20000/s", "write_share": 100.0, "slo": {"latency": "100ms"}, "save": [], "loaded": 100.0}
+    slow = DiskSpec(bytes_per_s=8_000_000, latency_us=500.0)
+    logged = redis_world(Redis(**drawn, appendonly=True), 512, disk=slow).at(60)
+    assert "impact_start latency" in kinds(logged)
+    assert kinds(redis_world(Redis(**drawn), 512, disk=slow).at(60)) == []
 
 
 def test_long_forks_are_told_if_they_are_watched() -> None:
