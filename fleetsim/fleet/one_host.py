@@ -26,31 +26,37 @@ CHILD = "-child"
 
 
 class OneHost:
-    """An engine that runs a single host of its plan."""
+    """An engine that runs a single host of its plan, and the others only if a control plane couples them."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.shard: Shard | None = None
+        self._shards: dict[str, Shard] = {}
 
     def start(self, plan: Plan) -> None:
         names = [spec.name for spec in plan.hosts]
         if self.name not in names:
             known = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
             raise BadInput(f"there is no host {self.name!r} in {plan.scenario.name}; its hosts are: {known}")
-        number = names.index(self.name)
-        self.shard = Shard([plan.hosts[number]], plan.seed, number, agent=Kubelet())
+        coupled = any(self.name in plane.nodes for plane in plan.control_planes())
+        for number, spec in enumerate(plan.hosts):
+            if coupled or spec.name == self.name:
+                self._shards[spec.name] = Shard([spec], plan.seed, number, agent=Kubelet())
+        self.shard = self._shards[self.name]
 
     def advance(self, until_ns: int, commands: Sequence[Command]) -> list[Event]:
         assert self.shard is not None, "start comes first"
         for command in commands:
-            if command.host == self.name:
-                self.shard.command(command)
-        self.shard.advance(0, until_ns)
-        return in_order(self.shard.drain_events())
+            if command.host in self._shards:
+                self._shards[command.host].command(command)
+        events: list[Event] = []
+        for shard in self._shards.values():
+            shard.advance(0, until_ns)
+            events += shard.drain_events()
+        return in_order(events)
 
     def read(self, hosts: Sequence[str]) -> list[bytes]:
-        assert self.shard is not None and list(hosts) == [self.name]
-        return [self.shard.records[0].tobytes()]
+        return [self._shards[host].records[0].tobytes() for host in hosts]
 
     def stop(self) -> None:
         """Nothing runs between two calls."""
