@@ -120,7 +120,7 @@ def _hosts(file: Path, seed: int | None) -> list[dict[str, Any]]:
             "memory": show_bytes(spec.memory_bytes),
             "swap": show_bytes(spec.swap_bytes),
             "cpus": spec.cpus,
-            "pods": [pod.name for pod in group_of[spec.name].pods],
+            "pods": [pod.name for pod in spec.pods],
             "faults": hit.get(spec.name, []),
         }
         for spec in plan.hosts

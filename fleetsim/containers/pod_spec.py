@@ -12,7 +12,8 @@
                  └── NAME.service              MemoryMax=, OOMPolicy=
 
 Source: kernel-laws §17.1, §17.2; pkg/kubelet/qos/policy.go, pkg/kubelet/cm, cgroup driver systemd; docker run(1); systemd.service(5).
-Leaves out: a pause container's own memory, cgroups of the system's own daemons.
+Leaves out: a pause container's own memory, cgroups of the system's own daemons; memory.min of kubepods counts the pods that are there
+when the host boots, and not those that a scheduler sends later.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ CHILD = "-child"
 
 
 class OneHost:
-    """An engine that runs a single host of its plan; where a service couples hosts, all of them, for the sake of the one."""
+    """An engine that runs a single host of its plan; where a service or a Deployment couples hosts, all of them, for the sake of the one."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -44,8 +44,9 @@ class OneHost:
         if self.name not in names:
             known = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
             raise BadInput(f"there is no host {self.name!r} in {plan.scenario.name}; its hosts are: {known}")
+        coupled = plan.services or any(self.name in plane.nodes for plane in plan.control_planes())
         for number, spec in enumerate(plan.hosts):
-            if spec.name == self.name or plan.services:
+            if coupled or spec.name == self.name:
                 self._running[spec.name] = Shard([spec], plan.seed, number, agent=Kubelet())
         self.shard = self._running[self.name]
         replicas = [replica for service in plan.services for replica in service.replicas]

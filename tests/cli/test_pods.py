@@ -97,3 +97,33 @@ def test_bad_input_is_one_sentence_with_the_line(wrong: str, right: str, tmp_pat
     told = capsys.readouterr().err
     assert "bad.yaml:" in told and "Traceback" not in told
     print(told)
+
+
+DEPLOYED = """summary: x
+duration: 2m
+fleet:
+  - hosts: 3
+    name: node
+    memory: 512MiB
+    deployments:
+      - {name: app, replicas: 3, workload: idle, memory: 8MiB, requests: 16MiB, restarts: [10s]}
+"""
+
+
+def test_one_host_of_a_deployment_is_what_it_is_in_the_whole_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A rolling restart waits for pods on other hosts, so those have to run as well."""
+    path = tmp_path / "deployed.yaml"
+    path.write_text(DEPLOYED)
+    assert execute(["run", "--out", str(tmp_path / "run"), str(path)]) == 0
+    events = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
+    there: dict[str, set[str]] = {f"node-{n}": set() for n in range(3)}
+    for event in events:
+        if event["kind"] == "pod_ready":
+            there[event["host"]].add(event["subject"])
+        elif event["kind"] == "pod_gone":
+            there[event["host"]].discard(event["subject"])
+    for host, pods in there.items():
+        capsys.readouterr()
+        assert execute(["pods", "--json", "--at", "119s", str(path), host]) == 0
+        assert {pod["name"] for pod in json.loads(capsys.readouterr().out)["pods"]} == pods
+    assert sum(len(pods) for pods in there.values()) == 3
