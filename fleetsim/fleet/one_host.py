@@ -31,7 +31,7 @@ CHILD = "-child"
 
 
 class OneHost:
-    """An engine that runs a single host of its plan; where a service or a Deployment couples hosts, all of them, for the sake of the one."""
+    """An engine that runs a single host of its plan; where a service or a Deployment couples hosts, all of them for the one's sake."""
 
     def __init__(self, name: str) -> None:
         self.name = name
