@@ -14,7 +14,7 @@ import pytest
 from fleetsim.containers.redis import Redis
 from fleetsim.host.spec import DiskSpec
 from fleetsim.linux import mm_types as mm
-from fleetsim.workloads.redis_slots import BUFFERED, CHANGES, CHILD, FAILING, FIXED, LIVE, POOL, VALUES
+from fleetsim.workloads.redis_slots import BUFFERED, CHANGES, CHILD, FAILING, FIXED, LIVE, POOL, SLABS, VALUES
 from tests.host.worlds import MIB
 from tests.workloads.redis_worlds import RedisWorld, redis_world
 
@@ -78,7 +78,9 @@ def test_freed_slabs_leave_over_ten_seconds_and_new_keys_use_what_is_free() -> N
     r.at(25)
     assert 0 < r.slot(POOL) < 0.7 * pool
     r.at(31)
-    lowest = r.rss()
+    lowest, slabs = r.rss(), r.slot(SLABS)
+    assert slabs * 4 > 2 * r.slot(LIVE), "those that are left are full of holes"
+    assert r.at(33).slot(SLABS) == slabs, "new keys go there"
     assert r.slot(POOL) == 0 and lowest < 0.55 * full
     r.at(600)
     assert r.slot(LIVE) > 18_000
@@ -153,6 +155,18 @@ def test_the_dump_takes_the_place_of_the_old_one() -> None:
     assert sizes == [pytest.approx(10_000 * 1042 / 4096, abs=2)]
 
 
+def test_while_a_dump_is_written_the_last_one_is_whole() -> None:
+    r = redis_world(Redis(keys=20_000, load="100/s", write_share=100.0, save=[[10, 1]], save_rate="5MiB/s"))
+    pages = 20_000 * 1042 // 4096 + 1
+    seen = []
+    for second in (12, 16, 26, 28, 41):
+        r.at(second)
+        seen.append(sorted(int(file["size"]) for file in r.row["files"] if file["used"]))
+    assert all(small < pages for small, _ in seen)
+    assert [large for _, large in seen[1:]] == [pages] * 4
+    assert any(small > 0 for small, _ in seen[2:])
+
+
 def test_what_was_copied_is_given_back_when_the_child_is_gone() -> None:
     r = redis_world(Redis(keys=50_000, load="5000/s", write_share=100.0, save=[[10, 1]], save_rate="4MiB/s")).at(9.5)
     usage = int(r.cg("box")["anon"])
@@ -162,6 +176,8 @@ def test_what_was_copied_is_given_back_when_the_child_is_gone() -> None:
     r.at(26)
     assert r.slot(CHILD) == 0
     assert int(r.cg("box")["anon"]) == pytest.approx(usage, rel=0.01)
+    begun = next(e.t_ns for e in r.events("save_start")) / 1e9
+    assert r.info("rdb_changes_since_last_save") == pytest.approx(5000 * (26 - begun), rel=0.05), "those after the fork are not saved"
     assert r.rss() == pytest.approx(rss, rel=0.01), "VmRSS of the parent never showed it"
 
 
@@ -393,6 +409,13 @@ def test_without_eviction_writes_fail_and_reads_go_on() -> None:
     r.at(130)
     assert int(r.server["broken"]) - broken == pytest.approx(1000, rel=0.05)
     assert r.info("keyspace_hits") > hits
+
+
+def test_above_its_limit_a_set_of_a_key_that_is_there_is_refused_too() -> None:
+    redis = Redis(keys=4000, loaded=0.0, load="200/s", write_share=50.0, maxmemory="5MiB", **NEVER)
+    r = redis_world(redis).at(200)
+    broken = int(r.server["broken"])
+    assert int(r.at(210).server["broken"]) - broken == pytest.approx(1000, rel=0.01)
 
 
 def test_volatile_policies_evict_only_what_has_an_expiry() -> None:
