@@ -19,6 +19,8 @@ from fleetsim.workloads import redis_heap as heap
 from fleetsim.workloads import redis_slots as slot
 from tests.host.worlds import MIB, World, in_bytes
 
+NEVER: dict[str, list[list[int]]] = {"save": []}
+"""It never saves."""
 DISK = DiskSpec(bytes_per_s=500_000_000, latency_us=80.0)
 
 
@@ -73,3 +75,8 @@ def redis_spec(
 
 def redis_world(redis: Redis, memory_mib: int = 256, limits: dict[str, int] | None = None, **more: Any) -> RedisWorld:
     return RedisWorld(Shard([redis_spec(redis, memory_mib, limits, **more)], seed=1, tick_ns=200 * mm.NS_PER_MS))
+
+
+def kinds(r: RedisWorld) -> list[str]:
+    told = ("save_start", "save_end", "save_failed", "enomem", "oom_kill", "restart", "impact_start", "impact_end")
+    return [f"{e.kind} {e.data['impact']}" if "impact" in e.data else e.kind for e in r.events(*told)]
