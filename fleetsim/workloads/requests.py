@@ -46,6 +46,8 @@ SERVER = np.dtype(
         ("carry", "i8"),  # part of a request that is still to come, 10^12ths
         ("backlog", "i8"),  # arrived, not begun
         ("oldest_ns", "i8"),  # when the first of them arrived
+        ("held_ns", "i8"),  # a delay during which no worker was to be had began then, 0: there was none …
+        ("released_ns", "i8"),  # … and ended then
         ("wake_ns", "i8"),  # when the next batch was to begin
         ("free_ns", "i8"),  # when the workers are done with what they took
         ("present", "i4"),  # requests that were there at the same time when the last batch began, waiting or served
@@ -80,6 +82,8 @@ def share_of(count, part, whole):
     """
     if part >= whole:
         return count
+    if part <= 0:
+        return 0
     return count * (((part >> 10) << 20) // max(1, whole >> 10)) >> 20
 
 
@@ -162,7 +166,8 @@ def queue_up(row, server):
 
     Source: a listen queue that is full refuses (net/core/request_sock.c, net.core.somaxconn).
     """
-    span = row["now_ns"] - max(server["free_ns"], server["oldest_ns"])
+    could_until = server["held_ns"] if server["held_ns"] > 0 else row["now_ns"]
+    span = could_until - max(server["free_ns"], server["oldest_ns"])
     queued = server["backlog"]
     if span > 0:
         queued -= server["backlog"] if server["pace_ns"] == 0 else span // server["pace_ns"]
@@ -177,20 +182,38 @@ def queue_up(row, server):
 
 
 @law
+def hold(row, server):
+    """What delayed the batch (a CPU that was not free, a stall of the whole process) delays those who came meanwhile, and nobody else.
+
+    returns  int64  requests of the backlog that came before it; the others wait until now, and are another batch
+
+    Source: arrivals are even. Leaves out: delays of a millisecond and less.
+    """
+    if server["wake_ns"] > 0 and row["now_ns"] - server["wake_ns"] > NS_PER_MS and server["backlog"] > 0:
+        server["held_ns"] = server["held_ns"] if server["held_ns"] > 0 else server["wake_ns"]
+        server["released_ns"] = row["now_ns"]
+    if server["held_ns"] > 0:
+        before = share_of(server["backlog"], server["held_ns"] - server["oldest_ns"], server["since_ns"] - server["oldest_ns"])
+        if before > 0:
+            return before
+        server["free_ns"] = max(server["free_ns"], server["released_ns"])
+        server["held_ns"] = 0
+    return server["backlog"]
+
+
+@law
 def take(row, th, server, most):
-    """Begin a batch of up to `most` requests: those that wait longest. What delayed the batch itself delays them.
+    """Begin a batch of up to `most` requests: those that wait longest.
 
     returns  int64  requests; 0: nobody waits
 
     Source: first come, first served.
     """
     arrive(row, server)
-    late = row["now_ns"] - server["wake_ns"]
-    if server["wake_ns"] > 0 and late > 0 and server["backlog"] > 0:
-        server["free_ns"] = max(server["free_ns"], server["wake_ns"]) + late
+    hold(row, server)
     give_up(server)
     queue_up(row, server)
-    server["batch"] = min(max(1, most), server["backlog"])
+    server["batch"] = min(max(1, most), hold(row, server))
     server["began_ns"] = row["now_ns"]
     server["work_ns"] = 0
     server["room_ns"] = 0
@@ -359,6 +382,7 @@ def go_down(row, server):
     server["batch"] = 0
     server["free_ns"] = 0
     server["wake_ns"] = 0
+    server["held_ns"] = 0
 
 
 @law

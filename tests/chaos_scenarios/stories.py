@@ -60,7 +60,7 @@ class Story:
         out = folder / source.stem
         run_scenario(source, out, metric_profile="rules")
         events = [json.loads(text) for text in (out / "history.jsonl").read_text().splitlines()]
-        return cls(tuple(line(event) for event in events if event["kind"] not in ("boot", "command")))
+        return cls(tuple(line(event) for event in events if event["kind"] not in ("boot", "command", "pod_ready", "pod_unready")))
 
     def chain(self, *patterns: str) -> list[Line]:
         """Each pattern (a regular expression) matches a line after the one before it; AssertionError says which did not."""

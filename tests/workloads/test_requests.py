@@ -111,12 +111,26 @@ def test_a_pause_makes_everybody_wait_who_comes_in_it() -> None:
         queue.batch(second, cost_ms=10)
     before = int(queue.server["buckets"].sum())
     queue.row["now_ns"] += 10 * S  # nobody runs
-    for k in range(40):
-        queue.batch(queue.now_s + 0.25, cost_ms=10, then_s=0.25)
+    for k in range(80):
+        queue.batch(queue.now_s + 0.125, cost_ms=10, then_s=0.125)
         assert int(queue.server["arrived"]) == int(queue.server["served"]) + int(queue.server["backlog"]), k
     waited = queue.server["buckets"]
     assert int(waited[LE_MS.index(5000) + 1 :].sum()) == pytest.approx(560, rel=0.1), "those of the first five and a half seconds"
     assert int(waited.sum()) - before > 1900
+
+
+@pytest.mark.parametrize("late_ms", [0.000001, 5.0, 200.0])
+def test_a_delay_of_a_batch_delays_those_who_come_in_it_and_nobody_else(late_ms: float) -> None:
+    """Batches a second apart, each begun late: who came before that had found a free worker."""
+    queue = Queue(workers=8, rate=1000)
+    for second in range(1, 31):
+        while queue.batch(second + late_ms / 1000, cost_ms=0.1, then_s=0) and int(queue.server["held_ns"]):
+            pass
+        queue.server["wake_ns"] = (second + 1) * S
+    served, slow = int(queue.server["served"]), int(queue.server["buckets"][LE_MS.index(10) :].sum())
+    assert served > 28_000
+    assert slow / served == pytest.approx(max(0, late_ms - 5) / 1000, abs=0.02)
+    assert queue.lost() == 0
 
 
 def test_of_a_batch_in_which_some_waited_for_a_disk_only_those_are_slow() -> None:
