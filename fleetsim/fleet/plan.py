@@ -118,7 +118,10 @@ def make_plan(scenario: Scenario, seed: int | None = None, job: str = TargetTemp
         faults=faults,
         expectations=tuple(expectations_of(scenario, roster, faults)),
         placements=tuple(Placement(kind="pod", name=pod.name, host=host) for host in groups for pod in pods[host]),
-        notes=tuple(without_effect(hosts, [command for fault in faults for command in fault.inject()])),
+        notes=(
+            *without_effect(hosts, [command for fault in faults for command in fault.inject()]),
+            *(note for plane in planes for note in plane.pending_at_first()),
+        ),
     )
 
 
