@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from fleetsim.containers.workload import PAGE, WORKLOADS, PodWorkload, Process
+from fleetsim.containers.workload import ANYWHERE, PAGE, WORKLOADS, PodWorkload, Process, Room
 from fleetsim.host.spec import Work
 from fleetsim.units import Size
 
@@ -16,6 +16,6 @@ class Idle(PodWorkload):
 
     memory: Size = Field(1 << 20, description="how much it writes to when it starts")
 
-    def processes(self, pod: str) -> tuple[Process, ...]:
+    def processes(self, pod: str, room: Room = ANYWHERE) -> tuple[Process, ...]:
         pages = self.memory // PAGE
         return (Process(pod, work=Work("idle", {"pages": pages}, areas=((pages, False),))),)

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from fleetsim.containers.resources import Resources, qos_class
-from fleetsim.containers.workload import PodWorkload, Process
+from fleetsim.containers.workload import ANYWHERE, PodWorkload, Process, Room
 from fleetsim.host.spec import ProbeSpec
 
 GRACE_S = 30
@@ -32,6 +32,7 @@ class Container:
     limits: int | None = None
     probes: tuple[ProbeSpec, ...] = ()
     init: bool = False
+    swap: int = 0  # bytes of swap that it may use, whatever the kubelet's swap behavior is
 
     @property
     def resources(self) -> Resources:
@@ -48,6 +49,7 @@ class Pod:
     requests: int | None = None
     limits: int | None = None
     numa_node: int | None = None  # the only one it may have memory of
+    swap: int = 0  # bytes of swap that it may use
     probes: tuple[ProbeSpec, ...] = ()
     several: tuple[Container, ...] = ()
     restart: str = "Always"  # RESTART_POLICIES of the host's record
@@ -61,7 +63,7 @@ class Pod:
     def containers(self) -> tuple[Container, ...]:
         if self.several:
             return self.several
-        return (Container(self.name, self.workload, self.arguments, self.requests, self.limits, self.probes),)
+        return (Container(self.name, self.workload, self.arguments, self.requests, self.limits, self.probes, swap=self.swap),)
 
     @property
     def request_bytes(self) -> int | None:
@@ -79,9 +81,9 @@ class Pod:
     def qos(self) -> str:
         return qos_class([one.resources for one in self.containers])
 
-    def processes_of(self, container: Container) -> tuple[Process, ...]:
+    def processes_of(self, container: Container, room: Room = ANYWHERE) -> tuple[Process, ...]:
         """A container's processes, PID 1 first; in the long form PID 1 is called POD.CONTAINER."""
-        return container.arguments.processes(f"{self.name}.{container.name}" if self.several else self.name)
+        return container.arguments.processes(f"{self.name}.{container.name}" if self.several else self.name, room)
 
     @property
     def processes(self) -> tuple[Process, ...]:

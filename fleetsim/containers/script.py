@@ -15,7 +15,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from fleetsim.containers.ops import check_op, files_read
-from fleetsim.containers.workload import WORKLOADS, PodWorkload, Process
+from fleetsim.containers.workload import ANYWHERE, WORKLOADS, PodWorkload, Process, Room
 from fleetsim.units import Duration
 
 OPS_MAX = 4096
@@ -75,7 +75,7 @@ class Script(PodWorkload):
             )
         return self
 
-    def processes(self, pod: str) -> tuple[Process, ...]:
+    def processes(self, pod: str, room: Room = ANYWHERE) -> tuple[Process, ...]:
         if self.process_list is None:
             return (Process(pod, self.ops or (), self.start),)
         return tuple(Process(one.name, one.ops, self.start + one.start) for one in self.process_list)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from fleetsim.containers.workload import PAGE, WORKLOADS, Process, ServerWorkload
+from fleetsim.containers.workload import ANYWHERE, PAGE, WORKLOADS, Process, Room, ServerWorkload
 from fleetsim.host.spec import Work
 from fleetsim.units import NS_PER_S, Duration, PositiveSize, Size
 
@@ -23,7 +23,7 @@ class Web(ServerWorkload):
     looks: int = Field(20, description="pages of the working set that a request looks at", ge=0, le=100_000)
     starting: Duration = Field(2 * NS_PER_S, description="processor time that starting takes, besides filling the working set")
 
-    def processes(self, pod: str) -> tuple[Process, ...]:
+    def processes(self, pod: str, room: Room = ANYWHERE) -> tuple[Process, ...]:
         base = self.working_set // PAGE + 1
         held = (self.workers + self.queue) * self.request_memory // PAGE + 1
         values = {

@@ -32,13 +32,31 @@ class Process:
     work: Work | None = None  # what it does, if it is not a script
 
 
+@dataclass(frozen=True)
+class Room:
+    """What a container finds around itself: programs that size themselves look at it."""
+
+    host_bytes: int = 16 << 30  # memory of the host
+    cpus: int = 4
+    limit_bytes: int | None = None  # memory.max of the container
+
+    @property
+    def visible_bytes(self) -> int:
+        """The memory that a container-aware program reckons with."""
+        return self.host_bytes if self.limit_bytes is None else min(self.host_bytes, self.limit_bytes)
+
+
+ANYWHERE = Room()
+"""For whoever only wants to know which processes there are."""
+
+
 class PodWorkload(BaseModel, ABC):
     """Base of all workloads' arguments: unknown arguments are refused, numbers keep their type."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, populate_by_name=True)
 
     @abstractmethod
-    def processes(self, pod: str) -> tuple[Process, ...]:
+    def processes(self, pod: str, room: Room = ANYWHERE) -> tuple[Process, ...]:
         """The container's processes; the first one is its PID 1."""
 
     def files(self) -> tuple[str, ...]:
