@@ -32,6 +32,7 @@ class Container:
     limits: int | None = None
     probes: tuple[ProbeSpec, ...] = ()
     init: bool = False
+    swap: int = 0  # bytes of swap that it may use, whatever the kubelet's swap behavior is
 
     @property
     def resources(self) -> Resources:
@@ -62,7 +63,7 @@ class Pod:
     def containers(self) -> tuple[Container, ...]:
         if self.several:
             return self.several
-        return (Container(self.name, self.workload, self.arguments, self.requests, self.limits, self.probes),)
+        return (Container(self.name, self.workload, self.arguments, self.requests, self.limits, self.probes, swap=self.swap),)
 
     @property
     def request_bytes(self) -> int | None:

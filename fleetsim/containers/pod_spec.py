@@ -124,8 +124,8 @@ def limits_of(pod: Pod, container: Container, options: NodeOptions) -> dict[str,
     one = container.resources
     written = {} if not one.limits else {"memory.max": one.limits}
     if options.runtime == "kubernetes":
-        written["memory.swap.max"] = 0
-        if options.limited_swap:
+        written["memory.swap.max"] = container.swap
+        if options.limited_swap and not container.swap:
             written["memory.swap.max"] = swap_limit(pod.qos, one, options.node.capacity, options.swap_bytes)
         written["memory.oom.group"] = int(not options.single_process_oom_kill)
         if options.memory_qos and one.request:
@@ -134,11 +134,9 @@ def limits_of(pod: Pod, container: Container, options: NodeOptions) -> dict[str,
             high = memory_high(one, options.node.allocatable, options.throttling_permille)
             written |= {} if high is None else {"memory.high": high}
     elif options.runtime == "docker" and one.limits:
-        written["memory.swap.max"] = one.limits
+        written["memory.swap.max"] = container.swap or one.limits
     elif options.runtime == "systemd" and pod.oom_policy == "kill":
         written["memory.oom.group"] = 1
-    if pod.swap:
-        written["memory.swap.max"] = pod.swap
     if pod.numa_node is not None:
         written["cpuset.mems"] = 1 << pod.numa_node
     return written
@@ -150,6 +148,7 @@ def tasks_of(host: str, pod: Pod, container: Container, options: NodeOptions) ->
     mounts = mount_points(pod, options)
     init = [one for one in pod.containers if one.init]
     held = bool(init) and container != init[0]
+    room = Room(options.node.capacity, options.cpus, container.limits)
     return tuple(
         TaskSpec(
             process.name,
@@ -160,7 +159,7 @@ def tasks_of(host: str, pod: Pod, container: Container, options: NodeOptions) ->
             work=None if process.work is None else work_in_mounts(process.work, mounts),
             held=held,
         )
-        for process in pod.processes_of(container, Room(options.node.capacity, options.cpus, container.limits))
+        for process in pod.processes_of(container, room)
     )
 
 

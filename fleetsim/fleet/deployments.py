@@ -104,6 +104,16 @@ class ControlPlane:
         """Replicas that the plan puts on a host."""
         return [one.pod for rollout in self.rollouts for one in rollout.pods.values() if one.host == host]
 
+    def pending_at_first(self) -> list[str]:
+        """One sentence for every Deployment of which some replicas fit nowhere."""
+        notes = []
+        for rollout in self.rollouts:
+            pending = sum(one.host is None for one in rollout.pods.values())
+            if pending:
+                name, replicas = rollout.deployment.name, rollout.deployment.replicas
+                notes.append(f"{pending} of {replicas} replicas of {name} fit on no host when the run begins: they are Pending")
+        return notes
+
     # --- while the run goes on ------------------------------------------------------------------------------------------
 
     def react(self, events: Iterable[Event], now_ns: int) -> tuple[list[Command], list[Event]]:

@@ -105,6 +105,7 @@ def _container(one: Container) -> dict[str, Any]:
         "workload": one.workload,
         "requests": show_bytes(one.resources.request) if one.resources.request else None,
         "limits": show_bytes(one.limits) if one.limits else None,
+        **({"swap": show_bytes(one.swap)} if one.swap else {}),
         **({"init": True} if one.init else {}),
         **{probe.kind: {k: v for k, v in asdict(probe).items() if k != "kind"} for probe in one.probes},
         "arguments": arguments,

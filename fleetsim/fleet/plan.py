@@ -132,7 +132,10 @@ def make_plan(scenario: Scenario, seed: int | None = None, job: str = TargetTemp
         services=tuple(_service(scenario, number, roster, groups) for number in range(len(scenario.keys.services))),
         loads=tuple(_loads(groups, scenario.keys.duration)),
         size_class=_size_class(scenario, groups, hosts, faults),
-        notes=tuple(without_effect(hosts, [command for fault in faults for command in fault.inject()])),
+        notes=(
+            *without_effect(hosts, [command for fault in faults for command in fault.inject()]),
+            *(note for plane in planes for note in plane.pending_at_first()),
+        ),
     )
 
 

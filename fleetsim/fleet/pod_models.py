@@ -60,6 +60,7 @@ class ContainerKeys(Keys):
     workload: str = Field(description="what it runs, see fleetsim list workloads")
     requests: Size | None = Field(None, description="memory the scheduler sets aside (default: the limits)")
     limits: PositiveSize | None = Field(None, description="memory.max of the container (default: none)")
+    swap: Size = Field(0, description="memory.swap.max of the container (default: none, as the kubelet has it)")
     init: bool = Field(False, description="an init container: it runs to its end before the others start")
     startup: ProbeKeys | None = Field(None, description="startup probe: liveness and readiness wait until it passed")
     readiness: ProbeKeys | None = Field(None, description="readiness probe: while it fails no service sends it requests")
@@ -86,7 +87,6 @@ class OfPod(Keys):
     numa_node: Literal[0, 1] | None = Field(
         None, description="the only NUMA node of its CPUs and memory, as the kubelet's topology manager sees to (default: any)"
     )
-    swap: Size = Field(0, description="memory.swap.max of each container (default: what the kubelet's swap behaviour says)")
     restart: str = Field(
         "Always",
         description="restartPolicy: Always, OnFailure or Never; for Docker no, always, unless-stopped, on-failure or on-failure:N",

@@ -50,7 +50,7 @@ def read_pod(entry: Mapping[str, Any], source: Source, place: Place) -> Pod:
     """One pod entry, in the short or the long form."""
     if "containers" not in entry:
         keys, arguments = _with_workload(PodKeys, entry, source, place, "a pod")
-        return Pod(keys.name, keys.workload, arguments, keys.requests, keys.limits, probes=keys.probes, **_of_pod(keys))
+        return Pod(keys.name, keys.workload, arguments, keys.requests, keys.limits, probes=keys.probes, swap=keys.swap, **_of_pod(keys))
     if "workload" in entry:
         raise source.refuse(
             (*place, "workload"), "a pod has either 'workload' or 'containers'; put the workload into an entry of 'containers'"
@@ -82,7 +82,6 @@ def read_deployment(entry: Mapping[str, Any], source: Source, place: Place) -> D
 def _of_pod(keys: OfPod) -> dict[str, Any]:
     return {
         "numa_node": keys.numa_node,
-        "swap": keys.swap,
         "restart": keys.restart_policy,
         "max_retries": keys.max_retries,
         "oom_policy": keys.oom_policy,
@@ -94,7 +93,7 @@ def _of_pod(keys: OfPod) -> dict[str, Any]:
 
 def read_container(entry: Mapping[str, Any], source: Source, place: Place) -> Container:
     keys, arguments = _with_workload(ContainerKeys, entry, source, place, "a container")
-    return Container(keys.name, keys.workload, arguments, keys.requests, keys.limits, keys.probes, keys.init)
+    return Container(keys.name, keys.workload, arguments, keys.requests, keys.limits, keys.probes, keys.init, keys.swap)
 
 
 def _with_workload(model: type[Any], entry: Mapping[str, Any], source: Source, place: Place, what: str) -> tuple[Any, PodWorkload]:

@@ -10,6 +10,7 @@ from fleetsim.containers.pod import Container, Pod, container_cgroup
 from fleetsim.containers.pod_spec import NodeOptions, pod_specs
 from fleetsim.containers.resources import Node
 from fleetsim.containers.script import Script
+from fleetsim.containers.workload import ANYWHERE, Process, Room
 from fleetsim.host.spec import CgroupSpec, PodSpec
 
 GIB, MIB = 1 << 30, 1 << 20
@@ -81,6 +82,10 @@ def test_limited_swap_reaches_the_burstable_container() -> None:
     assert found[container_cgroup("web-0", "b")].limits["memory.swap.max"] == 0
 
 
+def test_a_container_may_be_given_swap_of_its_own() -> None:
+    assert tree(pod("a", GIB, 2 * GIB, swap=MIB))[container_cgroup("web-0", "a")].limits["memory.swap.max"] == MIB
+
+
 def test_containers_of_a_pod_share_its_slice_and_its_class_but_not_their_scores() -> None:
     """burstable: app requests 32 of 64 GiB → 500, the sidecar nothing → 999; the pod has no limit, since the sidecar has none."""
     one = pod_of(container("app", 32 * GIB, 40 * GIB), container("sidecar"))
@@ -135,3 +140,18 @@ def test_an_empty_dir_of_medium_memory_is_a_tmpfs_of_the_pod() -> None:
 def test_a_container_has_64_mib_of_dev_shm_of_its_own_if_it_uses_it() -> None:
     assert spec(pod("a", ops=("write_file /dev/shm/ring 10 0",))).tmpfs == {"/var/lib/kubelet/pods/a/shm": 64 * MIB}
     assert spec(pod("a")).tmpfs == {}
+
+
+class Sized(Script):
+    """A workload that looks at where it is."""
+
+    def processes(self, pod: str, room: Room = ANYWHERE) -> tuple[Process, ...]:
+        return (Process(f"{pod}-{room.visible_bytes >> 20}-{room.cpus}", ("sleep 1",)),)
+
+
+def test_a_workload_sees_the_memory_and_the_cpus_it_has() -> None:
+    """Its limit, else the host's memory."""
+    sized = Sized(ops=("sleep 1",))
+    options = replace(OPTIONS, cpus=6)
+    names = [spec(Pod("p", "script", sized, None, limit), options).containers[0].tasks[0].name for limit in (512 * MIB, None)]
+    assert names == ["p-512-6", "p-65536-6"]

@@ -102,6 +102,8 @@ def test_without_the_restart_nothing_ever_happens() -> None:
 def test_what_fits_nowhere_is_pending_told_once_and_placed_when_there_is_room() -> None:
     control = plane(replicas=4, requests=3 * GIB)
     assert sorted(map(str, where(control).values())) == ["None", "a", "b", "c"]
+    assert control.pending_at_first() == ["1 of 4 replicas of web fit on no host when the run begins: they are Pending"]
+    assert plane(replicas=3).pending_at_first() == []
     _, told = control.react([], S)
     assert [(e.kind, e.data["reason"]) for e in told] == [("pod_pending", "0/3 nodes are available")]
     assert control.react([], 2 * S) == ([], [])
