@@ -42,15 +42,21 @@ def too_much(spec: HostSpec, commands: Iterable[Command]) -> str | None:
     total = spec.memory_bytes // PAGE
     works = [task.work for task in tasks if task.work is not None]
     mapped = [area for work in works for area in work.areas]
+    used = {path: (pages or spec.files.get(path, 0) // PAGE, at_random) for work in works for path, pages, at_random in work.files}
+    children = sum(work.children for work in works)
     groups += len(mapped)
     cohorts += sum(cohorts_for(total, min(pages, 2 * total), UNIFORM if at_random else ORDERED) for pages, at_random in mapped)
+    groups += sum(2 if at_random else 1 for _, at_random in used.values())
+    cohorts += sum(
+        2 * cohorts_for(total, pages, UNIFORM) if at_random else cohorts_for(total, pages, ORDERED) for pages, at_random in used.values()
+    )
     wanted = (
         ("page groups", groups, NR_GROUPS),
         ("cohorts of pages (memory areas and files, large ones count more)", cohorts, NR_COHORTS),
         ("cgroups", len(spec.cgroups) + 1, NR_CGROUPS),  # and the root
-        ("processes", len(tasks), NR_TASKS),
-        ("threads", len(scripts), NR_THREADS),
-        ("files", len(spec.files), NR_FILES),
+        ("processes", len(tasks) + children, NR_TASKS),
+        ("threads", len(scripts) + children, NR_THREADS),
+        ("files", len(spec.files.keys() | used.keys()), NR_FILES),
         ("memory areas", sum(areas_mapped(ops) for ops in scripts) + len(mapped), NR_AREAS),
         ("processes that are not scripts", len(works), NR_WORKS),
         ("heaps (processes and threads with malloc)", sum(any(op.split()[0] == "malloc" for op in ops) for ops in scripts), NR_HEAPS),

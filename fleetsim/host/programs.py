@@ -103,6 +103,10 @@ def add_work(row: Any, names: Names, t: int, work: Work) -> int:
     for slot, name in enumerate(ARGUMENTS[work.kind]):
         value = work.values[name]
         entry["slots"][slot] = file_row(row, names, value) if isinstance(value, str) else value
+    for path, pages, _ in work.files:
+        file = row["files"][file_row(row, names, path)]
+        if file["group"] < 0:  # cut for the largest that anybody makes of it
+            file["pages"] = max(int(file["pages"]), pages)
     if work.requests is not None:
         server, users = entry["server"], work.requests
         server["used"], server["workers"], server["queue_max"] = 1, users.workers, users.queue_max

@@ -48,6 +48,8 @@ class Work:
     values: Mapping[str, int | str] = field(default_factory=dict)
     requests: Requests | None = None
     areas: tuple[tuple[int, bool], ...] = ()  # (pages, used at random) of what it may map at once: is there room in the record?
+    files: tuple[tuple[str, int, bool], ...] = ()  # (path, most pages it ever writes to it, used at random)
+    children: int = 0  # processes that it may fork
 
 
 @dataclass(frozen=True)

@@ -249,11 +249,24 @@ def touch_shared(row, th, a, g, pages):
     held = group["resident"] + group["swapped"]
     if mapping["mapped"] < held or held == group["pages"]:  # somebody else filled them, or the task itself read them before
         return shmem_fault(row, th, a, g, 0, min(pages, held), held, 1)
-    n = shmem_add(row, th, area["file"], g, -1, min(pages, group["pages"] - held))
+    return shmem_fill(row, th, a, g, min(pages, group["pages"] - held), area["touched"])
+
+
+@law
+def shmem_fill(row, th, a, g, pages, before):
+    """Write to `pages` pages of a mapped object, used at random, that nobody has written to yet; `before` so many were used below them.
+
+    returns  int64  pages done; 0: come back; −1: the mount is full
+
+    Source: mm/shmem.c shmem_fault, mm/memory.c do_shared_fault.
+    """
+    area = row["areas"][a]
+    task = row["tasks"][area["task"]]
+    n = shmem_add(row, th, area["file"], g, -1, pages)
     if n <= 0:
         return n
     map_pages(row, find_mapping(row, a, g), n)
-    add_tables(row, area, area["touched"] + n)
+    add_tables(row, area, before + n)
     count_faults(row, task, n, 0)
     row["spent_ns"] += n * row["cost"][FAULT_SHMEM]
     task["stime_ns"] += n * row["cost"][FAULT_SHMEM]

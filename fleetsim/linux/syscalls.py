@@ -28,14 +28,14 @@ from fleetsim.linux.pipe import make_pipes as make_pipes
 from fleetsim.linux.proc_sysctl import write_knob as write_knob
 from fleetsim.linux.rmap import add_mapping
 from fleetsim.linux.shm import shmem_file_setup, shmem_mmap
-from fleetsim.linux.shmem import ANONYMOUS, LINKED, NOT_LINKED, shmem_evict_inode
+from fleetsim.linux.shmem import ANONYMOUS, LINKED, NOT_LINKED, shmem_evict_inode, shmem_fault, shmem_fill
 from fleetsim.linux.swapoff import swapoff as swapoff
 from fleetsim.linux.swapoff import swapon as swapon
 from fleetsim.linux.sync import SYNC_DATA, SYNC_DONE
 from fleetsim.linux.syscalls_unmap import free_range, madvise, mlock, munmap, zap_pages
 from fleetsim.linux.sysctl_paths import Write as Write
 from fleetsim.linux.sysctl_paths import resolve as resolve
-from fleetsim.linux.vfs import creat, file_size, fsync, is_empty, read_file, unlink, write_file
+from fleetsim.linux.vfs import creat, file_size, fsync, is_empty, open_random, pread, read_file, unlink, write_file
 from fleetsim.linux.vma import enough_memory, map_untouched, mmap_anon, open_file, vma_link
 
 __all__ = [
@@ -55,11 +55,13 @@ __all__ = [
     "SYNC_DONE",
     "UNIFORM",
     "access",
+    "access_filled",
     "at_rest",
     "compute",
     "creat",
     "exit_group",
     "file_size",
+    "fill_shared",
     "fork",
     "free_range",
     "fsync",
@@ -71,11 +73,14 @@ __all__ = [
     "map_untouched",
     "mlock",
     "munmap",
+    "open_random",
+    "pread",
     "read_file",
     "read_untouched",
     "sched_setaffinity",
     "set_content",
     "set_mempolicy",
+    "set_oom_score_adj",
     "shm_rmid",
     "shmget",
     "swapoff",
@@ -171,6 +176,34 @@ def map_shared(row, th, pages, kind, hot_pages):
 
 
 @law
+def fill_shared(row, th, a, pages):
+    """Write to up to `pages` pages of a shared object, used at random, that nobody has written to yet.
+
+    returns  int64  pages done; 0: come back, or all are filled
+
+    Source: mm/shmem.c shmem_fault.
+    """
+    g = row["areas"][a]["group"]
+    held = row["groups"][g]["resident"] + row["groups"][g]["swapped"]
+    row["in_lru_fault"] = 1
+    return max(0, shmem_fill(row, th, a, g, min(pages, row["areas"][a]["pages"] - held), held))
+
+
+@law
+def access_filled(row, th, a, accesses):
+    """Read at random from the pages of a shared object that somebody has written to.
+
+    returns  int64  accesses done; 0: come back, or none is filled
+
+    Source: mm/memory.c do_read_fault (maps up to 16 pages around).
+    """
+    g = row["areas"][a]["group"]
+    held = row["groups"][g]["resident"] + row["groups"][g]["swapped"]
+    row["in_lru_fault"] = 1
+    return max(0, shmem_fault(row, th, a, g, 0, accesses, held, 0)) if held > 0 else 0
+
+
+@law
 def shmget(row, th, pages, kind):
     """shmget(IPC_CREAT): a System V segment. It stays until `shm_rmid`, whoever maps it (map_file attaches it).
 
@@ -221,6 +254,21 @@ def compute(row, th, ns):
     """
     row["spent_ns"] += ns
     row["tasks"][row["threads"][th]["task"]]["utime_ns"] += ns
+
+
+@law
+def set_oom_score_adj(row, th, adj):
+    """Write `adj` to the task's /proc/self/oom_score_adj.
+
+    returns  int64  what it was before
+
+    Source: fs/proc/base.c oom_score_adj_write.
+    """
+    row["spent_ns"] += row["cost"][SYSCALL]
+    task = row["tasks"][row["threads"][th]["task"]]
+    before = task["oom_score_adj"]
+    task["oom_score_adj"] = adj
+    return before
 
 
 @law

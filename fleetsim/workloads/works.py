@@ -12,20 +12,21 @@ import numpy as np
 
 from fleetsim.law import law
 from fleetsim.linux.syscalls import is_running
-from fleetsim.workloads import idle, web
+from fleetsim.workloads import idle, postgres, postgres_types, web
 from fleetsim.workloads.requests import SERVER, go_down
 
 NR_WORKS = 36
-NR_SLOTS = 40
+NR_SLOTS = 46
 
 ARGUMENTS = {
     "idle": idle.ARGUMENTS,
     "web": web.ARGUMENTS,
+    "postgres": postgres_types.ARGUMENTS,
 }
 """Name of a workload → what its first slots are: `Work.values` has them by these names."""
 
 KINDS = {name: number for number, name in enumerate(ARGUMENTS, 1)}
-IDLE, WEB = KINDS.values()
+IDLE, WEB, POSTGRES = KINDS.values()
 
 WORK = np.dtype(
     [
@@ -37,7 +38,7 @@ WORK = np.dtype(
     ]
 )
 
-WORK_FIELDS = [("works", WORK, (NR_WORKS,))]
+WORK_FIELDS = [("works", WORK, (NR_WORKS,)), ("backends", postgres_types.BACKEND, (postgres_types.NR_BACKENDS,))]
 """The workloads' part of a host's record."""
 
 
@@ -63,6 +64,8 @@ def step_work(row, th, w):
         idle.step(row, th, w)
     elif kind == WEB:
         web.step(row, th, w)
+    elif kind == POSTGRES:
+        postgres.step(row, th, w)
 
 
 @law
