@@ -115,7 +115,7 @@ def tasks_of(host: str, pod: Pod, capacity_bytes: int) -> tuple[TaskSpec, ...]:
             process.start_ns / NS_PER_S,
             container_cgroup(host, pod.name),
             adj,
-            RESTART_S,
+            RESTART_S if process.restarts else None,
             work=process.work,
         )
         for process in pod.arguments.processes(pod.name)

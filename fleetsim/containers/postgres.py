@@ -40,7 +40,7 @@ class Postgres(ServerWorkload):
     wal: str | None = Field(None, description="path of its log (default: beside the data)", pattern="^/")
     wal_size: PositiveSize = Field(80 << 20, description="segments of the log that are used again and again (min_wal_size)")
     checkpoint: PositiveDuration = Field(300 * NS_PER_S, description="checkpoint_timeout")
-    huge_pages: Literal["off", "try", "on"] = Field("try", description="shared buffers in huge pages of the host's pool, if it has any")
+    huge_pages: Literal["off", "try", "on"] = Field("off", description="shared buffers in huge pages of the host's pool, if it has any")
     protect_postmaster: bool = Field(False, description="oom_score_adj of the postmaster -1000, of its children as the container has it")
     starting: Duration = Field(NS_PER_S, description="processor time that starting takes")
 

@@ -29,6 +29,9 @@ from fleetsim.workloads.script_types import (
 from fleetsim.workloads.works import ARGUMENTS, KINDS, NR_WORKS
 
 
+DAY_NS = 86_400 * mm.NS_PER_S
+
+
 @dataclass
 class Names:
     """Text of one host, keyed the other way round: name → row."""
@@ -103,6 +106,8 @@ def add_work(row: Any, names: Names, t: int, work: Work) -> int:
     for slot, name in enumerate(ARGUMENTS[work.kind]):
         value = work.values[name]
         entry["slots"][slot] = file_row(row, names, value) if isinstance(value, str) else value
+        if name == "at_ns":  # a time of the day
+            entry["slots"][slot] = (int(value) - int(row["boot_unix_s"]) * mm.NS_PER_S) % DAY_NS
     for path, pages, _ in work.files:
         file = row["files"][file_row(row, names, path)]
         if file["group"] < 0:  # cut for the largest that anybody makes of it

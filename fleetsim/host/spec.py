@@ -42,7 +42,7 @@ class Requests:
 @dataclass(frozen=True)
 class Work:
     """What a process does, if it is not a script: a workload of `workloads/works.py` and its arguments by field. A path among them
-    becomes the row of that file."""
+    becomes the row of that file, `at_ns` is a time of the day (UTC)."""
 
     kind: str
     values: Mapping[str, int | str] = field(default_factory=dict)

@@ -12,7 +12,7 @@ import numpy as np
 
 from fleetsim.law import law
 from fleetsim.linux.syscalls import is_running
-from fleetsim.workloads import idle, postgres, postgres_types, web
+from fleetsim.workloads import batch, idle, postgres, postgres_types, web
 from fleetsim.workloads.requests import SERVER, go_down
 
 NR_WORKS = 36
@@ -22,11 +22,12 @@ ARGUMENTS = {
     "idle": idle.ARGUMENTS,
     "web": web.ARGUMENTS,
     "postgres": postgres_types.ARGUMENTS,
+    "batch": batch.ARGUMENTS,
 }
 """Name of a workload → what its first slots are: `Work.values` has them by these names."""
 
 KINDS = {name: number for number, name in enumerate(ARGUMENTS, 1)}
-IDLE, WEB, POSTGRES = KINDS.values()
+IDLE, WEB, POSTGRES, BATCH = KINDS.values()
 
 WORK = np.dtype(
     [
@@ -66,6 +67,8 @@ def step_work(row, th, w):
         web.step(row, th, w)
     elif kind == POSTGRES:
         postgres.step(row, th, w)
+    elif kind == BATCH:
+        batch.step(row, th, w)
 
 
 @law
