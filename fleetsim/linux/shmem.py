@@ -25,7 +25,7 @@ from fleetsim.linux.mm_inline import account, add_pages, list_add, list_del, lis
 from fleetsim.linux.mm_types import ACCESSED, LRU_ACTIVE_ANON, LRU_INACTIVE_ANON, LRU_NONE, ORDERED, SHADOW_WORKINGSET, WORKINGSET
 from fleetsim.linux.page_io import do_sigbus, read_fails
 from fleetsim.linux.pgtable import add_tables
-from fleetsim.linux.readahead import swapin_nr_pages
+from fleetsim.linux.readahead import clustered, swapin_nr_pages
 from fleetsim.linux.rmap import find_mapping, map_pages, present_pages, try_to_unmap
 from fleetsim.linux.swap_state import add_swap_cache
 from fleetsim.linux.swapfile import release_slots
@@ -212,12 +212,18 @@ def shmem_fault(row, th, a, g, at, pages, limit, write):
         return done
     missed = group["resident"] - row["mappings"][m]["mapped"]
     if missed > 0:
+        around = FAULT_AROUND
         if group["kind"] == ORDERED:
             missed = min(missed, done)
         else:
-            missed = new + back + expected(group, done, (max(0, missed - new - back) << Q) // max(1, limit))
-        around = max(0, missed - new - back)
-        faults = around if write else (around + FAULT_AROUND - 1) // FAULT_AROUND
+            there = max(0, missed - new - back)
+            missed = expected(group, done, (there << Q) // max(1, limit))
+            if not write:
+                around = clustered(there, max(1, limit), FAULT_AROUND)
+                missed = min(there, missed * around)
+            missed += new + back
+        faults = max(0, missed - new - back)
+        faults = faults if write else (faults + around - 1) // around
         map_pages(row, m, missed)
         count_faults(row, task, new + faults, 0)
         spent = new * row["cost"][FAULT_SHMEM] + faults * row["cost"][FAULT_MINOR]

@@ -95,7 +95,7 @@ from fleetsim.workloads.requests import come_up, finish, go_down, in_parallel, l
 PAGE = 4096
 SECOND_NS = 10**9
 BUSY_NS = 100_000_000  # at most this much work in one batch, as far as known
-CLEANING, MAPPING, SERVING = 0, 1, 2
+CLEANING, MAPPING, OPENING, SERVING = range(4)
 IDLE, SORTING, READING, WRITING, SYNCING = range(5)
 HUGE_OFF, HUGE_TRY, HUGE_ON = 0, 1, 2
 SORT_PAGE_NS = 20_000  # processor time of sorting a page of rows
@@ -165,7 +165,7 @@ def begin(row, th, w, n):
         b = next_client(row, w)
         if b >= 0 and new > 0:
             pg[FILLED] += fill_shared(row, row["backends"][b]["th"], row["backends"][b]["shared"], new)
-        look(row, w, n * pg[LOOKS] * BLOCK // max(1, count(row, w, CLIENT)))
+        look(row, w, n * pg[LOOKS])
     compute(row, th, n * pg[CPU_NS])
     sorts = carried(pg, CARRY_SORTS, n * pg[SORT_PERMILLE], 1000)
     each = pg[WORK_PAGES] * SORT_PAGE_NS
@@ -369,8 +369,11 @@ def step(row, th, w):
         rest(row, th, server, 0 if pg[STAGE] == MAPPING else row["tick_ns"])
     elif pg[STAGE] == MAPPING:
         if start(row, th, w):
-            pg[STAGE] = SERVING
-            come_up(row, server)
+            pg[STAGE] = OPENING
+        rest(row, th, server, 0)
+    elif pg[STAGE] == OPENING:
+        pg[STAGE] = SERVING
+        come_up(row, server)
         rest(row, th, server, 0)
     elif crashed(row, w):
         go_down(row, server)

@@ -189,15 +189,15 @@ def next_client(row, w):
 
 
 @law
-def look(row, w, pages):
-    """Backends look at `pages` pages of the shared buffers: at most so many of them as are filled, mapping what they have not mapped yet.
+def look(row, w, blocks):
+    """Backends look at `blocks` blocks of the shared buffers, mapping what they have not mapped yet.
 
     Source: src/backend/storage/buffer/bufmgr.c ReadBuffer. Leaves out: all but LOOKERS backends in a batch: the others' turn comes.
     """
     for _ in range(LOOKERS):
         b = next_client(row, w)
         if b >= 0 and row["backends"][b]["shared"] >= 0:
-            access_filled(row, row["backends"][b]["th"], row["backends"][b]["shared"], pages // LOOKERS)
+            access_filled(row, row["backends"][b]["th"], row["backends"][b]["shared"], blocks // LOOKERS)
 
 
 @law
