@@ -12,7 +12,7 @@ import numpy as np
 
 from fleetsim.law import law
 from fleetsim.linux.syscalls import is_running
-from fleetsim.workloads import batch, idle, postgres, postgres_types, web
+from fleetsim.workloads import batch, idle, log, postgres, postgres_types, web
 from fleetsim.workloads.requests import SERVER, go_down
 
 NR_WORKS = 36
@@ -23,11 +23,12 @@ ARGUMENTS = {
     "web": web.ARGUMENTS,
     "postgres": postgres_types.ARGUMENTS,
     "batch": batch.ARGUMENTS,
+    "log": log.ARGUMENTS,
 }
 """Name of a workload → what its first slots are: `Work.values` has them by these names."""
 
 KINDS = {name: number for number, name in enumerate(ARGUMENTS, 1)}
-IDLE, WEB, POSTGRES, BATCH = KINDS.values()
+IDLE, WEB, POSTGRES, BATCH, LOG = KINDS.values()
 
 WORK = np.dtype(
     [
@@ -69,6 +70,8 @@ def step_work(row, th, w):
         postgres.step(row, th, w)
     elif kind == BATCH:
         batch.step(row, th, w)
+    elif kind == LOG:
+        log.step(row, th, w)
 
 
 @law
