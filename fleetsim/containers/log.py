@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The `log` workload in a pod: a broker like Kafka's (its laws: `fleetsim/workloads/log.py`).
 
-    {name: broker, workload: log, path: /data/log, record: 4KiB, load: 5000/s, slo: {latency: 100ms, share: 99}, retention: 8GiB}
+{name: broker, workload: log, path: /data/log, record: 4KiB, load: 5000/s, slo: {latency: 100ms, share: 99}, retention: 8GiB}
 """
 
 from __future__ import annotations

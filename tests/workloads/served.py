@@ -39,7 +39,11 @@ def world_of(
         arguments = model.model_validate({key: value for key, value in keys.items() if key != "workload"})
         for process in arguments.processes(name):
             cgroup = (in_cgroup or {}).get(name, "")
-            tasks.append(TaskSpec(process.name, process.ops, process.start_ns / 1e9, cgroup, 0, restart_s if process.restarts else None, work=process.work))
+            tasks.append(
+                TaskSpec(
+                    process.name, process.ops, process.start_ns / 1e9, cgroup, 0, restart_s if process.restarts else None, work=process.work
+                )
+            )
     groups = tuple(cgroup_spec(path, limits) for path, limits in (cgroups or {}).items())
     whole = type(spec)(**{**spec.__dict__, "tasks": tuple(tasks), "cgroups": groups})
     return World(Shard([whole], seed=1, tick_ns=TICK_MS * mm.NS_PER_MS))

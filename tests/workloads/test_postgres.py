@@ -137,7 +137,9 @@ def test_every_backend_counts_the_shared_buffers_in_its_rss_and_has_page_tables_
 
 def test_a_backends_page_tables_are_the_real_ones() -> None:
     """The leaf tables of 256 MiB are 512 KiB; the rest are the tables of program, libraries and stack."""
-    world = world_of(2048, files={"/data/pg": 748}, db=database(shared_buffers="256MiB", load="400/s", idle_connections=4, backend_memory="1200KiB"))
+    world = world_of(
+        2048, files={"/data/pg": 748}, db=database(shared_buffers="256MiB", load="400/s", idle_connections=4, backend_memory="1200KiB")
+    )
     world.at(6)
     mine = float(np.median([int(task["pgtables"]) * 4 for task in processes(world)]))
     assert mine == pytest.approx(real("backends", connections=4)["page_tables_per_backend_kib"], rel=0.2)
