@@ -28,7 +28,6 @@ from fleetsim.workloads.script_types import (
 )
 from fleetsim.workloads.works import ARGUMENTS, KINDS, NR_WORKS
 
-
 DAY_NS = 86_400 * mm.NS_PER_S
 
 

@@ -250,7 +250,6 @@ def touch_shared(row, th, a, g, pages):
     """
     area = row["areas"][a]
     group = row["groups"][g]
-    task = row["tasks"][area["task"]]
     mapping = row["mappings"][find_mapping(row, a, g)]
     held = group["resident"] + group["swapped"]
     if mapping["mapped"] < held or held == group["pages"]:  # somebody else filled them, or the task itself read them before

@@ -11,6 +11,8 @@ from __future__ import annotations
 from fleetsim.hardware.cpu import SYSCALL
 from fleetsim.law import law
 from fleetsim.linux.cputime import sched_setaffinity as sched_setaffinity
+from fleetsim.linux.events import OP_END as OP_END
+from fleetsim.linux.events import OP_START as OP_START
 from fleetsim.linux.events import REFUSED, record
 from fleetsim.linux.exit import begin_exit, unmap_file
 from fleetsim.linux.fork import copy_process
@@ -47,6 +49,8 @@ __all__ = [
     "MPOL_INTERLEAVE",
     "MPOL_LOCAL",
     "MPOL_PREFERRED",
+    "OP_END",
+    "OP_START",
     "ORDERED",
     "PART_EVERY",
     "PART_FIRST",
@@ -85,6 +89,7 @@ __all__ = [
     "shmget",
     "swapoff",
     "swapon",
+    "tell",
     "touch",
     "unlink",
     "write_file",
@@ -269,6 +274,15 @@ def set_oom_score_adj(row, th, adj):
     before = task["oom_score_adj"]
     task["oom_score_adj"] = adj
     return before
+
+
+@law
+def tell(row, th, kind):
+    """The thread's program says something that the host's history should have: OP_START, OP_END.
+
+    Source: syslog(3); it changes nothing.
+    """
+    record(row, kind, row["threads"][th]["task"], 0, 0, 0, 0, 0, 0, 0, 0)
 
 
 @law

@@ -11,8 +11,9 @@ Leaves out: the merge of the runs; direct I/O; posix_fadvise.
 from __future__ import annotations
 
 from fleetsim.law import law
-from fleetsim.linux.events import OP_END, OP_START, record
 from fleetsim.linux.syscalls import (
+    OP_END,
+    OP_START,
     ORDERED,
     SYNC_DATA,
     SYNC_DONE,
@@ -25,6 +26,7 @@ from fleetsim.linux.syscalls import (
     map_anonymous,
     munmap,
     read_file,
+    tell,
     touch,
     write_file,
 )
@@ -81,7 +83,9 @@ def begin(row, th, batch):
     """
     if batch[OUTPUT_PERMILLE] > 0:
         opened = creat(row, th, batch[OUTPUT], ORDERED, 1)
-        if opened == 0:
+        if opened < 0:
+            exit_group(row, th, 1)
+        if opened <= 0:
             return
     if batch[WORK_PAGES] > 0 and batch[AREA] == 0:
         batch[AREA] = map_anonymous(row, th, batch[WORK_PAGES], ORDERED, 0, 1) + 1
@@ -90,7 +94,7 @@ def begin(row, th, batch):
             return
     batch[STAGE] = READING
     batch[DEADLINE_NS] = row["now_ns"]
-    record(row, OP_START, row["threads"][th]["task"], 0, 0, 0, 0, 0, 0, 0, 0)
+    tell(row, th, OP_START)
 
 
 @law
@@ -199,7 +203,7 @@ def end(row, th, batch):
         if munmap(row, th, batch[AREA] - 1):
             batch[AREA] = 0
         return
-    record(row, OP_END, row["threads"][th]["task"], 0, 0, 0, 0, 0, 0, 0, 0)
+    tell(row, th, OP_END)
     if batch[EVERY_NS] == 0:
         exit_group(row, th, 0)
         return

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A small host with workloads as scenarios write them, run in a test: `world_of(256, files={"/data/pg": 64}, db={"workload": "postgres", …})`.
+"""A small host with workloads as scenarios write them, for a test.
 
-Sizes of memory and files are MiB; a pod's arguments are those of a scenario. `pgs(w)` are slots by their names.
+    w = world_of(256, files={"/data/in": 64}, job={"workload": "batch", "input": "/data/in"}).at(30)
+    work_of(w, "job")["slots"][batch.READ]
+
+Sizes of memory and files are MiB; a pod's arguments are those of a scenario.
 """
 
 from __future__ import annotations
