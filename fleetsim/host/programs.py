@@ -115,7 +115,7 @@ def add_work(row: Any, names: Names, t: int, work: Work) -> int:
         server, users = entry["server"], work.requests
         server["used"], server["workers"], server["queue_max"] = 1, users.workers, users.queue_max
         server["rate"], server["swing"], server["timeout_ns"] = users.rate_milli, users.swing_milli, users.timeout_ns
-        since_midnight = int(row["boot_unix_s"]) * mm.NS_PER_S % users.period_ns
+        since_midnight = int(row["boot_unix_s"]) * mm.NS_PER_S % DAY_NS  # whatever the period: a day is one, by default
         server["period_ns"], server["peak_ns"] = users.period_ns, users.peak_ns - since_midnight
         server["cancels"] = users.cancels
         server["slo_ns"], server["late_permille"] = users.slo_ns, users.late_permille
