@@ -178,7 +178,7 @@ def test_a_sort_takes_work_mem_for_its_time_and_gives_it_back() -> None:
     world.at(18)
     world.command(18, "load", task="db", rate_milli=1000)
     world.at(21)
-    assert world.meminfo("AnonPages") < quiet.meminfo("AnonPages") + 30
+    assert world.meminfo("AnonPages") < quiet.meminfo("AnonPages") + 8
 
 
 def test_commits_write_and_flush_the_log_and_a_checkpoint_writes_the_blocks() -> None:
