@@ -16,6 +16,7 @@ from fleetsim.linux.syscalls import ORDERED, compute, creat, exit_group, file_si
 from fleetsim.workloads.requests import come_up, finish, in_parallel, lose, rest, take, together
 
 PAGE = 4096
+QUIET_TICKS = 5  # ticks between two batches while nobody waits for a disk
 BUSY_NS = 100_000_000
 READ_PAGES = 256  # in one go (fetch.max.bytes 1 MiB)
 CHUNK = 2048
@@ -216,6 +217,7 @@ def step(row, th, w):
     together(row, server, min(server["workers"], server["batch"]))  # all writers are braked to what the disk can do, however many
     if done:
         finish(row, th, server)
-    rest(row, th, server, row["tick_ns"] if done and server["backlog"] == 0 else 0)
+    ticks = QUIET_TICKS if server["io_ns"] == 0 else 1
+    rest(row, th, server, ticks * row["tick_ns"] if done and server["backlog"] == 0 else 0)
     if done:
         log[FETCH_UNTIL] = server["wake_ns"] + row["tick_ns"] // 2

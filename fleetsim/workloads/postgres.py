@@ -94,6 +94,7 @@ from fleetsim.workloads.requests import come_up, finish, go_down, in_parallel, l
 
 PAGE = 4096
 SECOND_NS = 10**9
+QUIET_TICKS = 5  # ticks between two batches while nobody waits for a disk
 BUSY_NS = 100_000_000  # at most this much work in one batch, as far as known
 CLEANING, MAPPING, OPENING, SERVING = range(4)
 IDLE, SORTING, READING, WRITING, SYNCING = range(5)
@@ -261,10 +262,12 @@ def serve(row, th, w):
     work = row["works"][w]
     pg = work["slots"]
     if pg[PHASE] == SORTING:
-        done = sort(row, w)
-        in_parallel(row, work["server"])
-        pg[PHASE] = READING if done else SORTING
-        return False
+        if pg[SORTS] > 0:
+            done = sort(row, w)
+            in_parallel(row, work["server"])
+            pg[PHASE] = READING if done else SORTING
+            return False
+        pg[PHASE] = READING
     if pg[PHASE] == READING:
         if not read_missed(row, th, w):
             return False
@@ -291,7 +294,7 @@ def queries(row, th, w):
         n = take(row, th, server, max(server["workers"], most))
         connect(row, th, w)
         if n == 0:
-            rest(row, th, server, row["tick_ns"])
+            rest(row, th, server, QUIET_TICKS * row["tick_ns"])
             return
         begin(row, th, w, n)
         in_parallel(row, server)
@@ -301,7 +304,8 @@ def queries(row, th, w):
     if done:
         finish(row, th, server)
         pg[PHASE] = IDLE
-    rest(row, th, server, row["tick_ns"] if done and server["backlog"] == 0 else 0)
+    ticks = QUIET_TICKS if server["io_ns"] == 0 else 1
+    rest(row, th, server, ticks * row["tick_ns"] if done and server["backlog"] == 0 else 0)
 
 
 @law
