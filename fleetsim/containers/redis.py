@@ -192,9 +192,9 @@ class Redis(ServerWorkload):
         ]
         forked = [areas[0], areas[2]]  # what its child leaves of them is copied into areas of the same size
         dump = keys * int(values["rdb_bytes"]) // PAGE + 2
-        files = {str(values[name]): dump for name in ("dump", "temp")} if self.save or self.appendonly else {}
+        files = [(str(values[name]), dump, False) for name in ("dump", "temp")] if self.save or self.appendonly else []
         if self.appendonly:
-            files[str(values["log"])] = 2 * dump + REWRITE_MIN // PAGE
-        mapped = [(pages, True) for pages in (*areas, *forked)] + [(pages, False) for pages in files.values()]
+            files.append((str(values["log"]), 2 * dump + REWRITE_MIN // PAGE, False))
+        mapped = [(pages, True) for pages in (*areas, *forked)]
         mapped += [(self.replica_buffer // PAGE + 1, False)] if self.full_sync else []
-        return (Process(pod, start_ns=self.start, work=Work("redis", values, self.requests, tuple(mapped), files)),)
+        return (Process(pod, start_ns=self.start, work=Work("redis", values, self.requests, tuple(mapped), tuple(files), children=1)),)

@@ -30,6 +30,7 @@ class Process:
     ops: tuple[str, ...] = ()
     start_ns: int = 0
     work: Work | None = None  # what it does, if it is not a script
+    restarts: bool = True  # it is started again when it ended
 
 
 @dataclass(frozen=True)

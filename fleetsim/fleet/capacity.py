@@ -57,8 +57,15 @@ def needs(spec: HostSpec, commands: Iterable[Command]) -> tuple[Need, ...]:
     total = spec.memory_bytes // PAGE
     works = [task.work for task in tasks if task.work is not None]
     mapped = [area for work in works for area in work.areas]
+    used = {path: (pages or spec.files.get(path, 0) // PAGE, at_random) for work in works for path, pages, at_random in work.files}
+    children = sum(work.children for work in works)
     groups += len(mapped)
     cohorts += sum(plain(cohorts_for)(total, min(pages, 2 * total), UNIFORM if at_random else ORDERED) for pages, at_random in mapped)
+    groups += sum(2 if at_random else 1 for _, at_random in used.values())
+    cohorts += sum(
+        2 * plain(cohorts_for)(total, pages, UNIFORM) if at_random else plain(cohorts_for)(total, pages, ORDERED)
+        for pages, at_random in used.values()
+    )
     areas = sum(areas_mapped(ops) for ops in scripts) + len(mapped)
     programs = [parse_script(ops) for ops in scripts]
     heaps = [kind for script in programs if (kind := wants_heap(script)) is not None]
@@ -70,9 +77,9 @@ def needs(spec: HostSpec, commands: Iterable[Command]) -> tuple[Need, ...]:
         Need("containers", len(containers), "containers"),
         Need("probes", sum(len(container.probes) for container in containers), "probes"),
         Need("tmpfs mounts", 1 + len(spec.tmpfs) + sum(len(pod.tmpfs) for pod in spec.pods), "mounts"),
-        Need("processes", len(tasks), "tasks"),
-        Need("threads", len(scripts), "threads"),
-        Need("files", len({*spec.files, *(path for work in works for path in work.files)}), "files"),
+        Need("processes", len(tasks) + children, "tasks"),
+        Need("threads", len(scripts) + children, "threads"),
+        Need("files", len(spec.files.keys() | used.keys()), "files"),
         Need("memory areas", areas, "areas"),
         Need("heaps (processes and threads with malloc)", len(heaps), "heaps"),
         Need("heaps of jemalloc or tcmalloc", len(heaps) - heaps.count(GLIBC), "slab_heaps"),

@@ -50,7 +50,10 @@ def read_pod(entry: Mapping[str, Any], source: Source, place: Place) -> Pod:
     """One pod entry, in the short or the long form."""
     if "containers" not in entry:
         keys, arguments = _with_workload(PodKeys, entry, source, place, "a pod")
-        return Pod(keys.name, keys.workload, arguments, keys.requests, keys.limits, probes=keys.probes, swap=keys.swap, **_of_pod(keys))
+        rest = _of_pod(keys)
+        if "restart" not in keys.model_fields_set and not all(process.restarts for process in arguments.processes(keys.name)):
+            rest["restart"] = "OnFailure"  # it ends by itself: a Job
+        return Pod(keys.name, keys.workload, arguments, keys.requests, keys.limits, probes=keys.probes, swap=keys.swap, **rest)
     if "workload" in entry:
         raise source.refuse(
             (*place, "workload"), "a pod has either 'workload' or 'containers'; put the workload into an entry of 'containers'"

@@ -90,6 +90,40 @@ def submit_chain(disk, now_ns, pages, window, direction):
 
 
 @law
+def submit_many(disk, now_ns, pages, window, at_once, direction):
+    """Queue transfers of `window` pages each, `at_once` of them at the same time, each reader's next when its last one is done.
+
+        took = max(window · ns_per_page, ns_per_request) for each;  requests = ⌈pages / window⌉
+        done = begin + max(requests · took + latency, ⌈requests / at_once⌉ · (took + latency)) ;  free_at = begin + requests · took
+
+    So few readers are held up by the latency, many by the device.
+
+    window     int64  pages of each transfer, 1 to REQUEST_PAGES
+    at_once    int64  ≥ 1
+    returns    int64  ns, when the last data is there
+
+    Source: as `submit`; Little's law.
+    """
+    slow = disk["slow_percent"]
+    requests = (pages + window - 1) // window
+    took = max(window * disk["ns_per_page"], disk["ns_per_request"])
+    latency = disk["latency_ns"]
+    if slow != 100:
+        took = took * slow // 100
+        latency = latency * slow // 100
+    begin = max(now_ns, disk["free_at_ns"])
+    rounds = (requests + at_once - 1) // at_once
+    done = begin + max(requests * took + latency, rounds * (took + latency))
+    disk["free_at_ns"] = begin + requests * took
+    disk["requests"][direction] += requests
+    disk["pages"][direction] += pages
+    disk["wait_ns"][direction] += min(requests, at_once) * (done - now_ns)
+    disk["busy_ns"] += max(0, done - max(now_ns, min(disk["busy_until_ns"], done)))
+    disk["busy_until_ns"] = max(disk["busy_until_ns"], done)
+    return done
+
+
+@law
 def busy_ms(disk, now_ns):
     """Milliseconds that the device had something to do, up to now (the queue's future is not counted yet).
 

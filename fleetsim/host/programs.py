@@ -29,6 +29,8 @@ from fleetsim.workloads.script_types import (
 )
 from fleetsim.workloads.works import ARGUMENTS, KINDS, NR_WORKS
 
+DAY_NS = 86_400 * mm.NS_PER_S
+
 
 @dataclass
 class Names:
@@ -124,14 +126,17 @@ def add_work(row: Any, names: Names, t: int, work: Work) -> int:
     for slot, name in enumerate(ARGUMENTS[work.kind]):
         value = work.values[name]
         entry["slots"][slot] = file_row(row, names, value) if isinstance(value, str) else value
-    for path, pages in work.files.items():  # cut for the largest that it makes of it
+        if name == "at_ns":  # a time of the day
+            entry["slots"][slot] = (int(value) - int(row["boot_unix_s"]) * mm.NS_PER_S) % DAY_NS
+    for path, pages, _ in work.files:
         file = row["files"][file_row(row, names, path)]
-        file["pages"] = max(int(file["pages"]), pages)
+        if file["group"] < 0:  # cut for the largest that anybody makes of it
+            file["pages"] = max(int(file["pages"]), pages)
     if work.requests is not None:
         server, users = entry["server"], work.requests
         server["used"], server["workers"], server["queue_max"] = 1, users.workers, users.queue_max
         server["rate"], server["swing"], server["timeout_ns"] = users.rate_milli, users.swing_milli, users.timeout_ns
-        since_midnight = int(row["boot_unix_s"]) * mm.NS_PER_S % users.period_ns
+        since_midnight = int(row["boot_unix_s"]) * mm.NS_PER_S % DAY_NS  # whatever the period: a day is one, by default
         server["period_ns"], server["peak_ns"] = users.period_ns, users.peak_ns - since_midnight
         server["cancels"] = users.cancels
         server["slo_ns"], server["late_permille"] = users.slo_ns, users.late_permille

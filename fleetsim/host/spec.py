@@ -42,13 +42,14 @@ class Requests:
 @dataclass(frozen=True)
 class Work:
     """What a process does, if it is not a script: a workload of `workloads/works.py` and its arguments by field. A path among them
-    becomes the row of that file."""
+    becomes the row of that file, `at_ns` is a time of the day (UTC)."""
 
     kind: str
     values: Mapping[str, int | str] = field(default_factory=dict)
     requests: Requests | None = None
     areas: tuple[tuple[int, bool], ...] = ()  # (pages, used at random) of what it may map at once: is there room in the record?
-    files: Mapping[str, int] = field(default_factory=dict)  # path → pages that a file it writes may have
+    files: tuple[tuple[str, int, bool], ...] = ()  # (path, most pages it ever writes to it, used at random)
+    children: int = 0  # processes that it may fork
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,7 @@ class Capacities(NamedTuple):
     pods: int
     containers: int
     probes: int
+    backends: int  # processes of databases
     works: int  # processes that run a workload other than a script
     dentry_runs: int
     name_trees: int
@@ -77,6 +78,7 @@ CLASSES: dict[str, Capacities] = {
         pods=3,
         containers=3,
         probes=4,
+        backends=2,
         works=2,
         dentry_runs=12,
         name_trees=2,
@@ -93,7 +95,7 @@ CLASSES: dict[str, Capacities] = {
         threads=70,
         areas=128,
         groups=138,
-        cohorts=866,
+        cohorts=864,
         files=48,
         mappings=88,
         mounts=12,
@@ -106,7 +108,8 @@ CLASSES: dict[str, Capacities] = {
         slab_classes=120,
         pods=36,
         containers=40,
-        probes=48,
+        probes=40,
+        backends=40,
         works=31,
         dentry_runs=96,
         name_trees=16,
@@ -137,6 +140,7 @@ CLASSES: dict[str, Capacities] = {
         pods=128,
         containers=160,
         probes=256,
+        backends=240,
         works=160,
         dentry_runs=320,
         name_trees=32,

@@ -251,9 +251,9 @@ def slice_end(group, k):
 
 @law
 def load_uniform(row, th, g, pages):
-    """Read `pages` missing pages of a uniform file into its newest bag; evicted ones are refaults.
+    """Take `pages` missing pages of a uniform file into its newest bag; evicted ones are refaults. The caller waits for the disk.
 
-    returns  int64  pages loaded (0: come back)
+    returns  (int64 pages (0: come back), bool some had the Workingset flag)
 
     Source: mm/filemap.c filemap_fault, mm/workingset.c workingset_refault.
     """
@@ -261,7 +261,7 @@ def load_uniform(row, th, g, pages):
     cg = row["tasks"][row["threads"][th]["task"]]["cg"]
     n = get_cache_pages(row, th, cg, pages)
     if n == 0:
-        return 0
+        return 0, False
     missing = group["pages"] - group["resident"]
     back = min(group["evicted"], n * group["evicted"] // missing)
     activate, hot, source, left = False, False, -1, back
@@ -279,32 +279,7 @@ def load_uniform(row, th, g, pages):
     target = open_bag(row, g, cg, LRU_ACTIVE_FILE if activate else LRU_INACTIVE_FILE, flags)
     blend_base(row["cohorts"][target], n, group["touches"])
     cache_new(row, th, target, n)
-    read_disk(row, th, n, hot)
-    return n
-
-
-@law
-def read_random(row, th, g, pages):
-    """read() of `pages` pages in calls of 128 KiB at random places of a file.
-
-        missing pages met = pages · missing / size
-
-    returns  int64  pages done; fewer if memory could not be had at once, 0: come back
-
-    Source: mm/filemap.c filemap_read; expected values (kernel-laws §20.2). Leaves out: activation by the second read (the
-    bags' accessed share keeps such pages when reclaim looks at them).
-    """
-    group = row["groups"][g]
-    task = row["tasks"][row["threads"][th]["task"]]
-    missing = group["pages"] - group["resident"]
-    if missing > 0:
-        wanted = min(missing, expected(group, pages, (missing << Q) // group["pages"]))
-        if wanted > 0:
-            pages = pages * load_uniform(row, th, g, wanted) // wanted
-    group["touches"] += pages
-    row["spent_ns"] += pages * row["cost"][READ_CACHED]
-    task["stime_ns"] += pages * row["cost"][READ_CACHED]
-    return pages
+    return n, hot
 
 
 @law
@@ -353,7 +328,9 @@ def fault_in(row, th, m, accesses):
     around = major
     if mapping["mmap_miss"] <= MMAP_LOTSAMISS:
         around = min(missing, major * read_around(missing, group["evicted"], group["pages"], RA_PAGES, tail_accessed_q(row, g)))
-    loaded = load_uniform(row, th, g, around)
+    loaded, hot = load_uniform(row, th, g, around)
+    if loaded > 0:
+        read_disk(row, th, loaded, hot)
     accesses = accesses * loaded // around
     if accesses == 0:
         return 0, 0

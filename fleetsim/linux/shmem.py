@@ -25,7 +25,7 @@ from fleetsim.linux.mm_inline import account, add_pages, list_add, list_del, lis
 from fleetsim.linux.mm_types import ACCESSED, LRU_ACTIVE_ANON, LRU_INACTIVE_ANON, LRU_NONE, ORDERED, SHADOW_WORKINGSET, WORKINGSET
 from fleetsim.linux.page_io import do_sigbus, read_fails
 from fleetsim.linux.pgtable import add_tables
-from fleetsim.linux.readahead import swapin_nr_pages
+from fleetsim.linux.readahead import clustered, swapin_nr_pages
 from fleetsim.linux.rmap import find_mapping, map_pages, present_pages, try_to_unmap
 from fleetsim.linux.swap_state import add_swap_cache
 from fleetsim.linux.swapfile import release_slots
@@ -212,12 +212,18 @@ def shmem_fault(row, th, a, g, at, pages, limit, write):
         return done
     missed = group["resident"] - row["mappings"][m]["mapped"]
     if missed > 0:
+        around = FAULT_AROUND
         if group["kind"] == ORDERED:
             missed = min(missed, done)
         else:
-            missed = new + back + expected(group, done, (max(0, missed - new - back) << Q) // max(1, limit))
-        around = max(0, missed - new - back)
-        faults = around if write else (around + FAULT_AROUND - 1) // FAULT_AROUND
+            there = max(0, missed - new - back)
+            missed = expected(group, done, (there << Q) // max(1, limit))
+            if not write:
+                around = clustered(there, max(1, limit), FAULT_AROUND)
+                missed = min(there, missed * around)
+            missed += new + back
+        faults = max(0, missed - new - back)
+        faults = faults if write else (faults + around - 1) // around
         map_pages(row, m, missed)
         count_faults(row, task, new + faults, 0)
         spent = new * row["cost"][FAULT_SHMEM] + faults * row["cost"][FAULT_MINOR]
@@ -244,16 +250,28 @@ def touch_shared(row, th, a, g, pages):
     """
     area = row["areas"][a]
     group = row["groups"][g]
-    task = row["tasks"][area["task"]]
     mapping = row["mappings"][find_mapping(row, a, g)]
     held = group["resident"] + group["swapped"]
     if mapping["mapped"] < held or held == group["pages"]:  # somebody else filled them, or the task itself read them before
         return shmem_fault(row, th, a, g, 0, min(pages, held), held, 1)
-    n = shmem_add(row, th, area["file"], g, -1, min(pages, group["pages"] - held))
+    return shmem_fill(row, th, a, g, min(pages, group["pages"] - held), area["touched"])
+
+
+@law
+def shmem_fill(row, th, a, g, pages, before):
+    """Write to `pages` pages of a mapped object, used at random, that nobody has written to yet; `before` so many were used below them.
+
+    returns  int64  pages done; 0: come back; −1: the mount is full
+
+    Source: mm/shmem.c shmem_fault, mm/memory.c do_shared_fault.
+    """
+    area = row["areas"][a]
+    task = row["tasks"][area["task"]]
+    n = shmem_add(row, th, area["file"], g, -1, pages)
     if n <= 0:
         return n
     map_pages(row, find_mapping(row, a, g), n)
-    add_tables(row, area, area["touched"] + n)
+    add_tables(row, area, before + n)
     count_faults(row, task, n, 0)
     row["spent_ns"] += n * row["cost"][FAULT_SHMEM]
     task["stime_ns"] += n * row["cost"][FAULT_SHMEM]

@@ -23,6 +23,8 @@ from fleetsim.linux.events import (
     SYNC_FAILED,
     record,
 )
+from fleetsim.linux.events import OP_END as OP_END
+from fleetsim.linux.events import OP_START as OP_START
 from fleetsim.linux.exit import begin_exit, unmap_file
 from fleetsim.linux.fork import copy_process
 from fleetsim.linux.hugetlb import map_hugetlb as map_hugetlb
@@ -40,14 +42,14 @@ from fleetsim.linux.private_dirty import private_dirty as private_dirty
 from fleetsim.linux.proc_sysctl import write_knob as write_knob
 from fleetsim.linux.rmap import add_mapping
 from fleetsim.linux.shm import shmem_file_setup, shmem_mmap
-from fleetsim.linux.shmem import ANONYMOUS, LINKED, NOT_LINKED, shmem_evict_inode
+from fleetsim.linux.shmem import ANONYMOUS, LINKED, NOT_LINKED, shmem_evict_inode, shmem_fault, shmem_fill
 from fleetsim.linux.swapoff import swapoff as swapoff
 from fleetsim.linux.swapoff import swapon as swapon
 from fleetsim.linux.sync import SYNC_DATA, SYNC_DONE
 from fleetsim.linux.syscalls_unmap import free_range, madvise, mlock, munmap, zap_pages
 from fleetsim.linux.sysctl_paths import Write as Write
 from fleetsim.linux.sysctl_paths import resolve as resolve
-from fleetsim.linux.vfs import creat, file_size, fsync, is_empty, read_file, unlink, write_file
+from fleetsim.linux.vfs import creat, file_size, fsync, is_empty, open_random, pread, read_file, unlink, write_file
 from fleetsim.linux.vma import enough_memory, map_untouched, mmap_anon, open_file, vma_link
 
 __all__ = [
@@ -61,6 +63,8 @@ __all__ = [
     "MPOL_INTERLEAVE",
     "MPOL_LOCAL",
     "MPOL_PREFERRED",
+    "OP_END",
+    "OP_START",
     "ORDERED",
     "OUT_OF_MEMORY_ERROR",
     "PART_EVERY",
@@ -74,12 +78,14 @@ __all__ = [
     "SYNC_FAILED",
     "UNIFORM",
     "access",
+    "access_filled",
     "access_rest",
     "at_rest",
     "compute",
     "creat",
     "exit_group",
     "file_size",
+    "fill_shared",
     "fork",
     "free_range",
     "fsync",
@@ -93,6 +99,8 @@ __all__ = [
     "map_untouched",
     "mlock",
     "munmap",
+    "open_random",
+    "pread",
     "private_dirty",
     "read_file",
     "read_untouched",
@@ -104,6 +112,7 @@ __all__ = [
     "shmget",
     "swapoff",
     "swapon",
+    "tell",
     "touch",
     "unlink",
     "write_file",
@@ -196,6 +205,34 @@ def map_shared(row, th, pages, kind, hot_pages):
 
 
 @law
+def fill_shared(row, th, a, pages):
+    """Write to up to `pages` pages of a shared object, used at random, that nobody has written to yet.
+
+    returns  int64  pages done; 0: come back, or all are filled
+
+    Source: mm/shmem.c shmem_fault.
+    """
+    g = row["areas"][a]["group"]
+    held = row["groups"][g]["resident"] + row["groups"][g]["swapped"]
+    row["in_lru_fault"] = 1
+    return max(0, shmem_fill(row, th, a, g, min(pages, row["areas"][a]["pages"] - held), held))
+
+
+@law
+def access_filled(row, th, a, accesses):
+    """Read at random from the pages of a shared object that somebody has written to.
+
+    returns  int64  accesses done; 0: come back, or none is filled
+
+    Source: mm/memory.c do_read_fault (maps up to 16 pages around).
+    """
+    g = row["areas"][a]["group"]
+    held = row["groups"][g]["resident"] + row["groups"][g]["swapped"]
+    row["in_lru_fault"] = 1
+    return max(0, shmem_fault(row, th, a, g, 0, accesses, held, 0)) if held > 0 else 0
+
+
+@law
 def shmget(row, th, pages, kind):
     """shmget(IPC_CREAT): a System V segment. It stays until `shm_rmid`, whoever maps it (map_file attaches it).
 
@@ -249,6 +286,15 @@ def compute(row, th, ns):
 
 
 @law
+def tell(row, th, kind):
+    """The thread's program says something that the host's history should have: OP_START, OP_END.
+
+    Source: syslog(3); it changes nothing.
+    """
+    record(row, kind, row["threads"][th]["task"], 0, 0, 0, 0, 0, 0, 0, 0)
+
+
+@law
 def is_running(row, t):
     """Does task `t` run?
 
@@ -271,12 +317,16 @@ def has_ended(row, c, pid):
 def set_oom_score_adj(row, th, adj):
     """A task writes to its own /proc/self/oom_score_adj.
 
-    adj  int64  beyond −1000 or 1000: the nearest of them
+    adj      int64  beyond −1000 or 1000: the nearest of them
+    returns  int64  what it was before
 
     Source: fs/proc/base.c __set_oom_adj. Leaves out: that lowering it needs CAP_SYS_RESOURCE.
     """
     row["spent_ns"] += row["cost"][SYSCALL]
-    row["tasks"][row["threads"][th]["task"]]["oom_score_adj"] = max(-1000, min(1000, adj))
+    task = row["tasks"][row["threads"][th]["task"]]
+    before = task["oom_score_adj"]
+    task["oom_score_adj"] = max(-1000, min(1000, adj))
+    return before
 
 
 @law

@@ -10,8 +10,9 @@ from __future__ import annotations
 from fleetsim.hardware.cpu import SYSCALL
 from fleetsim.law import law
 from fleetsim.linux.ext4_file import ext4_buffered_write_iter
-from fleetsim.linux.filemap import read_ordered, read_random
-from fleetsim.linux.mm_types import ORDERED
+from fleetsim.linux.filemap import read_ordered
+from fleetsim.linux.filemap_random import read_blocks
+from fleetsim.linux.mm_types import ORDERED, UNIFORM
 from fleetsim.linux.shm import shmem_create, shmem_unlink
 from fleetsim.linux.shmem import LINKED, NOT_LINKED, shmem_file_io
 from fleetsim.linux.sync import SYNC_DONE, vfs_fsync
@@ -79,7 +80,38 @@ def read_file(row, th, f, at, pages, fresh, kind):
         return read_ordered(row, th, g, at, pages, fresh)
     if file["groups"] == 2 and at >= row["groups"][g]["pages"]:
         g += 1
-    return read_random(row, th, g, pages), 0
+    done, _ = read_blocks(row, th, g, pages, 0, 1)
+    return done, 0
+
+
+@law
+def open_random(row, f, hot_pages):
+    """open() of a file on disk that is read and written at random, the first `hot_pages` pages of it more often than the rest.
+
+    returns  bool  False: nothing is in it, or a table is full
+
+    Source: fs/open.c; hot and cold part are two groups (design §3.2), cut by whoever opens it first.
+    """
+    file = row["files"][f]
+    return file["linked"] != NOT_LINKED and not is_empty(row, f) and open_file(row, f, UNIFORM, hot_pages)
+
+
+@law
+def pread(row, th, f, at, pages, block, at_once):
+    """pread() of `pages` pages at random places of the part of a file that page `at` is in, `block` pages each, by `at_once` threads.
+
+    returns  (int64 pages done, int64 of them from disk); (0, 0): come back; −1: it cannot be read (EIO)
+
+    Source: mm/filemap.c filemap_read.
+    """
+    file = row["files"][f]
+    row["in_lru_fault"] = 0
+    if file["group"] < 0 or is_empty(row, f):
+        return -1, 0
+    g = file["group"]
+    if file["groups"] == 2 and at >= row["groups"][g]["pages"]:
+        g += 1
+    return read_blocks(row, th, g, pages, block, at_once)
 
 
 @law

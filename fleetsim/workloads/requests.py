@@ -56,7 +56,7 @@ SERVER = np.dtype(
         ("work_ns", "i8"),  # … what they took so far, added up
         ("room_ns", "i8"),  # … what they took of the workers' time, with all of them busy
         ("io_ns", "i8"),  # … of that for a disk
-        ("majflt", "i8"),  # the task's major faults before them
+        ("majflt", "i8"),  # the task's major faults before them, less those that waited for a disk in other calls
         ("service_ns", "i8"),  # what a request took last, on average
         ("pace_ns", "i8"),  # … and how much later it would have let the next one begin, with all workers busy
         ("timeout_ns", "i8"),  # after that long clients give up; 0: never
@@ -239,6 +239,28 @@ def in_parallel(row, server):
     computing = max(1, min(side_by_side, row["cpus"]))
     row["spent_ns"] //= computing
     row["reclaim_ns"] //= computing
+
+
+@law
+def together(row, server, n):
+    """What is on the thread's bill `n` requests of the batch waited for, as many at a time as there are workers (a group commit). The
+    bill stays: it is the time that passes.
+
+    Source: one flush of a log serves all who wait for it.
+    """
+    took = row["spent_ns"] + row["wait_ns"]
+    server["io_ns"] += row["stall_ns"][IO] * n
+    server["work_ns"] += took * n
+    server["room_ns"] += took * n // max(1, server["workers"])
+
+
+@law
+def note_slow(server, n):
+    """`n` requests of the batch waited for a disk in a call that is no fault: they are the slow ones.
+
+    Source: read() counts no major fault.
+    """
+    server["majflt"] -= n
 
 
 @law

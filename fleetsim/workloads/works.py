@@ -12,7 +12,7 @@ import numpy as np
 
 from fleetsim.law import law
 from fleetsim.linux.syscalls import CAPACITY, is_running
-from fleetsim.workloads import idle, jvm, jvm_state, redis, web
+from fleetsim.workloads import batch, idle, jvm, jvm_state, log, postgres, postgres_types, redis, web
 from fleetsim.workloads.requests import SERVER, go_down
 
 NR_WORKS = CAPACITY.works
@@ -24,11 +24,14 @@ ARGUMENTS = {
     "web": web.ARGUMENTS,
     "jvm": jvm.ARGUMENTS,
     "redis": redis.ARGUMENTS,
+    "postgres": postgres_types.ARGUMENTS,
+    "batch": batch.ARGUMENTS,
+    "log": log.ARGUMENTS,
 }
 """Name of a workload → what its first slots are: `Work.values` has them by these names."""
 
 KINDS = {name: number for number, name in enumerate(ARGUMENTS, 1)}
-IDLE, WEB, JVM, REDIS = KINDS.values()
+IDLE, WEB, JVM, REDIS, POSTGRES, BATCH, LOG = KINDS.values()
 
 WORK = np.dtype(
     [
@@ -40,7 +43,7 @@ WORK = np.dtype(
     ]
 )
 
-WORK_FIELDS = [("works", WORK, (NR_WORKS,))]
+WORK_FIELDS = [("works", WORK, (NR_WORKS,)), ("backends", postgres_types.BACKEND, (postgres_types.NR_BACKENDS,))]
 """The workloads' part of a host's record."""
 
 
@@ -70,6 +73,12 @@ def step_work(row, th, w):
         jvm.step(row, th, w)
     elif kind == REDIS:
         redis.step(row, th, w)
+    elif kind == POSTGRES:
+        postgres.step(row, th, w)
+    elif kind == BATCH:
+        batch.step(row, th, w)
+    elif kind == LOG:
+        log.step(row, th, w)
 
 
 @law

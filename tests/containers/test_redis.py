@@ -78,7 +78,7 @@ def test_its_areas_those_of_a_child_and_its_files_are_counted_before_the_run() -
     pages = [pages for pages, _ in process.work.areas]
     assert pages[:3] == [15_626, pytest.approx(7_392, abs=5), 312_500]
     assert pages[3:5] == [pages[0], pages[2]]
-    assert set(process.work.files) == {"/data/r/dump.rdb", "/data/r/temp.rdb"}
+    assert {path for path, _, _ in process.work.files} == {"/data/r/dump.rdb", "/data/r/temp.rdb"}
     tasks = tuple(TaskSpec(f"r{i}", (), cgroup="box", work=Redis(keys=1_000_000).processes(f"r{i}")[0].work) for i in range(8))
     crowded = HostSpec("h", 8 << 30, cgroups=(CgroupSpec("box"),), tasks=tasks)
     assert "cohorts" in str(too_much(crowded, ()))

@@ -6,10 +6,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleetsim.hardware.disk import READ, REQUEST_PAGES, WRITE, busy_ms, submit, submit_chain
+from fleetsim.hardware.disk import READ, REQUEST_PAGES, WRITE, busy_ms, submit, submit_chain, submit_many
 from fleetsim.linux.fs_types import DISK
 from tests.host.worlds import world
 
@@ -89,3 +90,20 @@ def test_a_chain_is_what_its_transfers_one_by_one_are(pages: int, window: int, n
         left -= window
     assert int(submit_chain(disks[1], now, pages, window, READ)) == end
     assert disks[0].tobytes() == disks[1].tobytes()
+
+
+@pytest.mark.parametrize(("pages", "window", "at_once"), [(2, 2, 1), (200, 2, 1), (200, 2, 8), (201, 2, 7), (64_000, 2, 16), (10, 32, 4)])
+@pytest.mark.parametrize("slow", [100, 700])
+def test_many_readers_at_once_are_the_simulation_of_each_of_them(pages: int, window: int, at_once: int, slow: int) -> None:
+    """The naive twin sends every request on its own: each reader's next one when its last is done."""
+    one, twin = np.zeros(2, DISK)
+    for disk in (one, twin):
+        disk["latency_ns"], disk["ns_per_page"], disk["slow_percent"] = 100_000, 2_000, slow
+    done = int(submit_many(one, 1_000, pages, window, at_once, READ))
+    free = [1_000] * at_once
+    for _ in range(-(-pages // window)):
+        reader = free.index(min(free))
+        free[reader] = int(submit(twin, free[reader], window, READ))
+    assert done == pytest.approx(max(free), rel=0.03)
+    assert int(one["requests"][READ]) == int(twin["requests"][READ])
+    assert int(one["free_at_ns"]) <= done, "whoever comes next does not wait for these readers, only for the device"
