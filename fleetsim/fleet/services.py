@@ -28,7 +28,7 @@ from fleetsim.containers.load import Load
 from fleetsim.host.ports import COUNTERS
 from fleetsim.host.spec import Event
 from fleetsim.units import NS_PER_S
-from fleetsim.workloads.requests import sine_q
+from fleetsim.workloads.arrivals import sine_q
 
 WINDOW_NS = 10 * NS_PER_S
 ERRORS_PERMILLE = 10

@@ -15,7 +15,8 @@ from __future__ import annotations
 from fleetsim.law import law
 from fleetsim.linux.events import IMPACT_END, IMPACT_START, record
 from fleetsim.linux.mm_types import NR_THREADS, NS_PER_S, PSI_FULL, PSI_MEM
-from fleetsim.workloads.requests import DONE, FAILED, LATE, observe, stuck_ns
+from fleetsim.workloads.arrivals import DONE, FAILED, LATE
+from fleetsim.workloads.requests import observe, stuck_ns
 from fleetsim.workloads.works import NR_WORKS
 
 WINDOW_NS = 10 * NS_PER_S

@@ -34,8 +34,8 @@ from fleetsim.linux.oom_kill import send_sigkill
 from fleetsim.linux.oom_report import oom_reaped, stamp
 from fleetsim.linux.swap_types import ON_ZRAM
 from fleetsim.linux.swapfile import count_slots
+from fleetsim.workloads.arrivals import arrive
 from fleetsim.workloads.jvm_state import GC_NAMES
-from fleetsim.workloads.requests import arrive
 from fleetsim.workloads.script import begin_program
 
 TICK_NS = 200_000_000

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from fleetsim.law import ONE_Q, law
 from fleetsim.linux.syscalls import OUT_OF_MEMORY_ERROR, access, access_rest, compute, exit_group, is_resident, touch, write_log
+from fleetsim.workloads.arrivals import lose, rate_now
 from fleetsim.workloads.jvm_gc import begin_gc, collect, collection_for, visit_cold
 from fleetsim.workloads.jvm_heap import CHUNK, allocate, eden_room, fill_live, map_heap, own_pages, sweep
 from fleetsim.workloads.jvm_sizes import set_eden
@@ -70,7 +71,7 @@ from fleetsim.workloads.jvm_state import (
     TENURED_PERMILLE,
     YOUNG,
 )
-from fleetsim.workloads.requests import come_up, finish, in_parallel, lose, rate_now, rest, take
+from fleetsim.workloads.requests import come_up, finish, in_parallel, rest, take
 
 QUIET_NS = 1_000_000_000  # between two batches while nothing is near
 BUSY_NS = 100_000_000  # at most this much work in one batch, as far as known

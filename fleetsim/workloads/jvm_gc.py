@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from fleetsim.law import law
 from fleetsim.linux.syscalls import GC_PAUSE, access_rest, compute, write_log
+from fleetsim.workloads.arrivals import IO
 from fleetsim.workloads.jvm_heap import CHUNK, STEP_NS, give_back, grow, heap_pages, touch_tables, write_old, write_young, young_max
 from fleetsim.workloads.jvm_sizes import grow_for_time, marking_threshold, note_survival, resize, set_eden, survivors_kept
 from fleetsim.workloads.jvm_state import (
@@ -77,7 +78,6 @@ from fleetsim.workloads.jvm_state import (
     YOUNG_GC,
     YOUNG_MIN_PERCENT,
 )
-from fleetsim.workloads.requests import IO
 
 LONG_PAUSE_NS = 500_000_000  # the history is told of these
 

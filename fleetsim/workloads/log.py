@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from fleetsim.law import law
 from fleetsim.linux.syscalls import ORDERED, compute, creat, exit_group, file_size, map_anonymous, read_file, touch, unlink, write_file
-from fleetsim.workloads.requests import come_up, finish, in_parallel, lose, rest, take, together
+from fleetsim.workloads.arrivals import lose
+from fleetsim.workloads.requests import come_up, finish, in_parallel, rest, take, together
 
 PAGE = 4096
 QUIET_TICKS = 5  # ticks between two batches while nobody waits for a disk

@@ -32,6 +32,7 @@ from fleetsim.linux.syscalls import (
     touch,
     write_file,
 )
+from fleetsim.workloads.arrivals import lose
 from fleetsim.workloads.postgres_backends import (
     connect,
     count,
@@ -90,7 +91,7 @@ from fleetsim.workloads.postgres_types import (
     WRITE_PERMILLE,
     WRITES,
 )
-from fleetsim.workloads.requests import come_up, finish, go_down, in_parallel, lose, note_slow, rest, take, together
+from fleetsim.workloads.requests import come_up, finish, go_down, in_parallel, note_slow, rest, take, together
 
 PAGE = 4096
 SECOND_NS = 10**9

@@ -13,7 +13,8 @@ import numpy as np
 from fleetsim.law import law
 from fleetsim.linux.syscalls import CAPACITY, is_running
 from fleetsim.workloads import batch, idle, jvm, jvm_state, log, postgres, postgres_types, redis, web
-from fleetsim.workloads.requests import SERVER, go_down
+from fleetsim.workloads.arrivals import SERVER
+from fleetsim.workloads.requests import go_down
 
 NR_WORKS = CAPACITY.works
 NR_SLOTS = 72

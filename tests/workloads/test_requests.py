@@ -11,19 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleetsim.host.state import HOST
-from fleetsim.workloads.requests import (
-    LE_MS,
-    answer_ns,
-    arrive,
-    come_up,
-    finish,
-    go_down,
-    in_parallel,
-    rate_now,
-    rest,
-    sine_q,
-    take,
-)
+from fleetsim.workloads.arrivals import LE_MS, arrive, rate_now, sine_q
+from fleetsim.workloads.requests import answer_ns, come_up, finish, go_down, in_parallel, rest, take
 
 MS = 1_000_000
 S = 1000 * MS
