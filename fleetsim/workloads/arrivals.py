@@ -15,7 +15,6 @@ NS_PER_MS = 1_000_000
 LE_MS = (5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000)
 """Upper bounds of the latency histogram, as client libraries of Prometheus choose them by default."""
 NR_BUCKETS = len(LE_MS) + 1
-MILLION = 1_000_000
 RATE_NS = 10**12  # a rate counts requests per 1000 s
 DONE, LATE, FAILED = 0, 1, 2
 IO = 1  # kind of stall (PSI_IO)
