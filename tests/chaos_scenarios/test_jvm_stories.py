@@ -18,7 +18,8 @@ FOLDER = Path(__file__).resolve().parents[2] / "chaos_scenarios"
 def told(scenario: Path, out: Path) -> list[dict[str, Any]]:
     """The history of a run."""
     assert execute(["run", "--out", str(out), str(scenario)]) == 0
-    return [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
+    events = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
+    return [event for event in events if event["kind"] not in ("pod_ready", "pod_unready")]
 
 
 def began_ns(event: dict[str, Any]) -> int:

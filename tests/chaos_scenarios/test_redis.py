@@ -36,7 +36,7 @@ def chain(events: list[dict[str, Any]], host: str, until_s: float) -> list[str]:
     """Kinds of what happened on a host, one after the other; impacts with their name; the same thing told twice once."""
     words: list[str] = []
     for event in events:
-        if event["host"] == host and 0 < event["t_ns"] < until_s * 1e9 and event["kind"] != "task_start":
+        if event["host"] == host and 0 < event["t_ns"] < until_s * 1e9 and event["kind"] not in ("task_start", "pod_ready", "pod_unready"):
             word = " ".join([event["kind"], event["data"].get("impact", ""), event["subject"].removeprefix("sessions").strip("-")]).strip()
             word = " ".join(word.split())
             words += [word] if not words or words[-1] != word else []
