@@ -13,8 +13,8 @@ LEGAL = [(name, state, event) for name, table in TABLES.items() for state, event
 ILLEGAL = [
     (name, state, event)
     for name, table in TABLES.items()
-    for state in {s for s, _ in table} | set(table.values())
-    for event in {e for _, e in table} | {"nonsense"}
+    for state in sorted({s for s, _ in table} | set(table.values()))
+    for event in sorted({e for _, e in table} | {"nonsense"})
     if (state, event) not in table
 ]
 
