@@ -135,9 +135,9 @@ REASONS: tuple[Reason, ...] = (
     Reason(
         "redis-fork",
         (f"{FORK}_us", f"{FORK}_lab_us"),
-        "The real machine is virtual, so copying an entry costs it more than the 35 ns of profile `server`, which is bare metal (9 to 13 ms "
-        "per GB, as Redis's documentation has it), and less than the 134 ns of `lab`, the emulating machine of the kernel recordings: the "
-        "measured fork lies between the two, nearest to `lab` when it is smallest. There is no profile of this machine: one that was fitted "
+        "The real machine is virtual, so copying an entry costs it more than the 35 ns of profile `server`, which is bare metal (9 to 13 "
+        "ms per GB, as Redis's documentation has it), and less than the 134 ns of `lab`, the emulating machine of the kernel recordings: the "
+        "measured fork lies between the two, nearest to `lab` when it is smallest. There is no profile of this machine: one fitted "
         "to these forks could not be tested by them.",
         {"huge_pages": False},
     ),
@@ -165,8 +165,8 @@ REASONS: tuple[Reason, ...] = (
     Reason(
         "jvm-load",
         ("young_per_s", "filled_rss_kib", "done_rss_kib"),
-        "The real G1 collected an eden of 50 to 171 MiB (50 is its least, 5 percent of the heap), the model one of 240 to 380: rarer, and more "
-        "pages are touched before the first collection. Both aim at pauses of 200 ms, but the real one plans with margins for how unevenly "
+        "The real G1 collected an eden of 50 to 171 MiB (50 is its least, 5 percent of the heap), the model one of 240 to 380: rarer, and "
+        "more pages are touched before the first collection. Both aim at pauses of 200 ms, but the real one plans with margins for how unevenly "
         "its pauses came, which on a busy machine is much; the model leaves these confidence intervals out. What a collection costs is "
         "compared for equal copies in the next table.",
         {"collector": "G1"},
@@ -174,8 +174,8 @@ REASONS: tuple[Reason, ...] = (
     Reason(
         "jvm-load",
         ("young_per_s",),
-        "Eight collections in four seconds against six: the model's heap is still being enlarged for the live set when the load begins (eden "
-        "115 MiB, then 160), the real one's eden had 200 MiB by then. Over eight seconds they differ by a quarter.",
+        "Eight collections in four seconds against six: the model's heap is still being enlarged for the live set when the load begins "
+        "(eden of 115 MiB, then 160), the real one's eden had 200 MiB by then. Over eight seconds they differ by a quarter.",
         {"collector": "Serial", "live_mib": 400, "survive_percent": 2},
     ),
 )
