@@ -136,8 +136,8 @@ REASONS: tuple[Reason, ...] = (
         "redis-fork",
         (f"{FORK}_us", f"{FORK}_lab_us"),
         "The real machine is virtual, so copying an entry costs it more than the 35 ns of profile `server`, which is bare metal (9 to 13 "
-        "ms per GB, as Redis's documentation has it), and less than the 134 ns of `lab`, the emulating machine of the kernel recordings: the "
-        "measured fork lies between the two, nearest to `lab` when it is smallest. There is no profile of this machine: one fitted "
+        "ms per GB, as Redis's documentation has it), and less than the 134 ns of `lab`, the emulating machine of the kernel recordings: "
+        "the measured fork lies between the two, nearest to `lab` when it is smallest. There is no profile of this machine: one fitted "
         "to these forks could not be tested by them.",
         {"huge_pages": False},
     ),
@@ -166,9 +166,9 @@ REASONS: tuple[Reason, ...] = (
         "jvm-load",
         ("young_per_s", "filled_rss_kib", "done_rss_kib"),
         "The real G1 collected an eden of 50 to 171 MiB (50 is its least, 5 percent of the heap), the model one of 240 to 380: rarer, and "
-        "more pages are touched before the first collection. Both aim at pauses of 200 ms, but the real one plans with margins for how unevenly "
-        "its pauses came, which on a busy machine is much; the model leaves these confidence intervals out. What a collection costs is "
-        "compared for equal copies in the next table.",
+        "more pages are touched before the first collection. Both aim at pauses of 200 ms, but the real one plans with margins for how "
+        "unevenly its pauses came, which on a busy machine is much; the model leaves these confidence intervals out. What a collection costs "
+        "is compared for equal copies in the next table.",
         {"collector": "G1"},
     ),
     Reason(

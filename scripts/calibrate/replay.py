@@ -30,10 +30,15 @@ COPIED_PERCENT = (10.0, 30.0)  # of eden that lives, for the line through young 
 # ----------------------------------------------------------------------------------------------------------------- redis
 
 
+def drawn(**keys: object) -> Redis:
+    """As a scenario's words would draw it."""
+    return Redis.model_validate(keys)
+
+
 def dataset(parameters: Parameters) -> Figures:
     keys, size = int(parameters["keys"]), int(parameters["value_bytes"])
     empty, full = (
-        redis_world(Redis(keys=keys, loaded=loaded, value=f"{size}B", save=[]), 1024).at(20)  # loaded by then
+        redis_world(drawn(keys=keys, loaded=loaded, value=f"{size}B", save=[]), 1024).at(20)  # loaded by then
         for loaded in (0.0, 100.0)
     )
     rss = full.rss()
@@ -46,7 +51,7 @@ def dataset(parameters: Parameters) -> Figures:
 
 def deletion(parameters: Parameters) -> Figures:
     size, share = int(parameters["value_bytes"]), float(parameters["deleted_percent"])
-    redis = Redis(keys=parameters["keys"], value=f"{size}B", delete={"at": "20s", "share": share}, save=[])
+    redis = drawn(keys=parameters["keys"], value=f"{size}B", delete={"at": "20s", "share": share}, save=[])
     world = redis_world(redis, 512).at(19.9)
     full = world.rss()
     world.at(20 + 12)
@@ -66,7 +71,7 @@ def fork(parameters: Parameters) -> Figures:
 def forked(parameters: Parameters, profile: str) -> tuple[int, float]:
     keys = int(parameters["data_mib"]) * MIB // (4096 + 100)
     huge = bool(parameters["huge_pages"])
-    redis = Redis(keys=keys, value="4KiB", save=[[FORK_AT_S, 0]], disable_thp=not huge)
+    redis = drawn(keys=keys, value="4KiB", save=[[FORK_AT_S, 0]], disable_thp=not huge)
     world = redis_world(redis, 8192, thp="always" if huge else "never", cpu_profile=profile).at(FORK_AT_S - 1)
     rss = world.rss()
     at = float(FORK_AT_S)
@@ -79,7 +84,7 @@ def forked(parameters: Parameters, profile: str) -> tuple[int, float]:
 def save_at(rate: int, parameters: Parameters) -> tuple[Figures, float]:
     """One save under so many commands a second, and how many SETs came meanwhile."""
     size, writing = int(parameters["value_bytes"]), parameters["writes_per_s"] > 0
-    redis = Redis(
+    redis = drawn(
         keys=parameters["keys"],
         value=f"{size}B",
         load=f"{rate}/s",
@@ -97,9 +102,10 @@ def save_at(rate: int, parameters: Parameters) -> tuple[Figures, float]:
         if child is None and world.slot(CHILD):
             child = world.task("redis-child")
     assert child is not None
-    cow, processor = float(ends[0].data["cow_bytes"]), (int(child["utime_ns"]) + int(child["stime_ns"])) / 1e9
+    told: Mapping[str, Any] = ends[0].data
+    cow, processor = float(told["cow_bytes"]), (int(child["utime_ns"]) + int(child["stime_ns"])) / 1e9
     figures = {
-        "save_per_gib_s": float(ends[0].data["seconds"]) * GIB / used,
+        "save_per_gib_s": float(told["seconds"]) * GIB / used,
         "save_processor_per_gib_s": processor * GIB / used,
         "cow_bytes": cow,
         "cow_of_rss_percent": 100 * cow / rss,
@@ -122,7 +128,7 @@ def save(parameters: Parameters, measured: Mapping[str, Any]) -> Figures:
 
 def maxmemory(parameters: Parameters) -> Figures:
     world = redis_world(
-        Redis(
+        drawn(
             keys=parameters["keys"],
             value=f"{int(parameters['value_bytes'])}B",
             skew=parameters["zipf_skew"],
