@@ -7,6 +7,7 @@
 #   make lint        formatting, types, import layers   make format      puts the formatting right
 #   make bench       the figures of docs/benchmarks.md  make clean       takes away what the targets made
 #   make measure     the real Redis, JVM and PostgreSQL measured on this machine (25 minutes), for docs/calibration.md
+#   make calibrate   the models in the measured situations: model against measurement, printed and put into docs/calibration.md
 #
 # Narrow a test run with ARGS:  make test ARGS="tests/verdict -k staleness"
 
@@ -18,10 +19,10 @@ PARALLEL := -n 2 --dist loadfile
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup warm prometheus tools demo test test-slow test-programs lint format bench measure clean
+.PHONY: help setup warm prometheus tools demo test test-slow test-programs lint format bench measure calibrate clean
 
 help:
-	@sed -n '4,11s/^# \{0,1\}//p' Makefile
+	@sed -n '4,12s/^# \{0,1\}//p' Makefile
 
 setup:
 	@scripts/ensure-venv.sh
@@ -72,6 +73,11 @@ measure: setup
 	scripts/ensure-calibration-tools.sh $(firstword $(subst _, ,$(PROGRAM)))
 	$(VENV)/bin/python -m scripts.calibrate $(PROGRAM)
 	$(VENV)/bin/python -m scripts.calibrate.table
+	$(VENV)/bin/python -m scripts.calibrate.compare --page
+
+# Small hosts for some virtual seconds each: plain Python has done them before the laws were compiled.
+calibrate: setup
+	NUMBA_DISABLE_JIT=1 $(VENV)/bin/python -m scripts.calibrate.compare
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .benchmarks

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).resolve().parents[2] / "tests" / "ground_truth" / "calibration"
+MODEL = "model"  # beside the records, but not one of them: what the models say (compare.py)
 REPEATS = 3
 Figure = float | int | str | None
 Run = Mapping[str, Figure]
@@ -103,4 +104,5 @@ def write(name: str, records: Sequence[Mapping[str, Any]], folder: Path = FOLDER
 
 
 def read(folder: Path = FOLDER) -> list[dict[str, Any]]:
-    return [entry for path in sorted(folder.glob("*.json")) for entry in json.loads(path.read_text(encoding="utf-8"))]
+    paths = sorted(path for path in folder.glob("*.json") if path.stem != MODEL)
+    return [entry for path in paths for entry in json.loads(path.read_text(encoding="utf-8"))]

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -59,7 +59,7 @@ class World:
     def row(self) -> Any:
         return self.shard.records[0]
 
-    def at(self, seconds: float) -> World:
+    def at(self, seconds: float) -> Self:
         self.shard.advance(0, round(seconds * mm.NS_PER_S))
         found = violations(self.row) + heap_violations(self.row)
         assert not found, found

@@ -18,11 +18,14 @@ from fleetsim.linux import mm_types as mm
 from fleetsim.workloads import jvm_state
 from tests.host.worlds import MIB, PAGES, World
 
+FULL_AFTER_S = 4  # of load comes the recordings' System.gc()
 SSD = DiskSpec(bytes_per_s=500_000_000, latency_us=100.0)
 
 
 class JvmWorld(World):
     """A world whose first row of works is a JVM."""
+
+    YOUNG, MIXED, FULL, REMARK = range(4)
 
     def __getitem__(self, slot: str) -> int:
         return int(self.row["works"][0]["slots"][getattr(jvm_state, slot)])
@@ -76,3 +79,37 @@ def a_jvm(
         **more,
     )
     return JvmWorld(Shard([spec], seed=1, tick_ns=round(tick_ms * mm.NS_PER_MS)))
+
+
+def alone(collector: str, live_mib: int, rate: int, percent: float, **more: object) -> JvmWorld:
+    """A JVM as the recordings' program is: nothing but an allocating thread. A 64th of their 24 GiB is its heap at first."""
+    said = {"collector": collector, "xmx": "1GiB", "xms": "376MiB", "live_set": f"{live_mib * 102 // 100}MiB", "threads": 0}
+    load = {"allocation_rate": f"{rate}MiB/s", "tenured_share": float(percent), "metaspace": "0MiB", "code_cache": "0MiB"}
+    return a_jvm({**said, **load, **more}, memory_mib=4096)
+
+
+def until_up(world: JvmWorld) -> float:
+    """To when it serves; the second."""
+    at = 0.0
+    while world["STAGE"] < 2:
+        at += 0.1
+        world.at(at)
+    return at
+
+
+def young_collection(jvm: JvmWorld, percent: float) -> tuple[float, float]:
+    """One young collection once it runs steadily: (MiB copied, seconds of pause)."""
+    at = until_up(jvm) + 4
+    jvm.at(at)
+    count, pause, copied = jvm.count(JvmWorld.YOUNG), jvm.pause_s(JvmWorld.YOUNG), 0.0
+    while jvm.count(JvmWorld.YOUNG) == count:
+        copied = (jvm["EDEN_MAX"] * percent / 100 + jvm["SURVIVORS"]) / MIB
+        at += 0.05
+        jvm.at(at)
+    return copied, jvm.pause_s(JvmWorld.YOUNG) - pause
+
+
+def full_processor_ms(g1: bool, left_mib: float, garbage_mib: float) -> float:
+    """Processor time of a full collection by its law, from what the real one left and what had become garbage among it."""
+    moved = jvm_state.COMPACT_HOLES[int(g1)] * min(1.0, 4 * garbage_mib / (left_mib + garbage_mib))
+    return left_mib * 1024 * (jvm_state.COMPACT_KIB[int(g1)] + moved) / 1e6

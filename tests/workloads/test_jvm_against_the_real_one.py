@@ -17,10 +17,9 @@ import pytest
 
 from fleetsim.workloads import jvm_sizes
 from fleetsim.workloads import jvm_state as v
-from tests.workloads.jvms import JvmWorld, a_jvm
+from tests.workloads.jvms import FULL_AFTER_S, JvmWorld, alone, full_processor_ms, until_up, young_collection
 
 RECORDS = Path(__file__).resolve().parents[1] / "ground_truth" / "calibration"
-YOUNG, MIXED, FULL, REMARK = range(4)
 LOADS = [(100, 300, 2), (400, 300, 2), (400, 300, 20)]  # live MiB, MiB/s, percent that lives long: at 1 GiB
 
 
@@ -41,30 +40,15 @@ def figures(file: str, measurement: str, **parameters: object) -> dict[str, floa
     raise AssertionError(f"no record {measurement} {parameters}")
 
 
-def alone(collector: str, live_mib: int, rate: int, percent: float, **more: object) -> JvmWorld:
-    """A JVM as the recordings' program is: nothing but an allocating thread. A 64th of their 24 GiB is its heap at first."""
-    said = {"collector": collector, "xmx": "1GiB", "xms": "376MiB", "live_set": f"{live_mib * 102 // 100}MiB", "threads": 0}
-    load = {"allocation_rate": f"{rate}MiB/s", "tenured_share": float(percent), "metaspace": "0MiB", "code_cache": "0MiB"}
-    return a_jvm({**said, **load, **more}, memory_mib=4096)
-
-
-def up(world: JvmWorld) -> float:
-    at = 0.0
-    while world["STAGE"] < 2:
-        at += 0.1
-        world.at(at)
-    return at
-
-
 @pytest.mark.parametrize(("live", "rate", "percent"), LOADS)
 def test_serial_collects_as_often_and_has_as_much_memory(live: int, rate: int, percent: int) -> None:
     real = figures("jvm.json", "load", collector="Serial", live_mib=live, alloc_mib_per_s=rate, survive_percent=percent)
     jvm = alone("serial", live, rate, percent)
-    at = up(jvm)
+    at = until_up(jvm)
     assert jvm.rss_mib() == pytest.approx(real["filled_rss_kib"] / 1024, rel=0.15)
-    before = jvm.count(YOUNG)
+    before = jvm.count(JvmWorld.YOUNG)
     jvm.at(at + 8)
-    assert (jvm.count(YOUNG) - before) / 8 == pytest.approx(real["young_per_s"], rel=0.30)
+    assert (jvm.count(JvmWorld.YOUNG) - before) / 8 == pytest.approx(real["young_per_s"], rel=0.30)
     assert jvm.rss_mib() == pytest.approx(real["done_rss_kib"] / 1024, rel=0.15)
     assert jvm["CAPACITY"] / (1 << 20) == pytest.approx(real["done_committed_mib"], rel=0.15)
 
@@ -74,34 +58,24 @@ def test_processor_time_of_young_collections_per_mib_copied(collector: str, thre
     """The line through the real pauses, where a tenth and where a third of eden lives; ours includes what touching the copies costs."""
     real = figures("jvm.json", "pause fit", collector=collector)
     for percent in (10.0, 30.0):
-        jvm = alone(collector.lower(), 100, 100, percent, xms="1GiB")
-        at = up(jvm) + 4
-        jvm.at(at)
-        count, pause, copied = jvm.count(YOUNG), jvm.pause_s(YOUNG), 0.0
-        while jvm.count(YOUNG) == count:
-            copied = (jvm["EDEN_MAX"] * percent / 100 + jvm["SURVIVORS"]) / (1 << 20)
-            at += 0.05
-            jvm.at(at)
+        copied, pause_s = young_collection(alone(collector.lower(), 100, 100, percent, xms="1GiB"), percent)
         expected = copied * real["young_processor_per_copied_mib_ms"] + real["young_processor_at_nothing_copied_ms"]
-        assert 1000 * threads * (jvm.pause_s(YOUNG) - pause) == pytest.approx(expected, rel=0.30)
+        assert 1000 * threads * pause_s == pytest.approx(expected, rel=0.30)
 
 
 @pytest.mark.parametrize(("collector", "live", "percent"), [("Serial", 100, 2), ("Serial", 400, 20), ("G1", 400, 20), ("G1", 400, 2)])
 def test_processor_time_of_a_full_collection(collector: str, live: int, percent: int) -> None:
     """After four seconds of load; the law alone, from what the real one left."""
     real = figures("jvm.json", "load", collector=collector, heap_mib=1024, live_mib=live, survive_percent=percent)
-    garbage = 4 * 300 * percent // 100
-    kind = int(collector == "G1")
-    left = real["last_full_left_mib"]
-    moved = v.COMPACT_HOLES[kind] * min(1.0, 4 * garbage / (left + garbage))
-    assert left * 1024 * (v.COMPACT_KIB[kind] + moved) / 1e6 == pytest.approx(real["last_full_processor_ms"], rel=0.45)
+    model = full_processor_ms(collector == "G1", real["last_full_left_mib"], FULL_AFTER_S * 300 * percent / 100)
+    assert model == pytest.approx(real["last_full_processor_ms"], rel=0.45)
 
 
 @pytest.mark.parametrize("collector", ["G1", "Serial"])
 def test_a_jvm_that_does_nothing_has_as_much_memory(collector: str) -> None:
     real = figures("jvm_memory.json", "at start", collector=collector, threads=0)
     jvm = alone(collector.lower(), 1, 1, 0.0, workers=1)
-    up(jvm)
+    until_up(jvm)
     assert jvm.rss_mib() == pytest.approx(real["rss_kib"] / 1024, rel=0.15)
 
 
@@ -109,7 +83,7 @@ def test_two_hundred_threads_cost_a_tenth_of_a_mib_each() -> None:
     real = [figures("jvm_memory.json", "at start", collector="G1", threads=n)["rss_kib"] for n in (0, 200)]
     worlds = [alone("g1", 1, 1, 0.0, workers=1, threads=n) for n in (0, 200)]
     for world in worlds:
-        up(world)
+        until_up(world)
     assert worlds[1].rss_mib() - worlds[0].rss_mib() == pytest.approx((real[1] - real[0]) / 1024, rel=0.15)
 
 
