@@ -109,3 +109,9 @@ def compare_golden(path: Path, actual: str, *, update: bool) -> None:
         diff = difflib.unified_diff(expected.splitlines(), actual.splitlines(), "golden", "now", lineterm="", n=2)
         shown = "\n".join(list(diff)[:80]) or "only the line endings differ"
         pytest.fail(f"{path.name} differs from what the code prints now (--update-goldens accepts it):\n{shown}", pytrace=False)
+
+
+@pytest.fixture(autouse=True)
+def no_width_of_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Output is as wide as into a pipe, whatever the shell or another test has said."""
+    monkeypatch.delenv("COLUMNS", raising=False)

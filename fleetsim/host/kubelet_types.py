@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fleetsim.linux.capacity_classes import CAPACITY, CGROUP_LINK
+from fleetsim.linux.capacity_classes import CAPACITY
 
 NR_PODS = CAPACITY.pods
 NR_CONTAINERS = CAPACITY.containers
@@ -46,7 +46,7 @@ POD = np.dtype(
         ("restart", "i1"),  # restartPolicy
         ("serving", "i1"),  # 1: all its containers are ready, so that a service sends it requests
         ("leaving", "i1"),  # 1: it was deleted or evicted; its cgroups go when its last process is gone
-        ("cg", CGROUP_LINK),  # row of its cgroup
+        ("cg", "i2"),  # row of its cgroup
         ("priority", "i4"),
         ("grace_ns", "i8"),  # terminationGracePeriodSeconds
         ("memory_request", "i8"),  # bytes, all containers
@@ -66,7 +66,7 @@ CONTAINER = np.dtype(
         ("stopping", "i1"),  # 1: it is being stopped by us; 2: for good
         ("oom_killed", "i1"),  # 1: the OOM killer was at it since it started, be it at a child of it
         ("tasks", "i1"),  # processes that start with it: rows `first` and on
-        ("cg", CGROUP_LINK),
+        ("cg", "i2"),
         ("first", "i2"),  # row of its PID 1
         ("oom_policy", "i1"),  # systemd's OOMPolicy=
         ("exit_code", "i4"),

@@ -66,6 +66,8 @@ def test_a_save_under_heavy_writes_fills_the_container_and_the_kernel_kills_all_
         "impact_start killed child",
         "task_exit",
         "task_exit child",
+        "container_exit",
+        "back_off",
         "impact_start errors",
         "restart",
         "impact_end killed",

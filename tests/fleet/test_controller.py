@@ -5,12 +5,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fleetsim.fleet.controller import LOOK_NS, run_timeline, silent
 from fleetsim.fleet.engine import EPOCH_NS
 from fleetsim.fleet.history import History
 from fleetsim.fleet.plan import Plan, make_plan
 from fleetsim.fleet.scenario import load_scenario
+from fleetsim.host.ports import PORT
 from fleetsim.host.spec import Command, Event
 from fleetsim.units import NS_PER_S
 
@@ -38,11 +43,14 @@ class RecordedEngine:
 
     def start(self, plan: Plan) -> None: ...
 
-    def advance(self, until_ns: int, commands: Sequence[Command]) -> list[Event]:
+    def advance(self, until_ns: int, commands: Sequence[Command], rates: object = None) -> list[Event]:
         assert all(self.looks[-1] <= command.t_ns < until_ns for command in commands), "never late, never early"
         self.commands += commands
         self.looks.append(until_ns)
         return self._happens(self.looks[-2], until_ns)
+
+    def ports(self) -> NDArray[Any]:
+        return np.zeros(0, PORT)
 
     def read(self, hosts: Sequence[str]) -> list[bytes]:
         return [b"" for _ in hosts]

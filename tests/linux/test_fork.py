@@ -170,9 +170,9 @@ def test_a_host_full_of_tasks_answers_eagain_and_says_so() -> None:
 
 
 def test_dead_children_make_room_for_new_ones() -> None:
-    w = world(tasks={"p": "mmap_anon A 1 | touch A 1 0 | " + " | ".join(["fork_hold 0.05 | sleep 0.2"] * 90) + " | sleep 99"}).at(30)
+    w = world(tasks={"p": "mmap_anon A 1 | touch A 1 0 | " + " | ".join(["fork_hold 0.05 | sleep 0.2"] * 75) + " | sleep 99"}).at(30)
     assert w.events("table_full") == []
-    assert len(w.events("task_exit")) == 90
+    assert len(w.events("task_exit")) == 75
 
 
 @pytest.mark.parametrize("how", ["free A munmap", "free A dontneed all"])

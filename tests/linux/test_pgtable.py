@@ -173,7 +173,7 @@ def test_vm_pte_is_what_a_real_kernel_said_up_to_where_aslr_put_the_ends(experim
 
 def test_no_two_areas_of_a_process_overlap_whatever_it_maps() -> None:
     ops = " | ".join(f"mmap_anon A{n} {1 + 37 * n % 90} noreserve" for n in range(20)) + " | malloc 300 100-300000 0 | sleep 99"
-    w = world(tasks={"a": ops}).at(2)
+    w = world(4096, tasks={"a": ops}).at(2)
     spans = sorted(
         (int(w.row["areas"][a]["start"]), int(w.row["areas"][a]["start"]) + int(blocks_of(w.row, a)))
         for a in range(NR_AREAS)

@@ -7,7 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleetsim.linux.mm_types import NR_AREAS, NR_COHORTS, NR_GROUPS, ORDERED, UNIFORM
-from fleetsim.linux.vma import BAGS, COHORT_PAGES_MIN, COHORTS_MAX, cohorts_for, drop_group, find_cohorts, find_groups, make_groups
+from fleetsim.linux.vma import (
+    BAGS,
+    BAGS_TINY,
+    COHORT_PAGES_MIN,
+    COHORTS_MAX,
+    TINY,
+    cohorts_for,
+    drop_group,
+    find_cohorts,
+    find_groups,
+    make_groups,
+)
 from tests.host.worlds import world
 
 
@@ -19,7 +30,7 @@ def test_cohorts_cover_a_group_exactly_and_are_not_too_small(pages: int) -> None
     assert 1 <= n <= COHORTS_MAX
     assert n * size >= pages
     assert n == 1 or pages // n >= COHORT_PAGES_MIN
-    assert cohorts_for(int(row["totalram"]), pages, UNIFORM) == BAGS
+    assert cohorts_for(int(row["totalram"]), pages, UNIFORM) == (BAGS if pages * TINY >= int(row["totalram"]) else BAGS_TINY)
 
 
 def test_a_group_that_matters_gets_64_cohorts_and_a_small_one_16() -> None:
