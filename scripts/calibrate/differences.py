@@ -160,15 +160,15 @@ REASONS: tuple[Reason, ...] = (
         "redis-save",
         ("save_per_gib_s",),
         "Wall-clock of a machine on which others worked: its child waited for a processor as long as it ran on one. The model's child has "
-        "a processor of its own; compare the processor time in the line above.",
+        "a processor of its own; the real quiet saves' least is its figure. Compare the processor time in the line above.",
     ),
     Reason(
         "jvm-load",
         ("young_per_s", "filled_rss_kib", "done_rss_kib"),
         "The real G1 collected an eden of 50 to 171 MiB (50 is its least, 5 percent of the heap), the model one of 240 to 380: rarer, and "
-        "more pages are touched before the first collection. Both aim at pauses of 200 ms, but the real one plans with margins for how "
-        "unevenly its pauses came, which on a busy machine is much; the model leaves these confidence intervals out. What a collection costs "
-        "is compared for equal copies in the next table.",
+        "more pages are touched before the first collection. Both aim at pauses of 200 ms. We take it that the real one plans with margins "
+        "for how unevenly its pauses came, which on a busy machine is much; the model leaves these confidence intervals out. What a "
+        "collection costs is compared for equal copies in the next table.",
         {"collector": "G1"},
     ),
     Reason(

@@ -105,7 +105,9 @@ def test_every_measurement_that_has_a_model_is_compared_and_every_figure_somewhe
         assert {row.figure.name for row in ROWS[name]} == {figure.name for figure in one.figures}
 
 
-@pytest.mark.parametrize("measurement", ["dataset", "mass deletion", "save under writes", "at start", "pause fit", "load"])
+@pytest.mark.parametrize(
+    "measurement", ["dataset", "mass deletion", "fork", "save under writes", "maxmemory", "at start", "pause fit", "load"]
+)
 def test_the_figures_are_those_of_todays_models(measurement: str) -> None:
     """The first situation of each kind anew, in plain Python; make calibrate does them all."""
     (number,) = [k for k, r in enumerate(RECORDS) if r == next(r for r in RECORDS if r["measurement"] == measurement)]
