@@ -10,7 +10,7 @@ Leaves out: what the bytes mean; a thread's own stack.
 from __future__ import annotations
 
 from fleetsim.law import law
-from fleetsim.linux.syscalls import ORDERED, UNIFORM, access, at_rest, compute, map_anonymous, touch
+from fleetsim.linux.syscalls import ORDERED, UNIFORM, access, at_rest, compute, exit_group, map_anonymous, touch
 from fleetsim.workloads.requests import come_up, finish, in_parallel, rest, take
 
 PAGE = 4096
@@ -53,6 +53,9 @@ def start(row, th, w):
         web[HELD] = map_anonymous(row, th, web[HELD_PAGES], ORDERED, 0, 0) + 1
         if web[LEAK_BYTES] > 0:
             web[LEAK] = map_anonymous(row, th, row["totalram"] + row["swap_total"], ORDERED, 0, 0) + 1
+        if web[BASE] == 0 or web[HELD] == 0:
+            exit_group(row, th, 1)  # no memory: it ends as a program does whose allocation failed
+            return False
         compute(row, th, web[START_NS])
     return web[BASE] == 0 or touch(row, th, web[BASE] - 1, CHUNK) < 0
 

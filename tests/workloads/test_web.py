@@ -78,3 +78,10 @@ def test_when_pages_must_come_from_a_disk_only_some_requests_are_slow() -> None:
     assert int(host.row["tasks"][host.shard.names_of(0).tasks["shop"]]["majflt"]) > 100
     assert int(buckets[1:].sum()) > 50
     assert int(host.server("shop")["arrived"]) - int(host.server("shop")["served"]) < 2 * S // MS
+
+
+def test_a_web_server_that_cannot_map_its_memory_ends() -> None:
+    """Overcommit says no (mode 2): it exits with 1, as a program does whose allocation failed."""
+    host = works_host(web_task("shop", rate=10, base_mib=900), sysctl={"vm.overcommit_memory": 2}).at(10)
+    assert [kind for _, kind, _ in host.told("task_exit")] == ["task_exit"]
+    assert [e.data["exit_code"] for e in host.seen if e.kind == "task_exit"] == [1]
