@@ -149,7 +149,7 @@ _PODS_OR_PERCENT = r"^([0-9]{1,4}|[0-9]{1,3}%)$"
 class DeploymentKeys(Keys):
     """Replicas of a pod that a scheduler places on the hosts of the group. The pod's own keys stand beside these."""
 
-    name: str = Field(description="the deployment's name; its pods are called NAME-TEMPLATE-XXXXX")
+    name: str = Field(description="the deployment's name; its pods are called after it, as in Kubernetes, such as web-1a2b3c4d5-6e7f8")
     replicas: int = Field(description="how many pods", ge=1, le=10_000)
     max_unavailable: str = Field("25%", description="pods that may be away in a rolling update, such as 1 or 25%", pattern=_PODS_OR_PERCENT)
     max_surge: str = Field("25%", description="pods that may be there in addition", pattern=_PODS_OR_PERCENT)

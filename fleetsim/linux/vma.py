@@ -30,7 +30,7 @@ COHORT_PAGES_MIN = 64
 COHORTS_MAX = 64
 COHORTS_MIDDLE, COHORTS_SMALL, COHORTS_LEAST, COHORTS_TINY = 32, 16, 12, 4
 BAGS, BAGS_TINY = 24, 12
-TINY = 512  # a group below this part of RAM cannot move any series by much
+TINY = 512  # below this part of RAM a group is kept coarsely; chosen for room in the record, its effect was not measured alone
 
 
 @law
@@ -63,7 +63,9 @@ def find_groups(row, wanted):
 
 @law
 def cohorts_for(totalram, pages, kind):
-    """How many cohorts a group of `pages` pages gets: 64 for one that matters (1/16 of RAM and more), 32, 16 and 12 for smaller ones.
+    """How many cohorts a group of `pages` pages gets: 64 for one that matters (1/16 of RAM and more), 32, 16, 12 and 4 for smaller ones.
+
+    A group with random access gets bags instead, half as many if it is tiny.
 
     Source: design §3.2: K = 64 cohorts of ≥ 64 pages are enough; 16 to 32 for small groups. The bounds 1/32 and 1/128 are the
     lowest at which replays of the recordings keep their score (docs/benchmarks.md).

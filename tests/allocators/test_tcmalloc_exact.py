@@ -71,7 +71,7 @@ def test_programs_at_random_are_served_as_the_library_serves_them(
 ) -> None:
     ours, real = both(program, random_program(seed, 10_000, most=most), settings, tmp_path, every=500)
     is_the_same(ours, real, ours.addresses, ours.usable)
-    resident_agrees(ours, real, 0.05)  # 0.02 % alone; in some runs the real process has 2 MiB more from one sample on
+    resident_agrees(ours, real, 0.03)
 
 
 def test_spans_go_back_to_the_kernel_slowly(program: Path, tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def test_a_java_application_pauses_for_seconds_because_its_heap_was_swapped_out(
     assert pause["data"]["pause_ms"] > 8_000
     assert pause["data"]["swap_ms"] > 0.8 * pause["data"]["pause_ms"], "it waited for pages, not for the processor"
     assert began_ns(pause) - fault["t_ns"] > 60e9, "nobody noticed for a minute and more"
-    assert latency["t_ns"] - began_ns(pause) < 25e9, "it was the pause that they noticed"
+    assert began_ns(pause) < latency["t_ns"] <= pause["t_ns"] + 10e9, "it was the pause: told at the next look, every ten seconds"
     assert not {"oom_kill", "task_exit"} & {event["kind"] for event in events}
 
 

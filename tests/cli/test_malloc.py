@@ -37,8 +37,7 @@ def test_without_a_trace_the_patterns_are_listed(capsys: Captured) -> None:
     assert code == 0 and all(name in out for name in PATTERNS)
 
 
-def test_a_trace_becomes_a_table_graphs_and_an_account(capsys: Captured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "160")
+def test_a_trace_becomes_a_table_graphs_and_an_account(capsys: Captured, tmp_path: Path) -> None:
     file = tmp_path / "two.trace"
     file.write_text("malloc a 1MiB\nmalloc b 100\nfree a\nsleep 2\n")
     code, out, _ = said(capsys, file)
