@@ -8,8 +8,13 @@
 Rules: all that it knows is in the host's record; it acts on processes only (start, SIGTERM, SIGKILL) and never on memory; moves follow
 the tables of `lifecycle.py`. A container has ended when its PID 1 and all others of its PID namespace are gone.
 Source: pkg/kubelet/kubelet.go, pkg/kubelet/kuberuntime/kuberuntime_manager.go (computePodActions), pkg/kubelet/prober.
-Leaves out: image pulls, lifecycle hooks, sidecar (restartable init) containers, the time that creating a container takes. Docker and
-systemd hear of an exit at once, here within the second.
+A kubelet finds what happened when it relists, Docker and systemd hear of an exit at once. A container is stopped as it is there:
+
+    preStop hook (sleeps `pre_stop`) → SIGTERM → a server with `finish` takes nothing new and finishes what it has → exit
+    └────────────────────────── terminationGracePeriod ──────────────────────────────────┘ SIGKILL
+
+Leaves out: image pulls, lifecycle hooks other than a preStop that sleeps, sidecar (restartable init) containers, the time that creating
+a container takes.
 """
 
 from __future__ import annotations
@@ -25,10 +30,15 @@ from fleetsim.host.shard import Shard
 from fleetsim.linux import mm_types as mm
 from fleetsim.linux.exit import begin_exit
 from fleetsim.linux.oom_kill import send_sigkill
+from fleetsim.workloads.arrivals import arrive
+from fleetsim.workloads.requests import answer_the_gathered
 
 SIGTERM_EXIT = 143
 EV_OOM_KILL = mm.EV["oom_kill"]
 STOPPING, STOPPED_FOR_GOOD = 1, 2
+MIN_GRACE_NS = 2 * mm.NS_PER_S
+"""A container is left at least so long between its SIGTERM and SIGKILL, however long its preStop hook took
+(pkg/kubelet/kuberuntime/kuberuntime_container.go minimumGracePeriodInSeconds)."""
 
 
 def subject_of(pod: str, container: str) -> str:
@@ -43,6 +53,13 @@ class Kubelet:
         if worth := relist(shard.records, host_index):
             Sync(shard, host_index).decide(int(worth))
         return now_ns + kt.RELIST_NS
+
+    def notice(self, shard: Shard, host_index: int) -> None:
+        """dockerd (containerd's events) and systemd (SIGCHLD) act as soon as a process is gone."""
+        row = shard.records[host_index]
+        if int(row["kubelet"]["runtime"]) != kt.KUBERNETES and int(row["kubelet"]["exits_seen"]) != int(row["nr_exits"]):
+            row["kubelet"]["exits_seen"] = row["nr_exits"]
+            Sync(shard, host_index).decide(CONTAINERS)
 
 
 class Sync:
@@ -170,6 +187,8 @@ class Sync:
             return
         if int(container["kill_ns"]) > 0 and self.now >= int(container["kill_ns"]):
             self.kill(c)
+        elif container["stopping"]:
+            self.go_on_stopping(c)
         kills = int(self.row["cgroups"][int(container["cg"])]["events"][EV_OOM_KILL])
         if kills != int(container["oom_seen"]):
             self.oom_killed(c, kills - int(container["oom_seen"]))
@@ -194,7 +213,7 @@ class Sync:
         task = self.row["tasks"][int(container["first"])]
         self.move(container, "started")
         container["pid"], container["started_ns"], container["reason"] = task["pid"], task["started_ns"], kt.NO_REASON
-        container["oom_killed"], container["kill_ns"], container["stopping"] = 0, 0, 0
+        container["oom_killed"], container["hook"], container["kill_ns"], container["stopping"] = 0, 0, 0, 0
         if self.runtime == kt.SYSTEMD and container["restarts"] == 0:
             container["window_ns"], container["window_starts"] = self.now, 1
         kinds = set()
@@ -290,7 +309,7 @@ class Sync:
             self.stop(c, int(self.row["pods"][int(container["pod"])]["grace_ns"]), "OOMPolicy=stop")
 
     def stop(self, c: int, grace_ns: int, why: str) -> None:
-        """SIGTERM now, SIGKILL after the grace period; with none, SIGKILL at once."""
+        """The preStop hook now, then SIGTERM, SIGKILL after the grace period; with none, SIGKILL at once."""
         container = self.row["containers"][c]
         if int(container["state"]) == kt.WAITING:  # in its back-off: it does not come back
             for t in processes_of(self.row, c):
@@ -304,14 +323,49 @@ class Sync:
         if grace_ns <= 0:
             self.kill(c)
             return
-        container["kill_ns"] = self.now + grace_ns
+        hook_ns = min(int(self.row["pods"][int(container["pod"])]["pre_stop_s"]) * mm.NS_PER_S, grace_ns)
+        container["hook"], container["term_s"] = 1, -(-(self.now + hook_ns) // mm.NS_PER_S)
+        least = MIN_GRACE_NS if self.runtime == kt.KUBERNETES else 0
+        container["kill_ns"] = self.now + hook_ns + max(grace_ns - hook_ns, least)
+        if hook_ns == 0:
+            self.terminate(c)
+
+    def terminate(self, c: int) -> None:
+        """SIGTERM. It ends whoever does not handle it; a server may shut down gracefully (`finish`)."""
+        self.row["containers"][c]["hook"] = 0
         for t in processes_of(self.row, c):
-            if int(self.row["tasks"][t]["state"]) == mm.TASK_RUNNING:
+            if int(self.row["tasks"][t]["state"]) != mm.TASK_RUNNING:
+                continue
+            server = self.server_of(t)
+            if server is not None and server["ready"] and int(server["finish_ms"]) > 0:
+                arrive(self.row, server)
+                server["closing"] = 1
+            else:
                 begin_exit(self.row, t, SIGTERM_EXIT)
+
+    def go_on_stopping(self, c: int) -> None:
+        """Its preStop hook may be over, or a server of it done with the last request."""
+        container = self.row["containers"][c]
+        if container["hook"] and int(container["term_s"]) * mm.NS_PER_S <= self.now:
+            self.terminate(c)
+        for t in processes_of(self.row, c):
+            server = self.server_of(t)
+            if server is None or not server["closing"] or int(self.row["tasks"][t]["state"]) != mm.TASK_RUNNING:
+                continue
+            answer_the_gathered(self.row, server)
+            until_ns = int(container["term_s"]) * mm.NS_PER_S + int(server["finish_ms"]) * mm.NS_PER_MS
+            if int(server["backlog"]) == 0 or self.now >= until_ns:
+                begin_exit(self.row, t, 0)
+
+    def server_of(self, t: int) -> Any:
+        """The server that process `t` is; None: it is none."""
+        w = int(self.row["programs"][int(self.row["tasks"][t]["main_thread"])]["work"])
+        server = self.row["works"][w - 1]["server"] if w > 0 else None
+        return server if server is not None and server["used"] else None
 
     def kill(self, c: int) -> None:
         container = self.row["containers"][c]
-        container["kill_ns"] = 0
+        container["hook"] = container["kill_ns"] = 0
         for t in processes_of(self.row, c):
             if int(self.row["tasks"][t]["state"]) == mm.TASK_RUNNING:
                 send_sigkill(self.row, t)

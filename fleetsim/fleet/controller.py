@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from fleetsim import __version__, law
+from fleetsim.fleet.deployments import endpoints_of
 from fleetsim.fleet.engine import EPOCH_NS, Engine
 from fleetsim.fleet.history import History
 from fleetsim.fleet.local import LocalEngine
@@ -24,6 +25,7 @@ from fleetsim.fleet.normalise import normalised
 from fleetsim.fleet.plan import Plan, PlannedFault, make_plan
 from fleetsim.fleet.scenario import load_scenario
 from fleetsim.fleet.services import Balancers
+from fleetsim.fleet.whereabouts import Whereabouts
 from fleetsim.host.content import content_digest
 from fleetsim.host.shard import TICK_NS
 from fleetsim.host.spec import Command, Event
@@ -91,15 +93,16 @@ def run_plan(plan: Plan, out: Path, chosen: Profile, threads: int | None = None,
     )
     engine = LocalEngine(chosen, writer, threads)
     progress("compiling the laws (first run of this version on this machine)" if law.is_cold() else "booting hosts", 0.0)
-    history = History(plan)
+    history, whereabouts = History(plan), Whereabouts(plan)
     names = [spec.name for spec in plan.hosts]
     try:
         engine.start(plan)
-        run_timeline(plan, engine, history, progress)
+        run_timeline(plan, engine, history, progress, whereabouts)
         digests = [(name, content_digest(record)) for name, record in zip(names, engine.read(names), strict=True)]
     finally:
         engine.stop()
     writer.events(history.events)
+    writer.place(whereabouts.placements())
     wall = time.perf_counter() - began
     history_hash = writer.close(digests, wall_seconds=round(wall, 3))
     impacts = sum(event.kind == "impact_start" for event in history.events)
@@ -108,7 +111,7 @@ def run_plan(plan: Plan, out: Path, chosen: Profile, threads: int | None = None,
     )
 
 
-def run_timeline(plan: Plan, engine: Engine, history: History, progress: Progress) -> None:
+def run_timeline(plan: Plan, engine: Engine, history: History, progress: Progress, whereabouts: Whereabouts | None = None) -> None:
     """Move all hosts from boot to the end."""
     waiting = plan.commands()
     planes = plan.control_planes()
@@ -123,11 +126,16 @@ def run_timeline(plan: Plan, engine: Engine, history: History, progress: Progres
         if plan.services:
             events += balancers.look(engine.ports(), until_ns)
         history.take(events)
+        if whereabouts is not None:
+            whereabouts.take(events)
         again = _faults_again(plan, events, until_ns)
         for plane in planes:
             commands, told = plane.react(events, until_ns)
             again += commands
             history.tell(told)
+        again += balancers.commands()
+        if planes and balancers.follow(endpoints_of(planes), until_ns):
+            engine.follow(balancers.replicas)
         if again:
             waiting = sorted([*again, *waiting], key=_when)
         now_ns = until_ns

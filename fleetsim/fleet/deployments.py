@@ -10,19 +10,23 @@ Leaves out: scaling; what a node that is not ready does to its pods (they stay).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from fleetsim.containers.deployment import Replica, fenceposts, to_create, to_delete, too_many
 from fleetsim.containers.pod import Pod
 from fleetsim.containers.pod_spec import NodeOptions, pod_spec, tree_of
 from fleetsim.containers.scheduler import NodeInfo, place
+from fleetsim.fleet.availability import Availability
+from fleetsim.fleet.services import Endpoint
 from fleetsim.host.kubelet_types import NR_PODS
+from fleetsim.host.programs import CHILD
 from fleetsim.host.spec import Command, Event
 
 RETRY_NS = 10_000_000_000
 """After a node refused a pod it is left alone for so long (the scheduler's back-off queue: 1 s to 10 s)."""
 CONTROL_PLANE = "control-plane"
+OF_A_TASK = ("killed", "latency", "errors")
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,12 @@ class Rollout:
     made: int = 0
     pods: dict[str, Placed] = field(default_factory=dict)
     pending_told: set[str] = field(default_factory=set)
+    hosts: dict[str, None] = field(default_factory=dict)  # where pods of it stood so far
+    availability: Availability = field(init=False)
+
+    def __post_init__(self) -> None:
+        one = self.deployment
+        self.availability = Availability(one.name, one.replicas, fenceposts(one.max_surge, one.max_unavailable, one.replicas)[1])
 
     def make(self) -> Placed:
         """A new pod of the latest template, not placed yet."""
@@ -69,9 +79,32 @@ class Rollout:
         self.pods[placed.pod.name] = placed
         return placed
 
+    def endpoints(self) -> Iterator[Endpoint]:
+        """Its placed pods, as a service sees them."""
+        for one in self.pods.values():
+            if one.host is not None:
+                yield Endpoint((one.host, one.pod.serving_task), one.leaving)
+
     def replicas(self) -> list[Replica]:
         alive = [one for one in self.pods.values() if not one.leaving]
         return [Replica(one.pod.name, one.available, one.revision == self.revision) for one in alive]
+
+
+def endpoints_of(planes: Iterable[ControlPlane]) -> dict[str, list[Endpoint]]:
+    """The pods of every Deployment, in the order in which they were made; Deployments of one name are one."""
+    found: dict[str, list[Endpoint]] = {}
+    for plane in planes:
+        for rollout in plane.rollouts:
+            found.setdefault(rollout.deployment.name, []).extend(rollout.endpoints())
+    return found
+
+
+def ends_with_its_pod(pod: Pod, event: Event) -> Iterator[Event]:
+    """Whatever harm is open at a pod that has left: what is missing from now on is a replica of its Deployment."""
+    for process in pod.processes:
+        for impact in OF_A_TASK:
+            for task in (process.name, process.name + CHILD) if impact == "killed" else (process.name,):
+                yield Event(event.t_ns, event.host, 0, "impact_end", task, {"impact": impact})
 
 
 class ControlPlane:
@@ -98,6 +131,7 @@ class ControlPlane:
         placed.host = place(placed.pod.name, request, placed.pod.qos, open_nodes, self.seed)
         if placed.host is not None:
             self.nodes[placed.host] = self.nodes[placed.host].with_pod(request)
+            rollout.hosts[placed.host] = None
         return placed.host is not None
 
     def pods_on(self, host: str) -> list[Pod]:
@@ -118,20 +152,21 @@ class ControlPlane:
 
     def react(self, events: Iterable[Event], now_ns: int) -> tuple[list[Command], list[Event]]:
         """What to do after what happened: (commands for the hosts, events of the control plane)."""
-        for event in events:
-            if event.host in self.nodes:
-                self.see(event, now_ns)
         commands: list[Command] = []
         told: list[Event] = []
+        for event in events:
+            if event.host in self.nodes:
+                self.see(event, now_ns, told)
         for rollout in self.rollouts:
             due = sum(at <= now_ns for at in rollout.deployment.restarts_ns)
             if due > rollout.revision:
-                rollout.revision = due
+                rollout.revision, rollout.availability.rolling = due, True
                 told.append(Event(now_ns, "", 0, "rollout", rollout.deployment.name, {"revision": rollout.revision}))
+            told += rollout.availability.look(rollout.replicas(), list(rollout.hosts), now_ns)
             self.reconcile(rollout, now_ns, commands, told)
         return commands, told
 
-    def see(self, event: Event, now_ns: int) -> None:
+    def see(self, event: Event, now_ns: int, told: list[Event]) -> None:
         if event.kind == "node_condition" and event.data.get("condition") == "MemoryPressure":
             self.nodes[event.host] = replace(self.nodes[event.host], pressure=event.data["status"] == "True")
         for rollout in self.rollouts:
@@ -146,6 +181,7 @@ class ControlPlane:
                 self.refused[rollout.deployment.name, event.host] = now_ns + RETRY_NS
             if event.kind in ("pod_gone", "pod_rejected"):
                 self.nodes[event.host] = self.nodes[event.host].without_pod(placed.pod.request_bytes or 0)
+                told += ends_with_its_pod(placed.pod, event)
                 del rollout.pods[event.subject]
 
     def reconcile(self, rollout: Rollout, now_ns: int, commands: list[Command], told: list[Event]) -> None:

@@ -4,6 +4,7 @@
     start(plan)                     boots every host
     advance(until_ns, commands)     runs all hosts to that instant; commands take effect at their own t_ns, `rates` (requests per
                                     1000 s to every replica of the plan's services, in their order) at once
+    follow(replicas)                from now on `rates` and `ports()` are of these (host, task), in this order: pods came or went
     ports()                         how these replicas stood at that instant, as rows of host.ports.PORT
     read(hosts)                     the hosts' records, as bytes, now
     stop()
@@ -40,6 +41,8 @@ class Engine(Protocol):
     def start(self, plan: Plan) -> None: ...
 
     def advance(self, until_ns: int, commands: Sequence[Command], rates: NDArray[np.int64] | None = None) -> list[Event]: ...
+
+    def follow(self, replicas: Sequence[tuple[str, str]]) -> None: ...
 
     def ports(self) -> NDArray[Any]: ...
 

@@ -55,8 +55,7 @@ class LocalEngine:
             lambda first: ShardRun(plan, first, min(size, len(plan.hosts) - first), self._profile, self._sink), firsts[1:]
         )
         self._shards = head + list(rest)
-        replicas = [self._shard_of[host] for service in plan.services for host, _ in service.replicas]
-        self._places = [np.flatnonzero(np.array(replicas) == number) for number in range(len(self._shards))]
+        self.follow([replica for service in plan.services for replica in service.replicas])
 
     def advance(self, until_ns: int, commands: Sequence[Command], rates: NDArray[np.int64] | None = None) -> list[Event]:
         assert self._pool is not None, "start comes first"
@@ -71,6 +70,12 @@ class LocalEngine:
         events = in_order([event for events in done for event in events])
         self._busy = False
         return events
+
+    def follow(self, replicas: Sequence[tuple[str, str]]) -> None:
+        shards = np.array([self._shard_of[host] for host, _ in replicas], dtype=np.int64)
+        self._places = [np.flatnonzero(shards == number) for number in range(len(self._shards))]
+        for shard, places in zip(self._shards, self._places, strict=True):
+            shard.follow([replicas[place] for place in places.tolist()])
 
     def ports(self) -> NDArray[Any]:
         every = np.zeros(sum(len(places) for places in self._places), PORT)

@@ -151,13 +151,24 @@ class ServiceKeys(Keys):
     """Pods on many hosts behind a load balancer."""
 
     name: str = Field(description="the service's name; targets say service/NAME")
-    pods: str = Field(description="its replicas: a pod's name, or group/pod")
+    pods: str = Field(description="its replicas: the name of a pod or a deployment, or group/pod")
     load: Load = Field(description="requests that come to all of it, such as 2000/s")
     balance: Literal["round_robin", "least_requests"] = Field("round_robin", description="who gets the next request")
     health: HealthKeys = Field(default_factory=lambda: HealthKeys.model_validate({}), description="health checks")
     retries: int = Field(0, description="how often a client tries again at once when a request failed", ge=0, le=10)
     retry_budget: float = Field(20.0, description="retries in percent of the new requests, at most", ge=0, le=1000)
-    panic: bool = Field(True, description="with no healthy replica left, all are tried as if they were")
+    panic: bool = Field(True, description="with no healthy replica left, all that are Ready are tried as if they were")
+    drain: Duration | None = Field(
+        None,
+        description="how long a replica that is taken out may finish what it has before its connections are cut (default: as long as it takes)",
+    )
+    connections: int = Field(
+        0,
+        description="long-lived connections that carry all requests, each to one replica (HTTP/2, gRPC; 0: requests are balanced one by one)",
+        ge=0,
+        le=100_000,
+    )
+    connection_age: Duration = Field(0, description="a connection is closed and opened anew after so long, such as 5m (0: never)")
 
     _dns = field_validator("name")(dns_name)
 

@@ -95,6 +95,9 @@ class OfPod(Keys):
         0, description="of two pods above their request the one with less is evicted first", ge=-1_000_000_000, le=1_000_000_000
     )
     grace: WholeSeconds = Field(30 * NS_PER_S, description="terminationGracePeriod: SIGKILL follows SIGTERM after that")
+    pre_stop: WholeSeconds = Field(
+        0, description="lifecycle.preStop.sleep of its containers: how long they go on before SIGTERM, within the grace period"
+    )
     empty_dirs: dict[str, Size] = Field(
         default_factory=dict, description="emptyDir volumes of medium Memory, such as {/cache: 256MiB} (0: as much as the pod may take)"
     )

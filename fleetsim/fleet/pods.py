@@ -90,6 +90,7 @@ def _of_pod(keys: OfPod) -> dict[str, Any]:
         "oom_policy": keys.oom_policy,
         "priority": keys.priority,
         "grace_s": keys.grace // NS_PER_S,
+        "pre_stop_s": keys.pre_stop // NS_PER_S,
         "empty_dirs": keys.empty_dirs,
     }
 

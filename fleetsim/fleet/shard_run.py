@@ -33,9 +33,8 @@ class ShardRun:
 
     def __init__(self, plan: Plan, first: int, count: int, profile: Profile, sink: SampleSink) -> None:
         self.shard = Shard(plan.hosts[first : first + count], plan.seed, first, agent=Kubelet())
-        mine = {spec.name: number for number, spec in enumerate(plan.hosts[first : first + count])}
-        wanted = [(mine[host], task) for service in plan.services for host, task in service.replicas if host in mine]
-        self.ports = Ports(self.shard.records, [self.shard.names_of(i) for i in range(count)], wanted)
+        self._number = {spec.name: number for number, spec in enumerate(plan.hosts[first : first + count])}
+        self.follow([replica for service in plan.services for replica in service.replicas if replica[0] in self._number])
         self._sink = sink
         self._start_ms = plan.start_unix_s * 1000
         until_ms = self._start_ms + plan.duration_ns // NS_PER_MS + 1
@@ -50,6 +49,11 @@ class ShardRun:
         ]
         self._next = [0] * count
         self._waiting = [0] * count
+
+    def follow(self, replicas: Sequence[tuple[str, str]]) -> None:
+        """The services' replicas among its hosts, (host, task) of each: `ports` are theirs, in this order."""
+        names = [self.shard.names_of(i) for i in range(len(self._number))]
+        self.ports = Ports(self.shard.records, names, [(self._number[host], task) for host, task in replicas])
 
     def advance(self, until_ns: int, commands: Sequence[Command]) -> list[Event]:
         for command in commands:

@@ -49,6 +49,7 @@ POD = np.dtype(
         ("cg", "i2"),  # row of its cgroup
         ("priority", "i4"),
         ("grace_ns", "i8"),  # terminationGracePeriodSeconds
+        ("pre_stop_s", "i2"),  # how long the preStop hook of its containers sleeps before SIGTERM
         ("memory_request", "i8"),  # bytes, all containers
     ]
 )
@@ -78,6 +79,8 @@ CONTAINER = np.dtype(
         ("failed_ns", "i8"),  # when it last failed (the back-off's lastUpdate)
         ("started_ns", "i8"),
         ("finished_ns", "i8"),
+        ("hook", "i1"),  # 1: it is being stopped, and its preStop hook is under way …
+        ("term_s", "i4"),  # … until this second; SIGTERM comes, or came, then
         ("kill_ns", "i8"),  # SIGKILL follows its SIGTERM then, 0: none under way
         ("window_ns", "i8"),  # systemd: when the interval of its start limit began …
         ("window_starts", "i4"),  # … and starts within it

@@ -37,7 +37,7 @@ def answers_in_ns(row, t):
     w = row["programs"][th]["work"]
     if w > 0:
         server = row["works"][w - 1]["server"]
-        if server["used"] > 0 and server["ready"] == 0:
+        if server["used"] > 0 and (server["ready"] == 0 or server["closing"] > 0):
             return -1
         if server["used"] > 0:
             waits = max(waits, answer_ns(row, server))

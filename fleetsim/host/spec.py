@@ -37,6 +37,7 @@ class Requests:
     cancels: bool = False  # the server drops a request whose client went away; else it serves it for nothing
     slo_ns: int = 0  # latency objective, 0: none …
     late_permille: int = 10  # … which so many of a thousand requests may miss
+    finish_ns: int = 0  # after SIGTERM it finishes what it has, for so long at most; 0: it ends at once
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,7 @@ class PodSpec:
     priority: int = 0
     restart: str = "Always"  # Always | OnFailure | Never, Docker's UnlessStopped
     grace_s: int = 30
+    pre_stop_s: int = 0  # lifecycle.preStop.sleep of its containers
     cgroups: tuple[CgroupSpec, ...] = ()
     tmpfs: Mapping[str, int] = field(default_factory=dict)  # emptyDir and /dev/shm: mount point on the host → bytes
 
@@ -194,7 +196,7 @@ class Command:
 
     t_ns: int
     host: str
-    kind: str  # start_thread | stop_thread | start_task | kill | mkdir | rmdir | sysctl | limit | disk | load | start_pod | delete_pod
+    kind: str  # start_thread | stop_thread | start_task | kill | mkdir | rmdir | sysctl | limit | disk | load | cut | start_pod | delete_pod
     args: Mapping[str, object] = field(default_factory=dict)
     author: str = "chaos"
 
@@ -207,6 +209,7 @@ class Command:
     # sysctl        {"name": "vm.swappiness", "value": 10}
     # limit         {"cgroup": name, "file": "memory.max", "bytes": n}
     # load          {"task": name, "rate_milli": n}            requests per 1000 s that come from now on
+    # cut           {"task": name}                             connections to it are cut: the requests that are there fail
     # start_pod     {"spec": PodSpec}                          the scheduler bound a pod to this node
     # delete_pod    {"pod": name}                              SIGTERM, after the grace period SIGKILL, then it is gone
     # disk          {"disk": "data", "slow_percent": 1000, "failing": 0}   a device gets slow (100: as it was), or fails every transfer

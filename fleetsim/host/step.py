@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from fleetsim.hardware.cpu import START
 from fleetsim.host.impact import WINDOW_NS, measure_host, measure_pace, measure_servers
+from fleetsim.host.kubelet_types import KUBERNETES
 from fleetsim.law import law
 from fleetsim.linux.check import validate_fast
 from fleetsim.linux.cputime import account_cpus, account_iowait, account_time, can_preempt, cpu_to_node, put_off, select_task_rq
@@ -177,6 +178,8 @@ def run_task(row, t):
     task = row["tasks"][t]
     if task["state"] == TASK_EXITING:
         exit_mmap(row, t)
+        if row["kubelet"]["runtime"] != KUBERNETES and row["nr_exits"] != row["kubelet"]["exits_seen"]:
+            row["attention"] = 1  # Docker and systemd hear of it at once (SIGCHLD); a kubelet finds it when it relists
         return
     task["node"] = home_node(row, t)
     cpu = select_task_rq(row, task)
