@@ -352,9 +352,11 @@ class Sync:
             server = self.server_of(t)
             if server is None or not server["closing"] or int(self.row["tasks"][t]["state"]) != mm.TASK_RUNNING:
                 continue
-            answer_the_gathered(self.row, server)
-            until_ns = int(container["term_s"]) * mm.NS_PER_S + int(server["finish_ms"]) * mm.NS_PER_MS
-            if int(server["backlog"]) == 0 or self.now >= until_ns:
+            asked_ns = int(container["term_s"]) * mm.NS_PER_S
+            if self.now >= asked_ns + max(kt.RELIST_NS, int(server["service_ns"])):
+                arrive(self.row, server)
+                answer_the_gathered(self.row, server)
+            if int(server["backlog"]) == 0 or self.now >= asked_ns + int(server["finish_ms"]) * mm.NS_PER_MS:
                 begin_exit(self.row, t, 0)
 
     def server_of(self, t: int) -> Any:

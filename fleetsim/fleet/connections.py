@@ -11,9 +11,11 @@ Leaves out: memory of a connection on either side, the time that opening takes, 
 
 from __future__ import annotations
 
+from collections import Counter, deque
 from collections.abc import Sequence
 
 MICRO = 1_000_000
+Key = tuple[str, str]
 
 
 class Connections:
@@ -21,28 +23,29 @@ class Connections:
 
     def __init__(self, count: int, age_ns: int, least: bool) -> None:
         self.count, self.age_ns, self.least = count, age_ns, least
-        self.open: dict[tuple[str, str], int] = {}
-        self._aged: int = 0  # parts of a connection that are due to be closed, millionths
+        self.owners: deque[Key] = deque()  # of each connection, the one that was opened first in front
+        self._aged = 0  # parts of a connection that are due to be closed, millionths
         self._turn = 0  # round robin: who gets the next one
 
-    def settle(self, taken_in: Sequence[tuple[str, str]], passed_ns: int) -> dict[tuple[str, str], int]:
+    def settle(self, taken_in: Sequence[Key], passed_ns: int) -> Counter[Key]:
         """The connections of every replica after `passed_ns` more, now that the balancer sends requests to those `taken_in`."""
-        self.open = {key: self.open.get(key, 0) for key in taken_in}
-        if not taken_in:
-            return self.open
+        there = set(taken_in)
+        if not there.issuperset(self.owners):
+            self.owners = deque(key for key in self.owners if key in there)
         self._close_the_oldest(passed_ns)
-        for _ in range(self.count - sum(self.open.values())):
-            key = min(taken_in, key=lambda one: self.open[one]) if self.least else taken_in[self._turn % len(taken_in)]
+        shares = Counter(self.owners)
+        while taken_in and len(self.owners) < self.count:
+            key = min(taken_in, key=lambda one: shares[one]) if self.least else taken_in[self._turn % len(taken_in)]
             self._turn += 1
-            self.open[key] += 1
-        return self.open
+            self.owners.append(key)
+            shares[key] += 1
+        return shares
 
     def _close_the_oldest(self, passed_ns: int) -> None:
-        """Ages are even: in a time of `age_ns` all are closed once, here and there as many as are open."""
+        """In a time of `age_ns` all are closed once, one after the other."""
         if self.age_ns == 0:
             return
         self._aged += self.count * (passed_ns // 1000) * MICRO // (self.age_ns // 1000)
-        for _ in range(self._aged // MICRO):
-            busiest = max(self.open, key=lambda key: self.open[key])
-            self.open[busiest] -= self.open[busiest] > 0
+        for _ in range(min(self._aged // MICRO, len(self.owners))):
+            self.owners.popleft()
         self._aged %= MICRO

@@ -181,7 +181,7 @@ class ControlPlane:
                 self.refused[rollout.deployment.name, event.host] = now_ns + RETRY_NS
             if event.kind in ("pod_gone", "pod_rejected"):
                 self.nodes[event.host] = self.nodes[event.host].without_pod(placed.pod.request_bytes or 0)
-                told += ends_with_its_pod(placed.pod, event)
+                told += ends_with_its_pod(placed.pod, event) if event.kind == "pod_gone" else ()
                 del rollout.pods[event.subject]
 
     def reconcile(self, rollout: Rollout, now_ns: int, commands: list[Command], told: list[Event]) -> None:

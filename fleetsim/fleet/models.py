@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from fleetsim.containers.load import Load
 from fleetsim.fleet.disks import DISKS
@@ -95,7 +95,9 @@ class HostKeys(Keys):
     runtime: Literal["kubernetes", "docker", "systemd"] = Field(
         "kubernetes", description="who starts and restarts what runs there: a kubelet, bare Docker, or systemd (each pod is a service)"
     )
-    kubelet: KubeletKeys | None = Field(None, description="settings of its kubelet (default: one that never evicts)")
+    kubelet: KubeletKeys | None = Field(
+        None, description="settings of its kubelet (default: Kubernetes' own; {eviction_hard: 0} never evicts)"
+    )
     pods: list[dict[str, Any]] = Field(default_factory=list, description="what runs on each of them")
     deployments: list[dict[str, Any]] = Field(
         default_factory=list, description="replicas that a scheduler places on them, and replaces when they are evicted"
@@ -160,15 +162,21 @@ class ServiceKeys(Keys):
     panic: bool = Field(True, description="with no healthy replica left, all that are Ready are tried as if they were")
     drain: Duration | None = Field(
         None,
-        description="how long a replica that is taken out may finish what it has before its connections are cut (default: as long as it takes)",
+        description="how long a replica that is taken out may finish what it has before it is cut off (default: as long as it takes)",
     )
     connections: int = Field(
         0,
-        description="long-lived connections that carry all requests, each to one replica (HTTP/2, gRPC; 0: requests are balanced one by one)",
+        description="long-lived connections that carry all requests, each to one replica, as of gRPC (0: each request is balanced)",
         ge=0,
         le=100_000,
     )
     connection_age: Duration = Field(0, description="a connection is closed and opened anew after so long, such as 5m (0: never)")
+
+    @model_validator(mode="after")
+    def _of_connections(self) -> ServiceKeys:
+        if self.connection_age and not self.connections:
+            raise ValueError("'connection_age' needs 'connections', such as 100; without them every request is balanced by itself")
+        return self
 
     _dns = field_validator("name")(dns_name)
 

@@ -189,7 +189,7 @@ class ServiceState:
         if self.service.connections:
             taken_in = [replica for replica, yes in zip(self.replicas, believed.tolist(), strict=True) if yes]
             is_open = self.connections.settle(taken_in, epoch_ns)
-            return [is_open.get(replica, 0) for replica in self.replicas]
+            return [is_open[replica] for replica in self.replicas]
         if self.service.balance == "least_requests":
             return [MICRO // (1 + int(n)) if yes else 0 for yes, n in zip(believed, self.before["present"], strict=True)]
         return [int(yes) for yes in believed]

@@ -196,7 +196,7 @@ class Command:
 
     t_ns: int
     host: str
-    kind: str  # start_thread | stop_thread | start_task | kill | mkdir | rmdir | sysctl | limit | disk | load | cut | start_pod | delete_pod
+    kind: str  # start_thread | stop_thread | start_task | kill | mkdir | rmdir | sysctl | limit | disk | load | cut | …_pod
     args: Mapping[str, object] = field(default_factory=dict)
     author: str = "chaos"
 

@@ -274,7 +274,7 @@ def answer_the_gathered(row, server):
     if server["ready"] == 0 or server["batch"] > 0 or server["held_ns"] > 0 or server["service_ns"] <= 0 or stuck_ns(row, server) > 0:
         return
     first, waits = server["oldest_ns"], server["backlog"]
-    until = server["since_ns"] - server["service_ns"]
+    until = server["since_ns"] - (0 if server["closing"] > 0 else server["service_ns"])  # nobody came lately, if it is closing
     done = share_of(waits, until - first, server["since_ns"] - first)
     if server["pace_ns"] > 0:
         done = min(done, max(0, until - max(server["free_ns"], first)) // server["pace_ns"])

@@ -76,7 +76,9 @@ def test_oom_group_takes_the_whole_container_although_the_child_was_the_large_on
     w = pod_world(script_pod("app", limits=40, processes={"master": "sleep 1000", "child": HOG})).at(8)
     assert [k for k, _ in w.story("oom_kill", "container_exit")] == ["oom_kill", "oom_kill", "container_exit"]
     assert w.events("container_exit")[0].data["reason"] == "OOMKilled"
-    assert w.events_of(w.shard.names_of(0).cgroup_name(int(w.container("app")["cg"])))["oom_kill"] == 3, "the kernel counts its victim twice"
+    assert w.events_of(w.shard.names_of(0).cgroup_name(int(w.container("app")["cg"])))["oom_kill"] == 3, (
+        "the kernel counts its victim twice"
+    )
     assert sum("Killed process" in line for line in w.shard.dmesg[0]) == 3, "… and its log says it twice"
 
 
