@@ -100,7 +100,7 @@ class _Arguments:
             return type(self).workload(self, room).needs()
         except Exception as error:
             why = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-            raise BadInput(f"the workload {self.plug_name!r} of the installed package {self.plug_origin} cannot say its needs: {why}") from error
+            raise BadInput(f"the workload {self.plug_name!r} of the package {self.plug_origin} cannot say its needs: {why}") from error
 
 
 class Workload(ABC):
@@ -142,8 +142,12 @@ class Server(Workload):
         """What a scenario may say of it, and of its users."""
 
 
+@functools.cache
 def load_entry_points() -> None:
-    """Register the plug-ins of all installed distributions, in the order of their names; BadInput says which cannot be used and why."""
+    """Register the plug-ins of all installed distributions, in the order of their names; BadInput says which cannot be used and why.
+
+    Once in a process: scenarios are read several times.
+    """
     for point in sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value)):
         origin = "?" if point.dist is None else f"{point.dist.name} {point.dist.version}"
         register(point, origin)
@@ -152,11 +156,8 @@ def load_entry_points() -> None:
 def register(point: EntryPoint, origin: str) -> None:
     who = f"the workload {point.name!r} of the installed package {origin} (entry point {point.value!r})"
     if point.name in WORKLOADS:
-        there: Any = WORKLOADS[point.name]
-        known = getattr(there, "plug_origin", "")
-        if known == origin and there.plug_value == point.value:
-            return  # seen before: scenarios are read several times in a process
-        raise BadInput(f"{who} has the name of another one, {f'of {known}' if known else 'which is built in'}; rename it or uninstall one")
+        known = origin_of(WORKLOADS[point.name])
+        raise BadInput(f"{who} has the name of another one, which comes with {known}; rename it, or uninstall it")
     try:
         cls = point.load()
     except (Exception, SystemExit) as error:
@@ -165,8 +166,13 @@ def register(point: EntryPoint, origin: str) -> None:
     wrong = unfit(cls)
     if wrong:
         raise BadInput(f"{who} cannot be used: {wrong}")
-    cls.Arguments.plug_name, cls.Arguments.plug_origin, cls.Arguments.plug_value = point.name, origin, point.value
+    cls.Arguments.plug_name, cls.Arguments.plug_origin = point.name, origin
     WORKLOADS.register(point.name)(cls.Arguments)
+
+
+def origin_of(arguments: type[PodWorkload]) -> str:
+    """The distribution that a workload comes with."""
+    return getattr(arguments, "plug_origin", "") or "fleetsim"
 
 
 def unfit(cls: Any) -> str:

@@ -166,7 +166,8 @@ def ask_file(row, th, call, ask):
     if call == READ_FILE:
         done, missed = read_file(row, th, f, at, pages, ask[ARGUMENT + 3], ask[ARGUMENT + 4])
         ask[MORE] = ask[ARGUMENT + 3] + missed
-        if done >= 0 and row["files"][f]["mount"] < 0 and (at + done) % row["groups"][row["files"][f]["group"]]["slice"] == 0:
+        file = row["files"][f]
+        if done >= 0 and file["mount"] < 0 and (at + done) % file["size"] % row["groups"][file["group"]]["slice"] == 0:
             ask[MORE] = 0
         return done
     if call == PREAD:
