@@ -311,6 +311,11 @@ class Kernel:
         """Requests that were there when the last batch was taken, waiting or served."""
         return int(self._row["works"][self._process.row]["server"]["present"])
 
+    @property
+    def service(self) -> float:
+        """Seconds that a request took last, on average: how much work a batch of so many would be. 0: none was finished yet."""
+        return int(self._row["works"][self._process.row]["server"]["service_ns"]) / NS_PER_S
+
     def come_up(self) -> None:
         """From now on it answers; who came before was refused."""
         self._ask(calls.COME_UP)

@@ -8,7 +8,7 @@ host = works_host(stepping("p", step))      step(program, kernel); the program i
 from __future__ import annotations
 
 import functools
-import importlib.util
+import importlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -24,13 +24,9 @@ S = 10**9
 
 def example(name: str, cls: str) -> Any:
     """A class of the example package, as if it were installed."""
-    full = f"example_workloads.{name}"
-    if full not in sys.modules:
-        spec = importlib.util.spec_from_file_location(full, EXAMPLES / "example_workloads" / f"{name}.py")
-        assert spec is not None and spec.loader is not None
-        sys.modules[full] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[full])
-    return getattr(sys.modules[full], cls)
+    if str(EXAMPLES) not in sys.path:
+        sys.path.append(str(EXAMPLES))
+    return getattr(importlib.import_module(f"example_workloads.{name}"), cls)
 
 
 Nap = example("nap", "Nap")
@@ -75,8 +71,9 @@ class Sorter(Workload):
         size: Size = Field(0, description="how much it reads (0: the file once)")
         work_memory: Size = Field(0, description="memory in which it sorts")
         output: str = Field("", description="the file that it writes")
+        most: int = Field(0, description="the most bytes that it writes")
         permille: int = Field(1000, description="it writes so much of what it read")
-        page_time: Duration = Field(0, description="pace of reading")
+        page_ns: int = Field(0, description="pace of reading, nanoseconds a page")
         fsync: bool = Field(True, description="whether it waits for its output")
 
     ends = True
@@ -87,7 +84,9 @@ class Sorter(Workload):
 
     def needs(self) -> Needs:
         mine = self.arguments
-        return Needs((mine.work_memory,) if mine.work_memory else (), (), (mine.input,), (), {mine.output: 1 << 30} if mine.output else {})
+        return Needs(
+            (mine.work_memory,) if mine.work_memory else (), (), (mine.input,), (), {mine.output: mine.most} if mine.output else {}
+        )
 
     def step(self, kernel: Kernel) -> None:
         self.now_ns = round(kernel.now * S)
@@ -109,7 +108,7 @@ class Sorter(Workload):
 
     def reading(self, kernel: Kernel) -> None:
         size = kernel.file_size(self.arguments.input) // PAGE
-        pace = self.arguments.page_time
+        pace = self.arguments.page_ns
         chunk = 1024 if pace == 0 else max(64, round(kernel.tick * S) // pace)
         if self.area is not None:
             chunk = min(chunk, self.area.bytes // PAGE - self.held)
@@ -195,7 +194,7 @@ class Shop(Server):
         if not self.up:
             if self.base is None:
                 self.base = kernel.mmap(mine.base, at_random=True)
-                self.held = kernel.mmap(((mine.workers + mine.queue) * mine.request // PAGE + 1) * PAGE)
+                self.held = kernel.mmap(((mine.workers + mine.queue) * mine.request // PAGE + 1) * PAGE, reserve=False)
                 kernel.compute(mine.starting / S)
             if self.base.is_full:
                 self.up = True
@@ -206,7 +205,8 @@ class Shop(Server):
             return
         calm = kernel.tick * (5 if kernel.is_resident(self.base) else 1)
         if not kernel.batch:
-            n = kernel.take(mine.workers * 100)
+            most = mine.workers * 100_000_000 // max(1, round(kernel.service * S))
+            n = kernel.take(max(mine.workers, most))
             self.left = n * mine.looks * PAGE
             if not n:
                 kernel.rest(calm)
