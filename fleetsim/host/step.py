@@ -44,7 +44,7 @@ from fleetsim.workloads.works import begin_work, note_gone, step_work
 
 LOAD_PERIOD_NS = 5 * NS_PER_S
 FREE_STEPS_MAX = 1_000_000
-SOUND, EVENTS, CALL_AGAIN = 0, 1, 2  # what run_host returns
+SOUND, EVENTS, CALL_AGAIN, ASKS = 0, 1, 2, 3  # what run_host returns
 DUE_NOTHING, DUE_CLOCK, DUE_KSWAPD, DUE_WRITEBACK, DUE_JOURNAL, DUE_HUGE, DUE_TASK, DUE_THREAD = range(8)
 
 
@@ -220,40 +220,69 @@ def waits_for_cpu(row, th, cg, until_ns):
 
 
 @law
-def run_thread(row, th):
-    """Give a thread a CPU for one chunk of its work, or let it wait for one.
+def begin_turn(row, th):
+    """Give a thread a CPU and an empty bill, or let it wait for a CPU.
+
+    returns  bool  True: it runs
 
     Source: kernel/sched (who waits longest runs next); CPU pressure is the wait. Leaves out: time slices, nice, cpu.max.
     """
-    thread = row["threads"][th]
-    cg = row["tasks"][thread["task"]]["cg"]
-    begin = row["now_ns"]
+    task = row["tasks"][row["threads"][th]["task"]]
     row["current"] = th
-    cpu = select_task_rq(row, row["tasks"][thread["task"]])
+    cpu = select_task_rq(row, task)
     free = row["cpu"][cpu]["free_ns"]
-    preempts = free > begin and can_preempt(row, cpu, th)
-    if free > begin and not preempts:
-        waits_for_cpu(row, th, cg, free)
-        return
+    preempts = free > row["now_ns"] and can_preempt(row, cpu, th)
+    if free > row["now_ns"] and not preempts:
+        waits_for_cpu(row, th, task["cg"], free)
+        return False
     row["spent_ns"] = 0
     row["reclaim_ns"] = 0
     row["wait_ns"] = 0
     row["stall_ns"][:] = 0
-    task = row["tasks"][thread["task"]]
-    user_before, system_before = task["utime_ns"], task["stime_ns"]
+    turn = row["turn"]
+    turn["cpu"] = cpu
+    turn["free_ns"] = free
+    turn["preempts"] = 1 if preempts else 0
+    turn["utime_ns"] = task["utime_ns"]
+    turn["stime_ns"] = task["stime_ns"]
     if row["nr_nodes"] > 1:
-        enter_task(row, thread["task"], cpu_to_node(row, cpu))
+        enter_task(row, row["threads"][th]["task"], cpu_to_node(row, cpu))
+    return True
+
+
+@law
+def run_thread(row, th):
+    """One chunk of a thread's work, if there is a CPU for it; or the next part of the chunk under way, if it is a plug-in's.
+
+    Source: fleetsim's own pacing.
+    """
+    if row["asking"] == 0 and not begin_turn(row, th):
+        return
     work = row["programs"][th]["work"]
     if work > 0:
         step_work(row, th, work - 1)
     else:
         script_step(row, th)
+    if row["asking"] == 0:
+        end_turn(row, th)
+
+
+@law
+def end_turn(row, th):
+    """Book what a thread's chunk of work cost it and the others.
+
+    Source: kernel/sched/cputime.c, kernel/sched/psi.c.
+    """
+    thread, turn = row["threads"][th], row["turn"]
+    task = row["tasks"][thread["task"]]
+    cg, cpu, begin = task["cg"], turn["cpu"], row["now_ns"]
     if row["nr_nodes"] > 1:
         leave_task(row, thread["task"])
-    spent, user = row["spent_ns"], min(row["spent_ns"], task["utime_ns"] - user_before)
-    task["stime_ns"] = system_before + spent - user
+    spent, user = row["spent_ns"], min(row["spent_ns"], task["utime_ns"] - turn["utime_ns"])
+    task["stime_ns"] = turn["stime_ns"] + spent - user
     account_time(row, cpu, HELD_BY_THREAD, user, spent - user)
-    if preempts and spent > 0 and put_off(row, cpu, free + spent):
+    free = turn["free_ns"]
+    if turn["preempts"] > 0 and spent > 0 and put_off(row, cpu, free + spent):
         stall(row, -1, PSI_MEM, free, free + spent)
     useful = spent - row["reclaim_ns"]
     thread["work_until_ns"] = begin + useful
@@ -280,22 +309,27 @@ def run_thread(row, th):
 def run_until(row, until_ns):
     """Everything that is due on the host before `until_ns`, in order; the clock stands at `until_ns` afterwards.
 
-    returns  bool  False: stopped early because a task was just killed and its report should be written; call again
+    returns  bool  False: stopped early because a task was just killed and its report should be written, or because a plug-in wants
+                   its Python program (`asking`); call again
 
     Source: fleetsim's own main loop (design §4).
     """
-    row["attention"] = 0
+    if row["asking"] == 0:
+        row["attention"] = 0
     row["reschedule"] = 1  # a command may have changed anything
     thread, thread_ns = -1, NEVER
     changed = True
     while True:
-        if row["reschedule"] > 0:
-            reschedule(row)
-            changed = True
-        if changed:
-            thread, thread_ns = next_thread(row)
-            changed = False
-        what, which, when = next_due(row, until_ns, thread, thread_ns)
+        if row["asking"] > 0:  # a turn is under way
+            what, which, when = DUE_THREAD, row["asking"] - 1, row["now_ns"]
+        else:
+            if row["reschedule"] > 0:
+                reschedule(row)
+                changed = True
+            if changed:
+                thread, thread_ns = next_thread(row)
+                changed = False
+            what, which, when = next_due(row, until_ns, thread, thread_ns)
         if what == DUE_NOTHING:
             break
         row["now_ns"] = when
@@ -317,6 +351,8 @@ def run_until(row, until_ns):
             row["reschedule"] = 1
         else:
             run_thread(row, which)
+            if row["asking"] > 0:
+                return False
             row["due_ns"][which] = row["threads"][which]["ready_ns"] if row["threads"][which]["used"] > 0 else NEVER
             changed = True
         if row["boosted"] > 0:
@@ -335,14 +371,14 @@ def run_until(row, until_ns):
 def run_host(records, i, until_ns):
     """`run_until` for host `i` of a shard: an array is recognised at once when called from Python, a record is not (0.5 against 28 µs).
 
-    returns  int64  CALL_AGAIN: stopped early, see `run_until`; else at `until_ns`: SOUND, EVENTS if there are any to be told,
-                    or −k if rule k of linux/check.py is broken
+    returns  int64  CALL_AGAIN or ASKS (a plug-in's program): stopped early, see `run_until`; else at `until_ns`: SOUND, EVENTS if
+                    there are any to be told, or −k if rule k of linux/check.py is broken
 
     Source: measured with Numba 0.68; linux/check.py.
     """
     row = records[i]
     if not run_until(row, until_ns):
-        return CALL_AGAIN
+        return ASKS if row["asking"] > 0 else CALL_AGAIN
     broken = validate_fast(row)
     if broken > 0:
         return -broken
