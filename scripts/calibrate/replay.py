@@ -14,8 +14,8 @@ from typing import Any
 from fleetsim.containers.redis import Redis
 from fleetsim.workloads.redis_slots import CHILD, FORK_US, LIVE
 from scripts.calibrate.record import short
-from tests.workloads.jvms import FULL_AFTER_S, JvmWorld, alone, full_processor_ms, until_up, young_collection
-from tests.workloads.redis_worlds import redis_world
+from scripts.worlds.jvm import FULL_AFTER_S, JvmWorld, alone, full_processor_ms, until_up, young_collection
+from scripts.worlds.redis import redis_world
 
 Figures = dict[str, float]
 Parameters = Mapping[str, Any]

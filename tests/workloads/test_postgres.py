@@ -17,8 +17,8 @@ from fleetsim.fleet.disks import DISKS
 from fleetsim.linux import mm_types as mm
 from fleetsim.workloads import postgres_types as pg
 from fleetsim.workloads.postgres_buffers import full_after, miss, present_pages
+from scripts.worlds.pods import mean_ms, mib, work_of, world_of
 from tests.host.worlds import World
-from tests.workloads.served import mean_ms, mib, work_of, world_of
 
 REAL = Path(__file__).resolve().parents[1] / "ground_truth" / "calibration" / "postgres.json"
 MIB_PAGES = 256

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A small host with workloads as scenarios write them, for a test.
+"""A small host with workloads as scenarios write them.
 
     w = world_of(256, files={"/data/in": 64}, job={"workload": "batch", "input": "/data/in"}).at(30)
     work_of(w, "job")["slots"][batch.READ]
@@ -17,7 +17,7 @@ from fleetsim.fleet.scenario import load_plugins
 from fleetsim.host.shard import Shard
 from fleetsim.host.spec import TaskSpec
 from fleetsim.linux import mm_types as mm
-from tests.host.worlds import FAST_DISK, MIB, World, cgroup_spec, host_spec
+from scripts.worlds.host import FAST_DISK, MIB, World, cgroup_spec, host_spec
 
 TICK_MS = 200
 

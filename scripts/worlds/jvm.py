@@ -16,7 +16,7 @@ from fleetsim.host.shard import Shard
 from fleetsim.host.spec import CgroupSpec, DiskSpec, HostSpec, TaskSpec
 from fleetsim.linux import mm_types as mm
 from fleetsim.workloads import jvm_state
-from tests.host.worlds import MIB, PAGES, World
+from scripts.worlds.host import MIB, PAGES, World
 
 FULL_AFTER_S = 4  # of load comes the recordings' System.gc()
 SSD = DiskSpec(bytes_per_s=500_000_000, latency_us=100.0)
