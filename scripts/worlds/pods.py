@@ -30,6 +30,7 @@ def world_of(
     in_cgroup: Mapping[str, str] | None = None,
     restart_s: float | None = 10.0,
     scripts: Mapping[str, str] | None = None,
+    tick_ms: float = TICK_MS,
     **more: Any,
 ) -> World:
     """Pods are the keyword arguments that are mappings with `workload`; the rest is for `host_spec`."""
@@ -49,7 +50,7 @@ def world_of(
             )
     groups = tuple(cgroup_spec(path, limits) for path, limits in (cgroups or {}).items())
     whole = type(spec)(**{**spec.__dict__, "tasks": tuple(tasks), "cgroups": groups})
-    return World(Shard([whole], seed=1, tick_ns=TICK_MS * mm.NS_PER_MS))
+    return World(Shard([whole], seed=1, tick_ns=round(tick_ms * mm.NS_PER_MS)))
 
 
 def work_of(world: World, name: str) -> Any:

@@ -33,7 +33,7 @@ def real(measurement: str, **parameters: Any) -> dict[str, Any]:
 
 
 def slots(buffers: int, hot_pages: int, looks: int, hot_permille: int) -> Any:
-    values = np.zeros(46, np.int64)
+    values = np.zeros(pg.NR_USED, np.int64)
     values[pg.BUFFER_PAGES], values[pg.HOT_PAGES] = buffers, hot_pages
     values[pg.LOOKS], values[pg.HOT_LOOKS_PERMILLE] = looks, hot_permille
     return values
