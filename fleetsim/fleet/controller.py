@@ -183,7 +183,7 @@ def _manifest(plan: Plan, chosen: Profile) -> Manifest:
         scenario=plan.scenario.name,
         seed=plan.seed,
         tick_ns=TICK_NS,
-        cpu_profile=plan.hosts[0].cpu_profile,
+        cpu_profile=", ".join(sorted({host.cpu_profile for host in plan.hosts})),
         metric_profile=chosen.name,
         size_class=law.size_class(),
         start_unix_ms=plan.start_unix_s * 1000,

@@ -79,6 +79,9 @@ class HostKeys(Keys):
     swaps: list[SwapKeys] = Field(default_factory=list, description="swap areas of each, instead of 'swap'", max_length=NR_SWAPFILES)
     zswap: ZswapKeys | None = Field(None, description="zswap in front of the swap areas (default: none)")
     cpus: int = Field(4, description="CPUs of each", ge=1, le=1024)
+    cpu_profile: Literal["server", "vm"] = Field(
+        "server", description="what its operations cost: those of bare metal or of a virtual machine"
+    )
     numa_nodes: Literal[1, 2] = Field(1, description="NUMA nodes of each, with equal shares of its memory and CPUs")
     disk: str | None = Field(None, description=f"kind of disk: {', '.join(DISKS)} (default nvme; to be said where there is swap)")
     sysctl: dict[str, int] = Field(default_factory=dict, description="kernel settings, such as {vm.swappiness: 10}")

@@ -43,6 +43,7 @@ def _group(group: Group) -> dict[str, Any]:
         **({"swaps": [_swap(area) for area in keys.swaps]} if keys.swaps else {}),
         **({} if keys.zswap is None else {"zswap": keys.zswap.model_dump()}),
         "cpus": keys.cpus,
+        "cpu_profile": keys.cpu_profile,
         "numa_nodes": keys.numa_nodes,
         "hugepages_1gib": keys.hugepages_1gib,
         "disk": keys.disk or DEFAULT_DISK,

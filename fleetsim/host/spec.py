@@ -182,7 +182,7 @@ class HostSpec:
     thp_defrag: str = "madvise"  # … /defrag: always | defer | defer+madvise | madvise | never
     lru_gen: str = "n"  # lru_gen/enabled: y, n or a number with one bit per part of MGLRU
     lru_gen_min_ttl_ms: int = 0
-    cpu_profile: str = "server"  # server | lab | lab-tcg
+    cpu_profile: str = "server"  # hardware/cpu.py PROFILES
     disk: DiskSpec = DiskSpec(2_000_000_000, 80.0)
     swap_disk: DiskSpec | None = None  # None: swap shares `disk`
     swaps: tuple[SwapSpec, ...] = ()  # instead of `swap_bytes` and `swap_disk`

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from fleetsim.host.spec import DiskSpec, TaskSpec
 from fleetsim.workloads import jvm_state as v
-from tests.workloads.jvms import MIB, JvmWorld, a_jvm
+from scripts.worlds.jvm import MIB, JvmWorld, a_jvm
 
 YOUNG, MIXED, FULL, REMARK = range(4)
 LATENCY_MS = 0.2

@@ -17,7 +17,7 @@ import pytest
 
 from fleetsim.workloads import jvm_sizes
 from fleetsim.workloads import jvm_state as v
-from tests.workloads.jvms import FULL_AFTER_S, JvmWorld, alone, full_processor_ms, until_up, young_collection
+from scripts.worlds.jvm import FULL_AFTER_S, JvmWorld, alone, full_processor_ms, until_up, young_collection
 
 RECORDS = Path(__file__).resolve().parents[1] / "ground_truth" / "calibration"
 LOADS = [(100, 300, 2), (400, 300, 2), (400, 300, 20)]  # live MiB, MiB/s, percent that lives long: at 1 GiB

@@ -17,8 +17,8 @@ from fleetsim.fleet.disks import DISKS
 from fleetsim.linux import mm_types as mm
 from fleetsim.workloads import postgres_types as pg
 from fleetsim.workloads.postgres_buffers import full_after, miss, present_pages
+from scripts.worlds.pods import mean_ms, mib, work_of, world_of
 from tests.host.worlds import World
-from tests.workloads.served import mean_ms, mib, work_of, world_of
 
 REAL = Path(__file__).resolve().parents[1] / "ground_truth" / "calibration" / "postgres.json"
 MIB_PAGES = 256
@@ -33,7 +33,7 @@ def real(measurement: str, **parameters: Any) -> dict[str, Any]:
 
 
 def slots(buffers: int, hot_pages: int, looks: int, hot_permille: int) -> Any:
-    values = np.zeros(46, np.int64)
+    values = np.zeros(pg.NR_USED, np.int64)
     values[pg.BUFFER_PAGES], values[pg.HOT_PAGES] = buffers, hot_pages
     values[pg.LOOKS], values[pg.HOT_LOOKS_PERMILLE] = looks, hot_permille
     return values

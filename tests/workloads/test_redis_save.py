@@ -15,8 +15,8 @@ from fleetsim.containers.redis import Redis
 from fleetsim.host.spec import DiskSpec
 from fleetsim.linux import mm_types as mm
 from fleetsim.workloads.redis_slots import BUFFERED, CHILD, LIVE, VALUES
+from scripts.worlds.redis import NEVER, kinds, redis_world
 from tests.host.worlds import MIB
-from tests.workloads.redis_worlds import NEVER, kinds, redis_world
 
 
 @functools.cache
