@@ -105,13 +105,15 @@ def two_oldest(row, g, strict):
     keep, drop, fewest = -1, -1, 1 << 62
     for j in range(group["first"], group["first"] + group["cohorts"]):
         b = cohorts[j]
-        if b["list"] == LRU_NONE or b["wb"] > 0:
+        if b["list"] == LRU_NONE or b["wb"] > 0 or b["nr"] >= fewest:
             continue
+        age = bag_age(row, b)
         for i in range(group["first"], group["first"] + group["cohorts"]):
             a = cohorts[i]
-            alike = a["list"] == b["list"] and a["cg"] == b["cg"] and a["gen"] == b["gen"]
-            alike = alike and (not strict or (a["flags"] & CLASS) == (b["flags"] & CLASS))
-            if i != j and alike and bag_age(row, a) >= bag_age(row, b) and a["nr"] + b["nr"] < fewest:
+            if a["nr"] + b["nr"] >= fewest or a["list"] != b["list"] or i == j:
+                continue
+            alike = a["cg"] == b["cg"] and a["gen"] == b["gen"] and (not strict or (a["flags"] & CLASS) == (b["flags"] & CLASS))
+            if alike and bag_age(row, a) >= age:
                 keep, drop, fewest = i, j, a["nr"] + b["nr"]
     return keep, drop
 
