@@ -30,7 +30,7 @@ COHORT_PAGES_MIN = 64
 COHORTS_MAX = 64
 COHORTS_MIDDLE, COHORTS_SMALL, COHORTS_LEAST, COHORTS_TINY, COHORTS_FEWEST = 32, 16, 6, 4, 2
 TINY, FEWEST = 512, 4096  # below these parts of RAM an ordered group has COHORTS_TINY and COHORTS_FEWEST
-BAGS, BAGS_SMALL, BAGS_TINY = 24, 12, 6
+BAGS, BAGS_SMALL, BAGS_TINY = 24, 10, 6
 SMALL_BAGS, TINY_BAGS = 64, 2048  # below these parts of RAM a uniform group has BAGS_SMALL and BAGS_TINY
 
 
@@ -66,9 +66,9 @@ def find_groups(row, wanted):
 def cohorts_for(totalram, pages, kind, shared):
     """How many cohorts a group of `pages` pages gets: 64 for one that matters (1/16 of RAM and more), 32, 16, 6, 4 and 2 for smaller ones.
 
-    A group with random access gets bags instead: 24, 12 and 6.
+    A group with random access gets bags instead: 24, 10 and 6.
 
-    shared   bool   its pages may be charged to several cgroups (a file, a shared object): fewer than 12 bags would not do
+    shared   bool   its pages may be charged to several cgroups (a file, a shared object): fewer than 10 bags would not do
     returns  int64  rows
 
     Source: design §3.2: K = 64 cohorts of ≥ 64 pages are enough, fewer for small groups. The bounds are the coarsest at which replays of
