@@ -79,10 +79,11 @@ class Postgres(ServerWorkload):
             "protect": int(self.protect_postmaster),
             "checkpoint_ns": self.checkpoint,
         }
-        areas = [(self.shared_buffers // PAGE, True)] + [(private, False)] * self.workers
+        areas = [(private, False)] * self.workers
         areas += [(sort, False)] * (self.workers if self.sorts else 0)
-        files = ((self.data, 0, True), (wal, -(-self.wal_size // PAGE), False))
-        work = Work("postgres", values, self.requests, tuple(areas), files, children=self.workers + 1)
+        files = ((self.data, 0, 2 if self.hot else 1), (wal, -(-self.wal_size // PAGE), 0))
+        shared = (int(values["buffer_pages"]),)
+        work = Work("postgres", values, self.requests, tuple(areas), shared, files, children=self.workers + 1, inherits=1)
         return (Process(pod, start_ns=self.start, work=work),)
 
     def files(self) -> tuple[str, ...]:

@@ -58,8 +58,11 @@ class Work:
     values: Mapping[str, int | str] = field(default_factory=dict)
     requests: Requests | None = None
     areas: tuple[tuple[int, bool], ...] = ()  # (pages, used at random) of what it may map at once: is there room in the record?
-    files: tuple[tuple[str, int, bool], ...] = ()  # (path, most pages it ever writes to it, used at random)
-    children: int = 0  # processes that it may fork
+    shared: tuple[int, ...] = ()  # pages of the shared memory that it makes, used at random
+    files: tuple[tuple[str, int, int], ...] = ()  # (path, most pages it ever writes to it, parts used at random: 0, 1 or hot and cold)
+    children: int = 0  # processes that it may fork …
+    inherits: int = 0  # … each with copies of so many of its areas …
+    on_top: tuple[tuple[int, bool], ...] = ()  # … as which it writes to so many pages that the fork left shared
     plugin: PlugIn | None = None  # of the kind `plugin`: `values` has its files then, path in the container → path on the host
 
 
