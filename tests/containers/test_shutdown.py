@@ -104,6 +104,7 @@ def test_what_a_server_had_counted_stays_known_when_its_pod_has_left() -> None:
     after = counts(ports)
     assert w.story("pod_gone") == [("pod_gone", "web")]
     assert after["served"] > before["served"]
+    assert after["refused"] > 80, "a second's worth came after SIGTERM, and until the pod was gone"
     assert after["arrived"] == after["served"] + after["broken"] + after["refused"]
     assert int(ports.read()[0]["ready"]) == int(ports.read()[0]["endpoint"]) == 0
     ports.send(np.array([1000]))  # nobody is there: nothing happens
