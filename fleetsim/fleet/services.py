@@ -97,6 +97,7 @@ class ServiceState:
     start_unix_ns: int
     before: NDArray[Any]  # ports of the replicas at the last look
     replicas: list[tuple[str, str]] = field(init=False)
+    hosts: dict[str, None] = field(init=False)  # where it stands, or stood
     endpoint: NDArray[np.bool_] = field(init=False)  # as it was at the last look …
     told: NDArray[np.bool_] = field(init=False)  # … and as the balancer has heard of it
     healthy: NDArray[np.bool_] = field(init=False)
@@ -118,6 +119,7 @@ class ServiceState:
     def __post_init__(self) -> None:
         count = len(self.service.replicas)
         self.replicas = list(self.service.replicas)
+        self.hosts = dict.fromkeys(host for host, _ in self.replicas)
         self.endpoint, self.told, self.healthy, self.seen_up, self.away, self.leaving = (np.zeros(count, dtype=bool) for _ in range(6))
         self.streak = np.zeros(count, dtype=np.int64)
         self.out_ns = np.full(count, -1, dtype=np.int64)
@@ -161,6 +163,7 @@ class ServiceState:
         )
         self.streak, self.out_ns = moved(self.streak, 0), moved(self.out_ns, -1)
         self.replicas, self.leaving = replicas, leaving
+        self.hosts |= dict.fromkeys(host for host, _ in replicas)
         return ended
 
     def rates(self, now_ns: int, epoch_ns: int) -> NDArray[np.int64]:
@@ -256,8 +259,7 @@ class ServiceState:
         if is_open == (impact in self.open):
             return []
         (self.open.add if is_open else self.open.discard)(impact)
-        hosts = list(dict.fromkeys(host for host, _ in self.replicas))
-        data = {"impact": impact, "service": self.service.name, "hosts": hosts}
+        data = {"impact": impact, "service": self.service.name, "hosts": list(self.hosts)}
         return [self._event(now_ns, "impact_start" if is_open else "impact_end", self.service.name, data)]
 
     def _event(self, now_ns: int, kind: str, subject: str, data: dict[str, Any], host: str = "") -> Event:

@@ -76,7 +76,8 @@ def test_it_ends_as_soon_as_it_is_idle_and_exits_with_zero() -> None:
     when, code = ended_at(w)
     assert code == 0 and 10 < when <= 11.1
     found = counts(ports)
-    assert found["broken"] == 0 and found["refused"] == pytest.approx(50 * (when - 10), abs=5), "the listening socket is closed"
+    (gone,) = w.times("pod_gone", "web")
+    assert found["broken"] == 0 and found["refused"] == pytest.approx(50 * (gone - 10), abs=5), "the listening socket is closed"
     assert found["served"] + found["refused"] == found["arrived"]
 
 
