@@ -134,7 +134,7 @@ def run_timeline(plan: Plan, engine: Engine, history: History, progress: Progres
             again += commands
             history.tell(told)
         again += balancers.commands()
-        if planes and balancers.follow(endpoints_of(planes), until_ns):
+        if any(plane.changed for plane in planes) and balancers.follow(endpoints_of(planes), until_ns):
             engine.follow(balancers.replicas)
         if again:
             waiting = sorted([*again, *waiting], key=_when)

@@ -17,6 +17,7 @@ from fleetsim.containers.deployment import Replica, fenceposts, to_create, to_de
 from fleetsim.containers.pod import Pod
 from fleetsim.containers.pod_spec import NodeOptions, pod_spec, tree_of
 from fleetsim.containers.scheduler import NodeInfo, place
+from fleetsim.containers.workload import ServerWorkload
 from fleetsim.fleet.availability import Availability
 from fleetsim.fleet.services import Endpoint
 from fleetsim.host.kubelet_types import NR_PODS
@@ -48,8 +49,10 @@ class Placed:
     pod: Pod
     host: str | None
     revision: int
+    task: str  # whom a service's requests go to
     available: bool = False
     leaving: bool = False
+    load_ns: int = -1  # the step of a recorded load that it has
 
 
 @dataclass
@@ -75,7 +78,8 @@ class Rollout:
         template = hashlib.sha256(f"{name}\0{self.revision}".encode()).hexdigest()[:9]
         suffix = hashlib.sha256(f"{self.seed}\0{name}\0{self.made}".encode()).hexdigest()[:5]
         self.made += 1
-        placed = Placed(replace(self.deployment.template, name=f"{name}-{template}-{suffix}"), None, self.revision)
+        pod = replace(self.deployment.template, name=f"{name}-{template}-{suffix}")
+        placed = Placed(pod, None, self.revision, pod.serving_task)
         self.pods[placed.pod.name] = placed
         return placed
 
@@ -83,7 +87,7 @@ class Rollout:
         """Its placed pods, as a service sees them."""
         for one in self.pods.values():
             if one.host is not None:
-                yield Endpoint((one.host, one.pod.serving_task), one.leaving)
+                yield Endpoint((one.host, one.task), one.leaving)
 
     def replicas(self) -> list[Replica]:
         alive = [one for one in self.pods.values() if not one.leaving]
@@ -119,6 +123,7 @@ class ControlPlane:
             for pod in fixed:
                 self.nodes[host] = self.nodes[host].with_pod(pod.request_bytes or 0)
         self.rollouts = [Rollout(one, seed) for one in deployments]
+        self.changed = False  # pods came or are going since the last look
         self.refused: dict[tuple[str, str], int] = {}  # (deployment, host) → until when it is left alone
         for rollout in self.rollouts:
             for _ in range(rollout.deployment.replicas):
@@ -154,6 +159,7 @@ class ControlPlane:
         """What to do after what happened: (commands for the hosts, events of the control plane)."""
         commands: list[Command] = []
         told: list[Event] = []
+        self.changed = False
         for event in events:
             if event.host in self.nodes:
                 self.see(event, now_ns, told)
@@ -164,6 +170,8 @@ class ControlPlane:
                 told.append(Event(now_ns, "", 0, "rollout", rollout.deployment.name, {"revision": rollout.revision}))
             told += rollout.availability.look(rollout.replicas(), list(rollout.hosts), now_ns)
             self.reconcile(rollout, now_ns, commands, told)
+            commands += self.loads(rollout, now_ns)
+        self.changed = self.changed or bool(commands)
         return commands, told
 
     def see(self, event: Event, now_ns: int, told: list[Event]) -> None:
@@ -173,6 +181,7 @@ class ControlPlane:
             placed = rollout.pods.get(event.subject)
             if placed is None or placed.host != event.host:
                 continue
+            self.changed = self.changed or event.kind in ("pod_phase", "pod_gone", "pod_rejected")
             if event.kind in ("pod_ready", "pod_unready"):
                 placed.available = event.kind == "pod_ready"
             elif event.kind == "pod_phase":  # Failed or Succeeded: a ReplicaSet does not count it any more
@@ -211,3 +220,15 @@ class ControlPlane:
         assert placed.host is not None
         spec = pod_spec(placed.host, placed.pod, self.options, tree_of(self.options, self.fixed))
         commands.append(Command(now_ns, placed.host, "start_pod", {"spec": spec}, CONTROL_PLANE))
+
+    def loads(self, rollout: Rollout, now_ns: int) -> Iterator[Command]:
+        """A recorded load comes to every replica: the next step to all of them, the present one to a replica that is new."""
+        arguments = rollout.deployment.template.arguments
+        steps = arguments.load.steps if isinstance(arguments, ServerWorkload) and arguments.load is not None else ()
+        step = max((step for step in steps if step[0] <= now_ns), default=None)
+        if step is None:
+            return
+        for placed in rollout.pods.values():
+            if placed.host is not None and not placed.leaving and placed.load_ns != step[0]:
+                placed.load_ns = step[0]
+                yield Command(now_ns, placed.host, "load", {"task": placed.task, "rate_milli": step[1]}, "load")

@@ -97,6 +97,7 @@ class ServiceState:
     start_unix_ns: int
     before: NDArray[Any]  # ports of the replicas at the last look
     replicas: list[tuple[str, str]] = field(init=False)
+    hosts: dict[str, None] = field(init=False)  # where it stands, or stood
     endpoint: NDArray[np.bool_] = field(init=False)  # as it was at the last look …
     told: NDArray[np.bool_] = field(init=False)  # … and as the balancer has heard of it
     healthy: NDArray[np.bool_] = field(init=False)
@@ -111,14 +112,15 @@ class ServiceState:
     window_end_ns: int = WINDOW_NS
     begun: bool = False  # users have come
     open: set[str] = field(default_factory=set)
-    away: set[tuple[str, str]] = field(default_factory=set)  # replicas whose `unavailable` is open
-    leaving: frozenset[tuple[str, str]] = frozenset()  # … that somebody takes away on purpose: no harm
+    away: NDArray[np.bool_] = field(init=False)  # its `unavailable` is open
+    leaving: NDArray[np.bool_] = field(init=False)  # somebody takes it away on purpose: no harm
     cuts: list[Command] = field(default_factory=list)  # what is to be done on hosts
 
     def __post_init__(self) -> None:
         count = len(self.service.replicas)
         self.replicas = list(self.service.replicas)
-        self.endpoint, self.told, self.healthy, self.seen_up = (np.zeros(count, dtype=bool) for _ in range(4))
+        self.hosts = dict.fromkeys(host for host, _ in self.replicas)
+        self.endpoint, self.told, self.healthy, self.seen_up, self.away, self.leaving = (np.zeros(count, dtype=bool) for _ in range(6))
         self.streak = np.zeros(count, dtype=np.int64)
         self.out_ns = np.full(count, -1, dtype=np.int64)
         self.attempts = [0] * (self.service.retries + 1)
@@ -140,11 +142,13 @@ class ServiceState:
             events += self._measure(now_ns)
         return events
 
-    def follow(self, replicas: Sequence[tuple[str, str]], leaving: frozenset[tuple[str, str]], now_ns: int) -> list[Event]:
+    def follow(self, pods: Sequence[Endpoint], now_ns: int) -> list[Event]:
         """The Deployment has other pods now; what is known of those that stay is kept."""
-        self.leaving = leaving
-        if list(replicas) == self.replicas:
+        replicas, leaving = [one.replica for one in pods], np.array([one.leaving for one in pods], dtype=bool)
+        if replicas == self.replicas:
+            self.leaving = leaving
             return []
+        ended = [self._available(now_ns, k, True) for k in np.flatnonzero(self.away).tolist() if self.replicas[k] not in set(replicas)]
         at = {replica: k for k, replica in enumerate(self.replicas)}
         rows = np.array([at.get(replica, -1) for replica in replicas], dtype=np.int64)
 
@@ -154,13 +158,13 @@ class ServiceState:
             return result
 
         self.before = moved(self.before, np.zeros((), self.before.dtype))
-        self.endpoint, self.told, self.healthy, self.seen_up = (
-            moved(array, False) for array in (self.endpoint, self.told, self.healthy, self.seen_up)
+        self.endpoint, self.told, self.healthy, self.seen_up, self.away = (
+            moved(array, False) for array in (self.endpoint, self.told, self.healthy, self.seen_up, self.away)
         )
         self.streak, self.out_ns = moved(self.streak, 0), moved(self.out_ns, -1)
-        self.replicas = list(replicas)
-        gone = sorted(self.away - set(replicas))
-        return [self._available(now_ns, replica, True) for replica in gone]
+        self.replicas, self.leaving = replicas, leaving
+        self.hosts |= dict.fromkeys(host for host, _ in replicas)
+        return ended
 
     def rates(self, now_ns: int, epoch_ns: int) -> NDArray[np.int64]:
         """Requests per 1000 s for every replica in the epoch that begins now."""
@@ -223,23 +227,23 @@ class ServiceState:
 
     def _take_out(self, now_ns: int) -> list[Event]:
         """Who is taken out and who is back; of who is out for long enough the connections are cut."""
-        events: list[Event] = []
-        for k, (replica, taken_in) in enumerate(zip(self.replicas, self._taken_in().tolist(), strict=True)):
-            if taken_in:
-                self.out_ns[k] = -1
-            elif self.seen_up[k] and self.out_ns[k] == -1:
-                self.out_ns[k] = now_ns
-            if self.service.drain_ns is not None and 0 <= self.out_ns[k] <= now_ns - self.service.drain_ns:
-                self.out_ns[k] = -2
-                self.cuts.append(Command(now_ns, replica[0], "cut", {"task": replica[1]}, "balancer"))
-            if taken_in == (replica in self.away) and (taken_in or (self.seen_up[k] and replica not in self.leaving)):
-                events.append(self._available(now_ns, replica, taken_in))
-        return events
+        taken_in = self._taken_in()
+        out = ~taken_in & self.seen_up
+        self.out_ns[taken_in] = -1
+        self.out_ns[out & (self.out_ns == -1)] = now_ns
+        if self.service.drain_ns is not None:
+            over = (self.out_ns >= 0) & (self.out_ns <= now_ns - self.service.drain_ns)
+            self.out_ns[over] = -2
+            cut = [self.replicas[k] for k in np.flatnonzero(over).tolist()]
+            self.cuts += [Command(now_ns, host, "cut", {"task": task}, "balancer") for host, task in cut]
+        changes = (taken_in & self.away) | (out & ~self.away & ~self.leaving)
+        return [self._available(now_ns, k, bool(taken_in[k])) for k in np.flatnonzero(changes).tolist()]
 
-    def _available(self, now_ns: int, replica: tuple[str, str], yes: bool) -> Event:
-        (self.away.discard if yes else self.away.add)(replica)
+    def _available(self, now_ns: int, k: int, yes: bool) -> Event:
+        self.away[k] = not yes
+        host, task = self.replicas[k]
         data = {"impact": "unavailable", "service": self.service.name}
-        return self._event(now_ns, "impact_end" if yes else "impact_start", replica[1], data, replica[0])
+        return self._event(now_ns, "impact_end" if yes else "impact_start", task, data, host)
 
     def _measure(self, now_ns: int) -> list[Event]:
         self.window_end_ns += WINDOW_NS
@@ -255,8 +259,7 @@ class ServiceState:
         if is_open == (impact in self.open):
             return []
         (self.open.add if is_open else self.open.discard)(impact)
-        hosts = list(dict.fromkeys(host for host, _ in self.replicas))
-        data = {"impact": impact, "service": self.service.name, "hosts": hosts}
+        data = {"impact": impact, "service": self.service.name, "hosts": list(self.hosts)}
         return [self._event(now_ns, "impact_start" if is_open else "impact_end", self.service.name, data)]
 
     def _event(self, now_ns: int, kind: str, subject: str, data: dict[str, Any], host: str = "") -> Event:
@@ -297,9 +300,7 @@ class Balancers:
         before = self.replicas
         for state in self._states:
             if state.service.deployment:
-                endpoints = pods[state.service.deployment]
-                leaving = frozenset(one.replica for one in endpoints if one.leaving)
-                self._late += state.follow([one.replica for one in endpoints], leaving, now_ns)
+                self._late += state.follow(pods[state.service.deployment], now_ns)
         return self.replicas != before
 
     def commands(self) -> list[Command]:

@@ -28,6 +28,7 @@ REASONS = ("", "CrashLoopBackOff", "Completed", "Error", "OOMKilled", "Evicted",
 GUARANTEED, BURSTABLE, BESTEFFORT = range(3)
 QOS_CLASSES = ("guaranteed", "burstable", "besteffort")
 ALWAYS, ON_FAILURE, NEVER_RESTART, UNLESS_STOPPED = range(4)
+UNIT_STATES = ("inactive", "active", "activating", "failed")
 RESTART_POLICIES = ("Always", "OnFailure", "Never", "UnlessStopped")
 KUBERNETES, DOCKER, SYSTEMD = range(3)
 RUNTIMES = ("kubernetes", "docker", "systemd")
@@ -70,6 +71,7 @@ CONTAINER = np.dtype(
         ("cg", "i2"),
         ("first", "i2"),  # row of its PID 1
         ("oom_policy", "i1"),  # systemd's OOMPolicy=
+        ("unit", "i1"),  # systemd's ActiveState
         ("exit_code", "i4"),
         ("restarts", "i4"),
         ("max_retries", "i4"),  # Docker's on-failure:N, −1: no limit

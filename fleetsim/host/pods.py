@@ -21,6 +21,7 @@ from fleetsim.linux.fs_types import NR_MOUNTS
 from fleetsim.linux.memcontrol import nr_dying_descendants
 from fleetsim.linux.shm import shmem_unlink
 from fleetsim.workloads.arrivals import COUNTERS
+from fleetsim.workloads.requests import observe
 
 PAGE = 4096
 
@@ -204,6 +205,7 @@ def free_task_row(row: Any, names: Names, t: int) -> None:
     if int(program["work"]) > 0:
         work = row["works"][int(program["work"]) - 1]
         if work["server"]["used"]:
+            observe(row, work["server"])
             names.ended[name] = {counter: int(work["server"][counter]) for counter in COUNTERS}
         row["works"][int(program["work"]) - 1] = empty_row(row["works"])
         names.plugins.pop(int(program["work"]) - 1, None)

@@ -91,12 +91,17 @@ class Ports:
         self._hosts = np.array([host for host, _ in wanted], dtype=np.int64)
         self._works = np.full(len(wanted), -1, dtype=np.int64)
         self._pods = np.full(len(wanted), -1, dtype=np.int64)
+        self._seen: list[tuple[int, int]] = []
 
     def __len__(self) -> int:
         return len(self._hosts)
 
     def _find(self) -> None:
-        """Those that came since the last time, and those that are gone."""
+        """Those that came since the last time, and those that are gone; nobody comes or goes without a name that does."""
+        seen = [(len(names.tasks), len(names.gone)) for names in self._names]
+        if seen == self._seen:
+            return
+        self._seen = seen
         for k, (host, task) in enumerate(self._wanted):
             if (self._works[k] < 0) == (task in self._names[host].tasks):
                 self._works[k], self._pods[k] = find_server(self._records, host, self._names[host], task)

@@ -33,7 +33,8 @@ def test_whoever_ends_gently_loses_nothing_and_whoever_does_not_loses_requests(t
         ({}, {}, True),
         ({"pre_stop": "5s"}, {}, False),  # its requests are short: nobody is there any more when SIGTERM comes
         ({"finish": "20s"}, {}, True),  # what it has is finished, but new ones still come for a second, and nobody listens
-        ({}, {"retries": 1}, False),  # those who are refused are answered by another replica
+        ({}, {"retries": 1}, True),  # a third of the requests fails in that second, and 20 % may be tried again
+        ({}, {"retries": 1, "retry_budget": 100}, False),  # all who are refused are answered by another replica
     ],
 )
 def test_what_helps(pod: dict[str, Any], service: dict[str, Any], errors: bool, tmp_path: Path) -> None:

@@ -292,7 +292,7 @@ def test_no_request_is_lost_or_doubled_while_pods_come_and_go(steps: list[tuple[
         replicas.run(1)
         lost += (300 if state.begun else 0) - (int(replicas.ports["served"].sum()) - before) - state.failed / 1e6
         assert lost == pytest.approx(sum(state.attempts[1:]) / 1e6, abs=3 + 8 * replicas.now), "the roundings of each second"
-    open_now = set(state.away)
+    open_now = {replica for replica, away in zip(state.replicas, state.away.tolist(), strict=True) if away}
     told = [(e.host, e.kind) for e in replicas.events if e.data["impact"] == "unavailable"]
     for host in {host for host, _ in told}:
         mine = [kind for one, kind in told if one == host]
