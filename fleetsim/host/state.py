@@ -15,8 +15,8 @@ from fleetsim.linux.mm_types import KERNEL_FIELDS, NR_THREADS
 from fleetsim.workloads.script_types import PROGRAM, SCRIPT_FIELDS
 from fleetsim.workloads.works import WORK_FIELDS
 
-TURN = np.dtype([("cpu", "i2"), ("preempts", "i1"), ("free_ns", "i8"), ("utime_ns", "i8"), ("stime_ns", "i8")])
-"""What is known from the begin of a thread's turn to its end: its CPU, until when somebody else has it, the task's times before."""
+TURN = np.dtype([("cpu", "i2"), ("preempted_ns", "i8"), ("utime_ns", "i8"), ("stime_ns", "i8")])
+"""What `run_thread` knows in the middle of a plug-in's turn: its CPU, until when somebody else had it, the task's times before."""
 
 HOST = np.dtype(
     [

@@ -223,67 +223,79 @@ def waits_for_cpu(row, th, cg, until_ns):
 def begin_turn(row, th):
     """Give a thread a CPU and an empty bill, or let it wait for a CPU.
 
-    returns  bool  True: it runs
+    returns  (int64 its CPU, −1: it waits; int64 until when somebody whom it preempts has that CPU, 0: nobody)
 
     Source: kernel/sched (who waits longest runs next); CPU pressure is the wait. Leaves out: time slices, nice, cpu.max.
     """
     task = row["tasks"][row["threads"][th]["task"]]
+    begin = row["now_ns"]
     row["current"] = th
     cpu = select_task_rq(row, task)
     free = row["cpu"][cpu]["free_ns"]
-    preempts = free > row["now_ns"] and can_preempt(row, cpu, th)
-    if free > row["now_ns"] and not preempts:
+    preempts = free > begin and can_preempt(row, cpu, th)
+    if free > begin and not preempts:
         waits_for_cpu(row, th, task["cg"], free)
-        return False
+        return -1, 0
     row["spent_ns"] = 0
     row["reclaim_ns"] = 0
     row["wait_ns"] = 0
     row["stall_ns"][:] = 0
-    turn = row["turn"]
-    turn["cpu"] = cpu
-    turn["free_ns"] = free
-    turn["preempts"] = 1 if preempts else 0
-    turn["utime_ns"] = task["utime_ns"]
-    turn["stime_ns"] = task["stime_ns"]
     if row["nr_nodes"] > 1:
         enter_task(row, row["threads"][th]["task"], cpu_to_node(row, cpu))
-    return True
+    return cpu, free if preempts else 0
 
 
 @law
-def run_thread(row, th):
-    """One chunk of a thread's work, if there is a CPU for it; or the next part of the chunk under way, if it is a plug-in's.
+def run_thread(row, th, under_way):
+    """One chunk of a thread's work, if there is a CPU for it; or the next part of the chunk that is under way, if it is a plug-in's.
+
+    under_way  bool  the latter
+    returns    bool  False: the turn is not over, its program is to go on (`asking`)
 
     Source: fleetsim's own pacing.
     """
-    if row["asking"] == 0 and not begin_turn(row, th):
-        return
+    task, turn = row["tasks"][row["threads"][th]["task"]], row["turn"]
+    if under_way:
+        cpu, preempted_ns = turn["cpu"], turn["preempted_ns"]
+        user_before, system_before = turn["utime_ns"], turn["stime_ns"]
+    else:
+        cpu, preempted_ns = begin_turn(row, th)
+        user_before, system_before = task["utime_ns"], task["stime_ns"]
+        if cpu < 0:
+            return True
     work = row["programs"][th]["work"]
     if work > 0:
         step_work(row, th, work - 1)
     else:
         script_step(row, th)
-    if row["asking"] == 0:
-        end_turn(row, th)
+    if row["asking"] > 0:
+        turn["cpu"] = cpu
+        turn["preempted_ns"] = preempted_ns
+        turn["utime_ns"] = user_before
+        turn["stime_ns"] = system_before
+        return False
+    spent, user = row["spent_ns"], min(row["spent_ns"], task["utime_ns"] - user_before)
+    task["stime_ns"] = system_before + spent - user
+    end_turn(row, th, cpu, preempted_ns, user)
+    return True
 
 
 @law
-def end_turn(row, th):
+def end_turn(row, th, cpu, preempted_ns, user):
     """Book what a thread's chunk of work cost it and the others.
+
+    cpu, preempted_ns  int64  from `begin_turn`
+    user               int64  of its processor time, in user mode
 
     Source: kernel/sched/cputime.c, kernel/sched/psi.c.
     """
-    thread, turn = row["threads"][th], row["turn"]
-    task = row["tasks"][thread["task"]]
-    cg, cpu, begin = task["cg"], turn["cpu"], row["now_ns"]
+    thread = row["threads"][th]
+    cg, begin, spent = row["tasks"][thread["task"]]["cg"], row["now_ns"], row["spent_ns"]
     if row["nr_nodes"] > 1:
         leave_task(row, thread["task"])
-    spent, user = row["spent_ns"], min(row["spent_ns"], task["utime_ns"] - turn["utime_ns"])
-    task["stime_ns"] = turn["stime_ns"] + spent - user
     account_time(row, cpu, HELD_BY_THREAD, user, spent - user)
-    free = turn["free_ns"]
-    if turn["preempts"] > 0 and spent > 0 and put_off(row, cpu, free + spent):
-        stall(row, -1, PSI_MEM, free, free + spent)
+    if preempted_ns > 0 and spent > 0 and put_off(row, cpu, preempted_ns + spent):
+        stall(row, -1, PSI_MEM, preempted_ns, preempted_ns + spent)
     useful = spent - row["reclaim_ns"]
     thread["work_until_ns"] = begin + useful
     row["busy_until_ns"][th] = begin + spent + row["wait_ns"]
@@ -314,13 +326,14 @@ def run_until(row, until_ns):
 
     Source: fleetsim's own main loop (design §4).
     """
-    if row["asking"] == 0:
+    under_way = row["asking"] > 0
+    if not under_way:
         row["attention"] = 0
     row["reschedule"] = 1  # a command may have changed anything
     thread, thread_ns = -1, NEVER
     changed = True
     while True:
-        if row["asking"] > 0:  # a turn is under way
+        if under_way:
             what, which, when = DUE_THREAD, row["asking"] - 1, row["now_ns"]
         else:
             if row["reschedule"] > 0:
@@ -350,9 +363,9 @@ def run_until(row, until_ns):
             run_task(row, which)
             row["reschedule"] = 1
         else:
-            run_thread(row, which)
-            if row["asking"] > 0:
+            if not run_thread(row, which, under_way):
                 return False
+            under_way = False
             row["due_ns"][which] = row["threads"][which]["ready_ns"] if row["threads"][which]["used"] > 0 else NEVER
             changed = True
         if row["boosted"] > 0:

@@ -48,7 +48,6 @@ WORK = np.dtype(
 WORK_FIELDS = [
     ("works", WORK, (NR_WORKS,)),
     ("backends", postgres_types.BACKEND, (postgres_types.NR_BACKENDS,)),
-    ("asking", "i2"),  # 0: no turn of a plug-in is under way, else one more than the row of its thread
     ("nr_backends", "i8"),  # rows in use so far
 ]
 """The workloads' part of a host's record."""

@@ -15,6 +15,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder to work in, with the documents and, in `site`, the example package as pip installs it."""
     folder = tmp_path_factory.mktemp("plugin")
     shutil.copytree(EXAMPLES, folder / "package")
-    (folder / "docs").symlink_to(REPO / "docs")
+    for name in ("docs", "chaos_scenarios"):
+        (folder / name).symlink_to(REPO / name)
     pip = [sys.executable, "-m", "pip", "install", "-qq", "--no-deps", "--no-input", "--disable-pip-version-check"]
     if importlib.util.find_spec("hatchling"):  # with the builder at hand nothing is downloaded
         pip += ["--no-build-isolation", "--no-index"]
@@ -57,7 +59,9 @@ def test_the_document_shows_the_files_that_are_there() -> None:
 
 
 @pytest.mark.parametrize("kind, block", BLOCKS, ids=[block.splitlines()[0][2:50] for _, block in BLOCKS])
-def test_every_command_does_what_stands_below_it(kind: str, block: str, folder: Path) -> None:
+def test_every_command_does_what_stands_below_it(kind: str, block: str, folder: Path, require_tool: Callable[[str], str]) -> None:
+    if "fleetsim check" in block:
+        require_tool("prometheus")
     for command, expected in steps(block):
         done = run(folder, command)
         assert done.returncode == (0 if kind == "run" else 2), done.stdout + done.stderr
@@ -76,14 +80,21 @@ def test_every_block_of_the_document_is_tried() -> None:
 
 
 def test_the_same_history_whatever_the_threads_and_the_schema_knows_the_plug_ins(folder: Path) -> None:
+    scenario = (EXAMPLES / "naps.yaml").read_text(encoding="utf-8").replace("2m", "20s").partition("expect:")[0].replace("rules:", "# ")
+    (folder / "short.yaml").write_text(scenario)
     hashes = set()
     for threads in (1, 2):
-        done = run(folder, f"fleetsim run --json --threads {threads} --out run-{threads} docs/example-workloads/naps.yaml")
+        done = run(folder, f"fleetsim run --json --threads {threads} --out run-{threads} short.yaml")
         assert done.returncode == 0, done.stderr
         hashes.add(json.loads(done.stdout)["history_hash"])
     assert len(hashes) == 1
     pods = json.loads(run(folder, "fleetsim schema").stdout)["properties"]["fleet"]["items"]
-    assert "example" not in pods and '"nap"' in json.dumps(pods)
+    named = {
+        entry["properties"]["workload"]["const"]
+        for entry in pods["properties"]["pods"]["items"]["oneOf"]
+        if "workload" in entry["properties"]
+    }
+    assert {"nap", "cache", "idle", "web"} <= named
 
 
 BROKEN = (
