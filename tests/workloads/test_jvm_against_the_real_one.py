@@ -74,7 +74,7 @@ def test_processor_time_of_a_full_collection(collector: str, live: int, percent:
 
 
 def test_while_g1_is_new_to_its_program_its_eden_grows_as_the_real_ones() -> None:
-    """Filling 400 MiB: regions of eden at each collection (docs/calibration.md), which nothing here was fitted to; the real machine was busy."""
+    """Filling 400 MiB: regions of eden at each collection (docs/calibration.md). Nothing here was fitted to them."""
     real_edens, real_heaps = [18, 15, 15, 15, 15, 28, 27, 27, 27, 35, 39, 45], [376, 638, 793]
     jvm = alone("g1", 400, 300, 2.0)
     edens, heaps, at = [jvm["EDEN_MAX"]], [jvm["CAPACITY"]], 0.0
