@@ -29,6 +29,7 @@ from fleetsim.linux.exit import begin_exit, unmap_file
 from fleetsim.linux.fork import copy_process
 from fleetsim.linux.hugetlb import map_hugetlb as map_hugetlb
 from fleetsim.linux.madvise import MADV_HUGEPAGE, MADV_NOHUGEPAGE, MADVICE, PART_EVERY, PART_FIRST, PART_LAST
+from fleetsim.linux.math64 import int_sqrt as int_sqrt
 from fleetsim.linux.mempolicy import MPOL_BIND, MPOL_DEFAULT, MPOL_INTERLEAVE, MPOL_LOCAL, MPOL_PREFERRED
 from fleetsim.linux.mempolicy import set_mempolicy as set_mempolicy
 from fleetsim.linux.mm_fault import access, access_rest, at_rest, is_resident, read_untouched, touch

@@ -16,7 +16,7 @@ from fleetsim.linux.syscalls import OUT_OF_MEMORY_ERROR, access, access_rest, co
 from fleetsim.workloads.arrivals import lose, rate_now
 from fleetsim.workloads.jvm_gc import begin_gc, collect, collection_for, visit_cold
 from fleetsim.workloads.jvm_heap import CHUNK, allocate, eden_room, fill_live, map_heap, own_pages, sweep
-from fleetsim.workloads.jvm_sizes import set_eden
+from fleetsim.workloads.jvm_sizes import expect, set_eden
 from fleetsim.workloads.jvm_state import ARGUMENTS as ARGUMENTS
 from fleetsim.workloads.jvm_state import (
     BACKGROUND,
@@ -66,7 +66,6 @@ from fleetsim.workloads.jvm_state import (
     STAGE,
     START_NS,
     STARTING,
-    SURVIVAL_Q,
     SWEPT,
     TENURED_PERMILLE,
     YOUNG,
@@ -94,7 +93,7 @@ def start(row, th, jvm):
         if not map_heap(row, th, jvm):
             exit_group(row, th, EXIT_BY_MAIN)
             return False
-        jvm[SURVIVAL_Q] = ONE_Q
+        expect(jvm)
         jvm[LAST_NS] = row["now_ns"]
         jvm[LAST_GC_NS] = row["now_ns"]
         set_eden(jvm)

@@ -161,10 +161,11 @@ def maxmemory(parameters: Parameters) -> Figures:
 def load(parameters: Parameters, measured: Mapping[str, Any]) -> Figures:
     jvm = alone(parameters["collector"].lower(), parameters["live_mib"], parameters["alloc_mib_per_s"], parameters["survive_percent"])
     at = until_up(jvm)
-    filled, before, paused = jvm.rss_mib(), jvm.count(JvmWorld.YOUNG), jvm.pause_s(JvmWorld.YOUNG)
+    young_ones = (JvmWorld.YOUNG, JvmWorld.MIXED)  # as the measurement counts them
+    filled, before, paused = jvm.rss_mib(), jvm.count(*young_ones), jvm.pause_s(*young_ones)
     jvm.at(at + FULL_AFTER_S)
-    young = jvm.count(JvmWorld.YOUNG) - before
-    processor = 1000 * GC_THREADS[parameters["collector"]] * (jvm.pause_s(JvmWorld.YOUNG) - paused)
+    young = jvm.count(*young_ones) - before
+    processor = 1000 * GC_THREADS[parameters["collector"]] * (jvm.pause_s(*young_ones) - paused)
     return {
         "young_per_s": young / FULL_AFTER_S,
         "young_processor_mean_ms": processor / max(1, young),

@@ -21,13 +21,13 @@ from typing import Any, Self
 
 import numpy as np
 
-from fleetsim.allocators.check import heap_violations
 from fleetsim.host.shard import Shard
 from fleetsim.host.spec import CgroupSpec, Command, DiskSpec, Event, HostSpec, TaskSpec
 from fleetsim.linux import mm_types as mm
 from fleetsim.linux.check import violations
 from fleetsim.linux.per_cpu_pages import nr_pcp
 from fleetsim.linux.vmstat import MEMINFO_COUNTS, MEMINFO_FIELDS, VMSTAT_FIELDS, meminfo, vmstat
+from scripts.worlds.heaps import heap_violations
 
 MIB = 1 << 20
 PAGES = 256  # of 4 KiB in a MiB

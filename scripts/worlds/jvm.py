@@ -111,5 +111,5 @@ def young_collection(jvm: JvmWorld, percent: float) -> tuple[float, float]:
 
 def full_processor_ms(g1: bool, left_mib: float, garbage_mib: float) -> float:
     """Processor time of a full collection by its law, from what the real one left and what had become garbage among it."""
-    moved = jvm_state.COMPACT_HOLES[int(g1)] * min(1.0, 4 * garbage_mib / (left_mib + garbage_mib))
+    moved = jvm_state.COMPACT_HOLES[int(g1)] * min(1.0, 4.5 * garbage_mib / (left_mib + garbage_mib))
     return left_mib * 1024 * (jvm_state.COMPACT_KIB[int(g1)] + moved) / 1e6

@@ -223,6 +223,14 @@ def test_a_group_of_hosts_may_reclaim_by_generations(tmp_path: Path) -> None:
     assert {host.lru_gen for host in make_plan(load_scenario(write(tmp_path, GOOD))).hosts} == {"n"}
 
 
+@pytest.mark.parametrize(("said", "profile"), [("", "server"), ("\n    cpu_profile: vm", "vm")])
+def test_a_host_costs_what_bare_metal_or_a_virtual_machine_does(said: str, profile: str, tmp_path: Path) -> None:
+    plan = make_plan(load_scenario(write(tmp_path, GOOD.replace("memory: 4GiB", f"memory: 4GiB{said}"))))
+    assert {host.cpu_profile for host in plan.hosts} == {profile}
+    with pytest.raises(BadInput, match="cpu_profile"):
+        load_scenario(write(tmp_path, GOOD.replace("memory: 4GiB", "memory: 4GiB\n    cpu_profile: lab")))
+
+
 def test_hosts_may_have_two_numa_nodes_and_pods_be_confined_to_one(tmp_path: Path) -> None:
     two = GOOD.replace("memory: 4GiB", "memory: 4GiB\n    numa_nodes: 2").replace(
         "workload: script", "workload: script\n        numa_node: 1", 1
