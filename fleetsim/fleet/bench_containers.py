@@ -63,8 +63,8 @@ def pods(*, pressure: bool) -> tuple[Pod, ...]:
     import_all("fleetsim.containers")
 
     def pod(name: str, workload: str, requests_mib: int | None = None, **arguments: Any) -> Pod:
-        more = {} if requests_mib is None else {"requests": requests_mib * MIB, "limits": 2 * requests_mib * MIB}
-        return Pod(name, workload, WORKLOADS[workload].model_validate(arguments), **more)
+        requests = None if requests_mib is None else requests_mib * MIB
+        return Pod(name, workload, WORKLOADS[workload].model_validate(arguments), requests, requests and 2 * requests)
 
     def served(latency: str, start: int) -> dict[str, Any]:
         return {"slo": {"latency": latency}, "start": f"{start}s"}

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from fleetsim.containers.kubelet import Kubelet
@@ -11,7 +13,6 @@ from fleetsim.fleet.bench_containers import host
 from fleetsim.fleet.capacity import needs, size_class_for
 from fleetsim.host import kubelet_types as kt
 from fleetsim.host.shard import Shard
-from fleetsim.host.spec import HostSpec
 
 
 @pytest.mark.parametrize("pressure", [False, True])
@@ -21,13 +22,13 @@ def test_thirty_containers_of_all_workloads_fit_into_size_class_standard(pressur
     assert size_class_for(spec, []) == "standard"
 
 
-def used(row: object, spec: HostSpec) -> dict[str, int]:
+def used(row: Any) -> dict[str, int]:
     """Rows of the tables that fleets run out of first."""
     return {
-        "cohorts": int((row["cohorts"]["group"] >= 0).sum()),  # type: ignore[index]
-        "groups": int(row["groups"]["used"].sum()),  # type: ignore[index]
-        "areas": int((row["areas"]["kind"] != 0).sum()),  # type: ignore[index]
-        "mappings": int((row["mappings"]["used"] != 0).sum()),  # type: ignore[index]
+        "cohorts": int((row["cohorts"]["group"] >= 0).sum()),
+        "groups": int(row["groups"]["used"].sum()),
+        "areas": int((row["areas"]["kind"] != 0).sum()),
+        "mappings": int((row["mappings"]["used"] != 0).sum()),
     }
 
 
@@ -39,7 +40,7 @@ def test_what_was_counted_is_enough_while_every_redis_saves_at_once() -> None:
     most = dict.fromkeys(("cohorts", "groups", "areas", "mappings"), 0)
     for half in range(1, 640):
         shard.advance(0, half * 500_000_000)
-        most = {name: max(most[name], rows) for name, rows in used(shard.records[0], spec).items()}
+        most = {name: max(most[name], rows) for name, rows in used(shard.records[0]).items()}
     events = shard.drain_events()
     containers = shard.records[0]["containers"]
     running = containers[containers["used"] == 1]
