@@ -131,10 +131,10 @@ def is_stirred(row):
     kubelet["pids_seen"] = row["next_pid"]
     kubelet["exits_seen"] = row["nr_exits"]
     kubelet["oom_seen"] = row["vm"][VM_OOM_KILL]
+    news = False
     for c in range(row["nr_containers"]):
-        if row["containers"][c]["used"] > 0 and is_news(row, row["containers"][c]):
-            return True
-    return False
+        news = news or (row["containers"][c]["used"] > 0 and is_news(row, row["containers"][c]))
+    return news
 
 
 @law

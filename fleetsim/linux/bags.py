@@ -103,18 +103,22 @@ def two_oldest(row, g, strict):
     """
     group, cohorts = row["groups"][g], row["cohorts"]
     keep, drop, fewest = -1, -1, 1 << 62
-    for j in range(group["first"], group["first"] + group["cohorts"]):
+    for j in range(group["first"] + 1, group["first"] + group["cohorts"]):
         b = cohorts[j]
-        if b["list"] == LRU_NONE or b["wb"] > 0 or b["nr"] >= fewest:
+        if b["list"] == LRU_NONE or b["nr"] >= fewest:
             continue
         age = bag_age(row, b)
-        for i in range(group["first"], group["first"] + group["cohorts"]):
+        for i in range(group["first"], j):
             a = cohorts[i]
-            if a["nr"] + b["nr"] >= fewest or a["list"] != b["list"] or i == j:
+            if a["nr"] + b["nr"] >= fewest or a["list"] != b["list"]:
                 continue
-            alike = a["cg"] == b["cg"] and a["gen"] == b["gen"] and (not strict or (a["flags"] & CLASS) == (b["flags"] & CLASS))
-            if alike and bag_age(row, a) >= age:
+            if a["cg"] != b["cg"] or a["gen"] != b["gen"] or (strict and (a["flags"] & CLASS) != (b["flags"] & CLASS)):
+                continue
+            older = bag_age(row, a)
+            if older >= age and b["wb"] == 0:
                 keep, drop, fewest = i, j, a["nr"] + b["nr"]
+            elif older <= age and a["wb"] == 0:
+                keep, drop, fewest = j, i, a["nr"] + b["nr"]
     return keep, drop
 
 

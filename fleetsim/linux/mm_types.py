@@ -87,6 +87,7 @@ CGROUP = np.dtype(
     [
         ("used", "i1"),  # 1 if the row is a cgroup
         ("parent", "i2"),  # row of the parent, −1 for the root; reclaim looks at it and the next ten for every cgroup of every pass
+        ("children", "i2"),  # cgroups right below it, removed ones included as long as they have a row
         ("dentries", "i4"),  # unused names and inodes on its LRU lists
         ("inodes", "i4"),
         ("shadow_nodes", "i4"),  # nodes of page-cache trees that hold nothing but shadows

@@ -5,8 +5,9 @@ An access costs what the CPU profile says, and on a profile that has a TLB the n
 on top. An area is at most four classes of pages to it: hot and cold part, each in huge and in small pages. So transparent huge pages
 and hugetlb make random access to a large area faster, and splitting them makes it slower again, by as much as a TLB would.
 
-Rules: the model is asked when something it depends on has changed (size to a thirty-second, the share of huge pages by 64ths, the share of
-hot accesses), which is seldom; between, the answer stands in the area. Profiles without a TLB (the emulated machines of the recordings) pay nothing.
+Rules: the model is asked when something it depends on has changed (size to a thirty-second, the share of huge pages by 64ths, the share
+of hot accesses), which is seldom; between, the answer stands in the area. Profiles without a TLB (the emulated machines of the
+recordings) pay nothing.
 Leaves out: other tasks on the same CPU, caches of data, the walker's misses in them, that a sweep over hugetlb pages is one (it is
 taken as random access, for the kernel is not told), huge pages that a fork shares, misses by code.
 Source: kernel-laws §11.2; the profile is `skylake` (Cascade Lake, bare metal of about 2020, as `server`).

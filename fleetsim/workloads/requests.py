@@ -15,7 +15,7 @@ Source: Lindley's recursion for a queue with `workers` servers, on batches.
 from __future__ import annotations
 
 from fleetsim.law import law
-from fleetsim.workloads.arrivals import DONE, FAILED, IO, LATE, LE_MS, NR_BUCKETS, NS_PER_MS, arrive, lose, share_of
+from fleetsim.workloads.arrivals import DONE, FAILED, IO, LATE, LE_MS, NR_BUCKETS, NS_PER_MS, arrive, lose, rate_now, share_of
 
 
 @law
@@ -220,6 +220,15 @@ def rest(row, th, server, ns):
     end = max(row["now_ns"] + row["spent_ns"] + row["wait_ns"], row["now_ns"] + ns)
     server["wake_ns"] = end
     row["threads"][th]["ready_ns"] = end
+
+
+@law
+def expected(row, server, ns):
+    """Requests that will come in `ns` from now, at the present rate.
+
+    Source: arrivals.py.
+    """
+    return rate_now(server, row["now_ns"]) * (ns // 1_000_000) // 1_000_000 + 1
 
 
 @law

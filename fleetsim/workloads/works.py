@@ -48,7 +48,7 @@ WORK = np.dtype(
 WORK_FIELDS = [
     ("works", WORK, (NR_WORKS,)),
     ("backends", postgres_types.BACKEND, (postgres_types.NR_BACKENDS,)),
-    ("nr_backends", "i8"),  # rows in use so far
+    ("backends_used", "i8"),  # rows in use so far
 ]
 """The workloads' part of a host's record."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pytest
 
+from fleetsim.containers.kubelet import Sync
 from fleetsim.containers.pod import Pod
 from fleetsim.containers.pod_spec import NodeOptions, pod_specs
 from fleetsim.containers.resources import Node
@@ -70,6 +71,19 @@ def test_with_pid_1_every_process_of_the_container_dies() -> None:
     assert w.times("restart", "init") == w.times("restart", "worker") == pytest.approx([13], abs=0.1)
     (told,) = w.events("container_exit")
     assert (told.data["exit_code"], told.data["reason"]) == (3, "Error")
+
+
+def test_processes_that_a_container_forks_are_none_of_the_kubelets_business(monkeypatch: pytest.MonkeyPatch) -> None:
+    """pleg.go tells of containers: a child that comes and goes changes nothing, and nothing is decided. The end of PID 1 does."""
+    decided: list[float] = []
+    before = Sync.decide
+    monkeypatch.setattr(Sync, "decide", lambda sync, worth: (decided.append(sync.now / 1e9), before(sync, worth))[1])
+    w = pod_world(script_pod("app", "sleep 5 | fork_hold 2 | fork_hold 2 | sleep 11 | exit 3"), memory_mib=128).at(4)
+    seen = len(decided)
+    w.at(14)
+    assert len([e for e in w.events("task_exit") if e.subject != "app"]) == 2 and len(decided) == seen
+    w.at(25)
+    assert w.events("container_exit")[0].data["exit_code"] == 3 and 16 < decided[seen] < 18
 
 
 def test_oom_group_takes_the_whole_container_although_the_child_was_the_large_one() -> None:
