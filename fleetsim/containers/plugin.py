@@ -82,11 +82,11 @@ class _Arguments:
         cls = type(self).workload
         needs = self.needs(room)
         areas = [(-(-size // PAGE), False) for size in needs.memory] + [(-(-size // PAGE), True) for size in needs.memory_at_random]
-        files = [(path, 0, False) for path in needs.reads] + [(path, 0, True) for path in needs.reads_at_random]
-        files += [(path, -(-size // PAGE), False) for path, size in needs.writes.items()]
+        files = [(path, 0, 0) for path in needs.reads] + [(path, 0, 1) for path in needs.reads_at_random]
+        files += [(path, -(-size // PAGE), 0) for path, size in needs.writes.items()]
         plug = PlugIn(self.plug_name or cls.__name__, functools.partial(cls, self, room), self.plug_origin)
         work = Work(
-            "plugin", {path: path for path, _, _ in files}, getattr(self, "requests", None), tuple(areas), tuple(files), plugin=plug
+            "plugin", {path: path for path, _, _ in files}, getattr(self, "requests", None), tuple(areas), files=tuple(files), plugin=plug
         )
         return (Process(pod, start_ns=getattr(self, "start", 0), work=work, restarts=not cls.ends),)
 

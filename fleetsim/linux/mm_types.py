@@ -4,9 +4,9 @@
 Pages, nanoseconds, `int64` where it is summed; narrower only in the big tables. Every field names its unit and its kernel
 counterpart. Rows are passed to laws by reference (`row["zones"][i]["free"]`: the same code runs compiled and as plain Python).
 
-How memory is represented (design §3.2, measured in a prototype): a *group* is the pages of one area that are alike. An
-**ordered** group (swept or streamed) is cut into consecutive slices, one cohort each; a **uniform** group (random
-access) keeps its resident pages in bags. Both are rows of `COHORT`: a count of pages that stand together on one LRU list.
+How memory is represented (design §3.2, measured in a prototype): a *group* is the pages of one area that are alike. An **ordered** group
+(swept or streamed) is cut into consecutive slices, one cohort each; a **uniform** group (random access) keeps its resident pages in
+bags. Both are rows of `COHORT`: a count of pages that stand together on one LRU list.
 """
 
 from __future__ import annotations
@@ -25,8 +25,7 @@ from fleetsim.linux.workers import CPU, KSWAPD, LRU_GEN, SCAN_CONTROL
 # --- capacities of the size class in use (a full table answers as the kernel would: ENOMEM, EAGAIN, and an event) ----
 NR_ZONES = 4
 NR_CGROUPS = CAPACITY.cgroups
-NR_TASKS = CAPACITY.tasks
-NR_THREADS = CAPACITY.threads
+NR_TASKS, NR_THREADS = CAPACITY.tasks, CAPACITY.threads
 NR_AREAS, NR_GROUPS, NR_COHORTS = CAPACITY.areas, CAPACITY.groups, CAPACITY.cohorts
 NR_WRITEBACK = CAPACITY.writeback
 NR_EVENTS = CAPACITY.events

@@ -17,7 +17,7 @@ from fleetsim.workloads.arrivals import SERVER
 from fleetsim.workloads.requests import go_down
 
 NR_WORKS = CAPACITY.works
-NR_SLOTS = 70
+NR_SLOTS = 72
 assert jvm_state.NR_USED <= NR_SLOTS
 
 ARGUMENTS = {
