@@ -201,6 +201,7 @@ def free_task_row(row: Any, names: Names, t: int) -> None:
     program = row["programs"][th]
     if int(program["work"]) > 0:
         row["works"][int(program["work"]) - 1] = empty_row(row["works"])
+        names.plugins.pop(int(program["work"]) - 1, None)
     row["ops"][int(program["first"]) : int(program["first"]) + int(program["ops"])] = empty_row(row["ops"])
     row["programs"][th] = empty_row(row["programs"])
     row["heaps"]["used"][row["heaps"]["task"] == t] = 0

@@ -9,6 +9,7 @@ from typing import Any
 
 from fleetsim.allocators.tables import GLIBC
 from fleetsim.errors import BadInput
+from fleetsim.host.plugin_kernel import Process
 from fleetsim.host.spec import TaskSpec, Work
 from fleetsim.linux import mm_types as mm
 from fleetsim.linux.dcache import NEGATIVE, OPENED, PLAIN
@@ -51,6 +52,7 @@ class Names:
     containers: dict[tuple[str, str], int] = field(default_factory=dict)  # (pod, container)
     pod_of: dict[str, str] = field(default_factory=dict)  # task → pod
     gone: set[str] = field(default_factory=set)  # tasks and cgroups of pods that have left
+    plugins: dict[int, Process] = field(default_factory=dict)  # row of a work → the Python side of its process
 
     def task_name(self, row: int) -> str:
         return next((name for name, t in self.tasks.items() if t == row), "")
@@ -140,6 +142,9 @@ def add_work(row: Any, names: Names, t: int, work: Work) -> int:
         server["period_ns"], server["peak_ns"] = users.period_ns, users.peak_ns - since_midnight
         server["cancels"] = users.cancels
         server["slo_ns"], server["late_permille"] = users.slo_ns, users.late_permille
+    if work.plugin is not None:
+        files = {path: file_row(row, names, str(on_host)) for path, on_host in work.values.items()}
+        names.plugins[w] = Process(work.plugin, names.task_name(t), w, files)
     row["programs"][th]["work"] = w + 1
     row["nr_threads"] = max(int(row["nr_threads"]), th + 1)
     return th

@@ -20,12 +20,13 @@ from fleetsim.host.cgroups import add_cgroup, remove_cgroup, set_limit
 from fleetsim.host.impact import IMPACT_KILLED, IMPACT_NAMES
 from fleetsim.host.kubelet_types import RELIST_NS
 from fleetsim.host.oom_log import oom_report
+from fleetsim.host.plugins import take_turn
 from fleetsim.host.pods import add_pod, configure, no_room
 from fleetsim.host.programs import Names, add_task, add_thread
 from fleetsim.host.redis_events import REDIS_EVENTS, redis_event
 from fleetsim.host.spec import CgroupSpec, Command, Event, HostSpec, KubeletSpec, PodSpec, TaskSpec
 from fleetsim.host.state import HOST
-from fleetsim.host.step import CALL_AGAIN, EVENTS, run_host
+from fleetsim.host.step import ASKS, CALL_AGAIN, EVENTS, run_host
 from fleetsim.linux import events as ev
 from fleetsim.linux import mm_types as mm
 from fleetsim.linux.alloc_slowpath import enforce_limit
@@ -151,8 +152,11 @@ class Shard:
     # --- inside ------------------------------------------------------------------------------------------------------
 
     def _run(self, i: int, until_ns: int) -> None:
-        while (told := run_host(self.records, i, until_ns)) == CALL_AGAIN:
-            self._collect(i)
+        while (told := run_host(self.records, i, until_ns)) in (CALL_AGAIN, ASKS):
+            if told == ASKS:
+                take_turn(self.records, i, self._names[i], until_ns)
+            else:
+                self._collect(i)
         if told == EVENTS:
             self._collect(i)
         elif told < 0:

@@ -6,7 +6,7 @@ Bytes and seconds here (this is an edge); `boot.py` converts to pages and nanose
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,6 +40,15 @@ class Requests:
 
 
 @dataclass(frozen=True)
+class PlugIn:
+    """A workload whose program is Python of a user's own (host/plugins.py). It is shipped and kept in checkpoints by pickling."""
+
+    name: str  # as scenarios write it
+    begin: Callable[[], Any]  # makes the program of a process that starts; it has a method `step(kernel)`
+    origin: str = ""  # the distribution that it comes with
+
+
+@dataclass(frozen=True)
 class Work:
     """What a process does, if it is not a script: a workload of `workloads/works.py` and its arguments by field. A path among them
     becomes the row of that file, `at_ns` is a time of the day (UTC)."""
@@ -50,6 +59,7 @@ class Work:
     areas: tuple[tuple[int, bool], ...] = ()  # (pages, used at random) of what it may map at once: is there room in the record?
     files: tuple[tuple[str, int, bool], ...] = ()  # (path, most pages it ever writes to it, used at random)
     children: int = 0  # processes that it may fork
+    plugin: PlugIn | None = None  # of the kind `plugin`: `values` has its files then, path in the container → path on the host
 
 
 @dataclass(frozen=True)

@@ -394,6 +394,7 @@ KERNEL_FIELDS = [
     ("nr_events", "i8"),
     ("event_seq", "i8"),
     ("free_steps", "i8"),  # steps of threads, one after the other, that took no time
-    ("attention", "i8"),  # 1: stop here, somebody outside wants to look (an OOM report is written at the instant of the kill)
+    ("asking", "i4"),  # 0: no turn of a plug-in is under way, else one more than the row of its thread (workloads/plugin.py)
+    ("attention", "i4"),  # 1: stop here, somebody outside wants to look (an OOM report is written at the instant of the kill)
 ]
 """The kernel's part of a host's record; `host/state.py` adds the workloads' own."""
