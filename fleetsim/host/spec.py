@@ -50,15 +50,6 @@ class PlugIn:
 
 
 @dataclass(frozen=True)
-class PlugIn:
-    """A workload whose program is Python of a user's own (host/plugins.py). It is shipped and kept in checkpoints by pickling."""
-
-    name: str  # as scenarios write it
-    begin: Callable[[], Any]  # makes the program of a process that starts; it has a method `step(kernel)`
-    origin: str = ""  # the distribution that it comes with
-
-
-@dataclass(frozen=True)
 class Work:
     """What a process does, if it is not a script: a workload of `workloads/works.py` and its arguments by field. A path among them
     becomes the row of that file, `at_ns` is a time of the day (UTC)."""

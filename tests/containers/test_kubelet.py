@@ -77,7 +77,12 @@ def test_processes_that_a_container_forks_are_none_of_the_kubelets_business(monk
     """pleg.go tells of containers: a child that comes and goes changes nothing, and nothing is decided. The end of PID 1 does."""
     decided: list[float] = []
     before = Sync.decide
-    monkeypatch.setattr(Sync, "decide", lambda sync, worth: (decided.append(sync.now / 1e9), before(sync, worth))[1])
+
+    def decide(sync: Sync, worth: int) -> None:
+        decided.append(sync.now / 1e9)
+        before(sync, worth)
+
+    monkeypatch.setattr(Sync, "decide", decide)
     w = pod_world(script_pod("app", "sleep 5 | fork_hold 2 | fork_hold 2 | sleep 11 | exit 3"), memory_mib=128).at(4)
     seen = len(decided)
     w.at(14)
