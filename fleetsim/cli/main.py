@@ -23,9 +23,7 @@ from fleetsim.cli import bench, cat, check, doctor, fidelity, listing, malloc, p
 from fleetsim.cli.interrupt import deliver_interrupts
 from fleetsim.cli.output import invocation
 from fleetsim.cli.size_class import StartAnew, start_anew
-from fleetsim.errors import EXIT_BAD_INPUT, EXIT_OK, EXIT_TOOL_FAILED, FleetsimError
-
-EXIT_INTERRUPTED = 130
+from fleetsim.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_OK, EXIT_TOOL_FAILED, FleetsimError
 
 app = typer.Typer(
     name="fleetsim",

@@ -9,7 +9,8 @@ whole fleet (host "").
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from fleetsim.fleet.plan import Plan
 from fleetsim.host.spec import Event
@@ -37,6 +38,14 @@ class History:
             self.events.append(
                 HistoryEvent(t_ns=t_ns, host="", seq=seq, kind=kind, subject=fault.kind, id=fault.id, data=fault.history_data())
             )
+
+    def state(self) -> dict[str, Any]:
+        """What is known besides the events."""
+        return {"begun": self._begun, "open": self._open, "fleet_seq": self._fleet_seq}
+
+    def resume(self, state: Mapping[str, Any], events: Iterable[HistoryEvent]) -> None:
+        self.events = list(events)
+        self._begun, self._open, self._fleet_seq = state["begun"], state["open"], state["fleet_seq"]
 
     def tell(self, events: Iterable[Event]) -> None:
         """What the control plane did: it belongs to the whole fleet."""
