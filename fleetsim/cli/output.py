@@ -141,8 +141,7 @@ def _bar(prefix: str) -> Iterator[ProgressCall]:
         task = bars.add_task(f"{prefix}…", total=None)
 
         def show(stage: str, share: float, detail: str = "") -> None:
-            bars.update(
-                task, description=f"{prefix}{stage}" + (f" ({detail})" if detail else ""), total=1.0 if share > 0 else None, completed=share
-            )
+            text = f"{prefix}{stage}" + (f" ({detail})" if detail else "")
+            bars.update(task, description=text, total=1.0 if share > 0 else None, completed=share)
 
         yield show

@@ -6,13 +6,17 @@ Rules: whatever happens to this process, `--resume` with its directory brings th
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fleetsim.cli.engines import HostsPerActor, Ray, engine_for
 from fleetsim.cli.interrupt import StopRequest
-from fleetsim.cli.options import Job, Json, MetricProfile, Rules, Seed, Threads
+from fleetsim.cli.options import METRIC_PROFILE, Job, Json, Rules, Seed, Threads
 from fleetsim.cli.output import ProgressCall, invocation, progress, say, say_notes
 from fleetsim.cli.size_class import use_size_class
 from fleetsim.errors import EXIT_OK, BadInput, Interrupted
@@ -39,40 +43,46 @@ def run(
         ),
     ] = None,
     seed: Seed = None,
-    profile: MetricProfile = "full",
+    profile: Annotated[str | None, METRIC_PROFILE] = None,
     rules: Rules = None,
     job: Job = None,
     threads: Threads = None,
+    ray: Ray = None,
+    hosts_per_actor: HostsPerActor = "auto",
     json: Json = False,
 ) -> int:
     """Simulate SCENARIO: history and samples go to a run directory, which `fleetsim check` and your own tools can read."""
     if (scenario is None) == (resume is None):
         raise BadInput("give either a SCENARIO to simulate or --resume DIR to go on with a run; see fleetsim run --help")
-    every = None if checkpoint_every is None else _every(checkpoint_every)
+    how = How(threads, ray, hosts_per_actor, None if checkpoint_every is None else _every(checkpoint_every))
     if scenario is None:
         assert resume is not None
-        if out is not None or seed is not None or job is not None or rules:
-            raise BadInput("--resume takes scenario, seed, rules, job and folder from the run; leave --out, --seed, --rules and --job out")
-        return _tell(_resumed(resume, threads, every), json)
-    return _tell(_begun(scenario, out, seed, profile, rules, job, threads, every), json)
+        if out is not None or seed is not None or job is not None or rules or profile is not None:
+            raise BadInput("--resume takes all but the engine from the run; leave --out, --seed, --profile, --rules and --job out")
+        return _tell(_resumed(resume, how), json)
+    return _tell(_begun(scenario, out, seed, profile or "full", rules, job, how), json)
+
+
+@dataclass(frozen=True)
+class How:
+    """What has no say in what comes out."""
+
+    threads: int | None
+    ray: str | None
+    hosts_per_actor: str
+    every: Every | None
 
 
 def _begun(
-    scenario: Path,
-    out: Path | None,
-    seed: int | None,
-    profile: str,
-    rules: list[Path] | None,
-    job: str | None,
-    threads: int | None,
-    every: Every | None,
+    scenario: Path, out: Path | None, seed: int | None, profile: str, rules: list[Path] | None, job: str | None, how: How
 ) -> RunResult:
     from fleetsim.cli.rule_files import metrics_needed, rule_files_for
     from fleetsim.fleet.checkpoint import NEVER
-    from fleetsim.fleet.controller import how_to_go_on, run_plan
+    from fleetsim.fleet.controller import run_plan
     from fleetsim.fleet.plan import make_plan
     from fleetsim.fleet.scenario import load_scenario
     from fleetsim.observe.catalog import profile as profile_called
+    from fleetsim.rundir.writer import claim
 
     loaded = load_scenario(scenario)
     plan = make_plan(loaded, seed) if job is None else make_plan(loaded, seed, job)
@@ -83,23 +93,29 @@ def _begun(
         chosen = profile_called(profile, metrics_needed(rule_files_for(loaded, rules or [])))
     folder = out or Path("runs") / f"{loaded.name}-{plan.seed}"
     say_notes(loaded.name, plan.notes)
-    with progress(loaded.name) as show, StopRequest() as stop:
-        try:
-            return run_plan(plan, folder, chosen, threads, _until_worthwhile(show, stop), every=every or NEVER, stop=lambda: stop.asked)
-        except KeyboardInterrupt:
-            raise Interrupted(f"interrupted; {how_to_go_on(folder)}") from None
+    with engine_for(plan, how.ray, how.hosts_per_actor, how.threads) as engine, _watched(loaded.name, claim(folder)) as (show, stop):
+        return run_plan(plan, folder, chosen, progress=show, engine=engine, every=how.every or NEVER, stop=stop)
 
 
-def _resumed(folder: Path, threads: int | None, every: Every | None) -> RunResult:
-    from fleetsim.fleet.controller import how_to_go_on, order_of, resume_plan
+def _resumed(folder: Path, how: How) -> RunResult:
+    from fleetsim.fleet.controller import order_of, resume_plan
 
     order = order_of(folder)
-    use_size_class([order.plan])
-    name = order.plan.scenario.name
-    invocation.seeds[name] = order.plan.seed
+    plan = order.plan
+    use_size_class([plan])
+    invocation.seeds[plan.scenario.name] = plan.seed
+    with engine_for(plan, how.ray, how.hosts_per_actor, how.threads) as engine, _watched(plan.scenario.name, folder) as (show, stop):
+        return resume_plan(folder, progress=show, engine=engine, every=how.every, stop=stop)
+
+
+@contextmanager
+def _watched(name: str, folder: Path) -> Iterator[tuple[ProgressCall, Callable[[], bool]]]:
+    """What to tell progress to, and whom to ask whether a Ctrl-C has come."""
+    from fleetsim.fleet.controller import how_to_go_on
+
     with progress(name) as show, StopRequest() as stop:
         try:
-            return resume_plan(folder, threads, _until_worthwhile(show, stop), every=every, stop=lambda: stop.asked)
+            yield _until_worthwhile(show, stop), lambda: stop.asked
         except KeyboardInterrupt:
             raise Interrupted(f"interrupted; {how_to_go_on(folder)}") from None
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -25,7 +25,6 @@ from fleetsim.fleet.progress import Progress, Speedometer, clock, silent
 from fleetsim.fleet.scenario import load_scenario
 from fleetsim.fleet.state_file import read_state, write_state
 from fleetsim.fleet.timeline import Course, run_timeline
-from fleetsim.host.content import content_digest
 from fleetsim.host.shard import TICK_NS
 from fleetsim.observe.catalog import METRICS, Profile, profile
 from fleetsim.rundir.models import Manifest, Target
@@ -153,9 +152,7 @@ class _Run:
                 self._resume(course, latest)
             self.speed = Speedometer(plan, course.now_ns, course.epochs)
             run_timeline(plan, self.engine, course, self._looked)
-            digests = [
-                (name, content_digest(record)) for part in batched(names) for name, record in zip(part, self.engine.read(part), strict=True)
-            ]
+            digests = list(zip(names, self.engine.digests(), strict=True))
         finally:
             self.engine.stop()
         events = course.history.events
@@ -191,11 +188,6 @@ class _Run:
         course.resume(read_state(files / "controller.state"), self.folder.events(latest))
         self.writer.resume(read_state(files / "samples.state"))
         self.saved = (course.epochs, course.now_ns)
-
-
-def batched(names: Sequence[str], size: int = 64) -> Iterator[Sequence[str]]:
-    """Records are large: so many of them at a time."""
-    return (names[first : first + size] for first in range(0, len(names), size))
 
 
 def how_to_go_on(out: Path) -> str:

@@ -8,6 +8,7 @@
     checkpoint(folder)              every shard's state as a file of that folder; only between two advances
     read(hosts)                     the hosts' records, as bytes, now
     slowest()                       who keeps the others waiting, for people; empty if nobody does
+    digests()                       what every host's record says in the end (host/content.py), in the order of the plan
     stop()                          hands on the last samples
 
 Rules: events come back sorted by (t_ns, host, seq); a command's t_ns is never before the last `until_ns`; samples are written
@@ -41,6 +42,8 @@ class Engine(Protocol):
     def checkpoint(self, folder: Path) -> None: ...
 
     def read(self, hosts: Sequence[str]) -> list[bytes]: ...
+
+    def digests(self) -> list[bytes]: ...
 
     def slowest(self) -> str: ...
 

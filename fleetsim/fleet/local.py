@@ -22,6 +22,7 @@ from fleetsim.fleet.engine import Places, in_order
 from fleetsim.fleet.plan import Plan
 from fleetsim.fleet.shard_run import SampleSink, ShardPlan, ShardRun, series_ids
 from fleetsim.fleet.state_file import read_state, write_state
+from fleetsim.host.content import content_digest
 from fleetsim.host.spec import Command, Event
 from fleetsim.observe.catalog import Profile
 
@@ -98,6 +99,11 @@ class LocalEngine:
 
     def read(self, hosts: Sequence[str]) -> list[bytes]:
         return [self._shards[shard].record(place) for shard, place in (self._at[host] for host in hosts)]
+
+    def digests(self) -> list[bytes]:
+        assert self._pool is not None
+        of_a_shard = self._pool.map(lambda shard: [content_digest(shard.record(i)) for i in range(len(shard.shard.names))], self._shards)
+        return [digest for digests in of_a_shard for digest in digests]
 
     def slowest(self) -> str:
         return ""

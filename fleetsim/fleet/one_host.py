@@ -21,6 +21,7 @@ from fleetsim.fleet.engine import in_order
 from fleetsim.fleet.plan import Plan
 from fleetsim.fleet.progress import Progress, silent
 from fleetsim.fleet.timeline import Course, run_timeline
+from fleetsim.host.content import content_digest
 from fleetsim.host.ports import PORT, Ports
 from fleetsim.host.shard import Shard
 from fleetsim.host.spec import Command, Event
@@ -78,6 +79,9 @@ class OneHost:
 
     def checkpoint(self, folder: Path) -> None:
         raise NotImplementedError("who looks at one host looks from the beginning")
+
+    def digests(self) -> list[bytes]:
+        return [content_digest(shard.records[0].tobytes()) for shard in self._running.values()]
 
     def slowest(self) -> str:
         return ""
