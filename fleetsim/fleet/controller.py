@@ -88,7 +88,7 @@ def run_plan(
     `every`: how often a checkpoint is written. `stop`: asked after each look; True writes one more and raises Interrupted.
     """
     order = Order(plan, chosen, every)
-    writer = _writer(order, out)
+    writer = run_writer(order, out)
     folder = CheckpointFolder(out)
     with folder.claimed():
         folder.begin(order)
@@ -109,7 +109,7 @@ def resume_plan(
     order = order_of(out)
     with folder.claimed():
         latest = folder.latest()
-        writer = _writer(order, out, () if latest is None else latest.blocks)
+        writer = run_writer(order, out, () if latest is None else latest.blocks)
         if every is not None:
             order = replace(order, every=every)
         return _Run(order, out, writer, folder, engine or _local(threads), progress, stop).to_the_end(latest)
@@ -198,7 +198,7 @@ def _local(threads: int | None) -> EngineMaker:
     return lambda profile, writer, number: LocalEngine(profile, writer, threads)
 
 
-def _writer(order: Order, out: Path, blocks: Sequence[str] | None = None) -> RunWriter:
+def run_writer(order: Order, out: Path, blocks: Sequence[str] | None = None) -> RunWriter:
     plan = order.plan
     return RunWriter(
         out,

@@ -17,6 +17,7 @@ from fleetsim.host.spec import Event
 from fleetsim.rundir.models import HistoryEvent
 
 IMPACT_KINDS = ("impact_start", "impact_end")
+FAULT_KINDS = ("fault_start", "fault_end")
 
 
 class History:
@@ -46,6 +47,18 @@ class History:
     def resume(self, state: Mapping[str, Any], events: Iterable[HistoryEvent]) -> None:
         self.events = list(events)
         self._begun, self._open, self._fleet_seq = state["begun"], state["open"], state["fleet_seq"]
+
+    def replan(self, plan: Plan) -> None:
+        """From now on the history of a run of `plan`, which differs from the one before only in what is still to come."""
+        fresh = History(plan)
+        marks = sum(event.kind in FAULT_KINDS for event in self.events)
+        further = range(marks, self._fleet_seq)  # what `tell` numbered: it goes on where the marks of the faults end
+        shift = len(fresh.events) - marks
+        others = [event for event in self.events if event.kind not in FAULT_KINDS]
+        self.events = fresh.events + [
+            event.model_copy(update={"seq": event.seq + shift}) if event.host == "" and event.seq in further else event for event in others
+        ]
+        self._fleet_seq += shift
 
     def tell(self, events: Iterable[Event]) -> None:
         """What the control plane did: it belongs to the whole fleet."""

@@ -47,6 +47,21 @@ class Course:
         self.planes, self.balancers = state["planes"], state["balancers"]
         self.history.resume(state["history"], events)
 
+    def replan(self, before: Plan, plan: Plan) -> None:
+        """From now on `plan` holds, which differs from the one `before` only in what is still to come."""
+        planned = [command for command in before.commands() if command.t_ns >= self.now_ns]
+        found = 0
+        others = []  # that the control plane itself has asked for; what was planned waits among them in its own order
+        for command in self.waiting:
+            if found < len(planned) and command == planned[found]:
+                found += 1
+            else:
+                others.append(command)
+        assert found == len(planned), "what was planned still waits"
+        self.waiting = sorted([*others, *(c for c in plan.commands() if c.t_ns >= self.now_ns)], key=_when)
+        self.balancers.replan(plan.services)
+        self.history.replan(plan)
+
 
 def nobody(course: Course) -> None:
     """Nobody looks."""
@@ -55,7 +70,7 @@ def nobody(course: Course) -> None:
 def run_timeline(plan: Plan, engine: Engine, course: Course, looked: Callable[[Course], None] = nobody) -> None:
     """Move all hosts from where they are to the end; `looked` is told of every epoch, and may end it all by raising."""
     while course.now_ns < plan.duration_ns:
-        until_ns = _next_look(plan, course.now_ns)
+        until_ns = next_look(plan, course.now_ns)
         cut = bisect_left(course.waiting, until_ns, key=_when)
         due, course.waiting = course.waiting[:cut], course.waiting[cut:]
         rates = course.balancers.rates(course.now_ns, until_ns - course.now_ns) if plan.services else None
@@ -79,7 +94,7 @@ def _when(command: Command) -> int:
     return command.t_ns
 
 
-def _next_look(plan: Plan, now_ns: int) -> int:
+def next_look(plan: Plan, now_ns: int) -> int:
     """One epoch while somebody has to react (load balancers, Deployments, an open fault that returns), else to where that begins, a
     minute at most."""
     if plan.services or any(group.deployments for group in plan.scenario.groups):
