@@ -67,7 +67,7 @@ Served = Mapping[tuple[str, str], Requests]
 
 def total(parts: Iterable[Requests]) -> Requests:
     """All of them together; the objective is that of the first which has one."""
-    every = list(parts)
+    every = [*parts, Requests()]
     objective = next((one for one in every if one.slo_ns), Requests())
     return Requests(
         tuple(sum(column) for column in zip(*(one.counts for one in every), strict=True)),

@@ -13,6 +13,7 @@ Samples are not kept: those of a recorded run are in its directory, and a search
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -82,10 +83,9 @@ def events_of(state: Path) -> list[HistoryEvent]:
 class Trunk:
     """`every_ns`: states are kept on the way, at least so far apart; 0: only those that are asked for."""
 
-    def __init__(
-        self, order: Order, folder: Path, *, every_ns: int = 0, threads: int | None = None, progress: Progress = silent
-    ) -> None:
-        self.order, self._folder, self._every_ns, self._threads, self._progress = order, folder, every_ns, threads, progress
+    def __init__(self, order: Order, folder: Path, *, every_ns: int = 0, threads: int | None = None, progress: Progress = silent) -> None:
+        self.order, self._folder, self._threads, self._progress = order, folder, threads, progress
+        self.every_ns = every_ns
         self.kept: dict[int, Path] = {}
         self.simulated_ns = 0  # virtual time that was simulated, all told
 
@@ -101,6 +101,12 @@ class Trunk:
         """When that look is; after `before`."""
         return max((t_ns for t_ns in self.kept if t_ns < at_ns), default=0)
 
+    def forget(self, from_ns: int, to_ns: int) -> None:
+        """Only what is between the two will be asked for from now on."""
+        since = self.time_before(from_ns)
+        for t_ns in [t_ns for t_ns in self.kept if not since <= t_ns < to_ns]:
+            shutil.rmtree(self.kept.pop(t_ns))
+
     def _simulate(self, since: int, at_ns: int) -> int:
         plan = self.order.plan
         last = since
@@ -109,7 +115,7 @@ class Trunk:
             nonlocal last
             self._progress("replaying", course.now_ns / at_ns)
             enough = next_look(plan, course.now_ns) >= at_ns
-            if enough or (self._every_ns and course.now_ns - last >= self._every_ns):
+            if enough or (self.every_ns and course.now_ns - last >= self.every_ns):
                 last = course.now_ns
                 self._keep(engine, course)
             if enough:

@@ -58,7 +58,9 @@ class Change:
 def what_if(plan: Plan, at_ns: int, change: Change) -> Plan:
     """`plan`, but from `at_ns` on with the change; BadInput says what of it cannot be."""
     if at_ns >= plan.duration_ns:
-        raise BadInput(f"--at is {show_duration(at_ns)}, but the run ends at {show_duration(plan.duration_ns)}; name an instant before that")
+        raise BadInput(
+            f"--at is {show_duration(at_ns)}, but the run ends at {show_duration(plan.duration_ns)}; name an instant before that"
+        )
     changed = _Changed(plan, at_ns, change.on)
     for text in change.sets:
         changed.set(text)
