@@ -285,7 +285,8 @@ def share_out(cut: Cut, actors: int) -> list[range]:
     for number in range(wanted):
         end = start + 1
         most = len(cut) - (wanted - number - 1)  # one is left for each of the others
-        while end < most and cut[end][0] + cut[end][1] <= -(-hosts * (number + 1) // wanted):
+        upto = (number + 1) * (hosts // wanted) + min(number + 1, hosts % wanted)
+        while end < most and cut[end][0] + cut[end][1] <= upto:
             end += 1
         groups.append(range(start, len(cut) if number == wanted - 1 else end))
         start = end
