@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from fleetsim.errors import BadInput
+from fleetsim.errors import BadInput, ToolFailed
 from fleetsim.fleet.checkpoint import Every
 from fleetsim.fleet.controller import EngineMaker, RunResult, resume_plan, run_plan
 from fleetsim.fleet.plan import Plan
@@ -285,3 +285,60 @@ def test_an_address_where_no_cluster_is_is_told_within_seconds(plan: Plan, addre
     with pytest.raises(BadInput, match=sentence):
         RayCluster(address)
     assert time.monotonic() - began < TWO_MINUTES / 2
+
+
+def actors_running() -> int:
+    count = 0
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            count += (folder / "cmdline").read_bytes().startswith(b"ray::MeasuredActor")
+        except OSError:
+            continue
+    return count
+
+
+@pytest.mark.slow
+def test_a_cluster_that_does_not_fit_is_told_and_stays_as_it_is(
+    plan: Plan, tmp_path: Path, cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    from fleetsim.fleet import ray_engine as module
+    from fleetsim.fleet.ray_cluster import RayCluster
+
+    before = {info.process.pid for node in cluster.list_all_nodes() for infos in node.all_processes.values() for info in infos}
+    with monkeypatch.context() as patch:
+        patch.setattr(ray, "__version__", "2.9.0")
+        with pytest.raises(BadInput, match=f"--ray {cluster.address}: this cluster cannot be joined: Version mismatch") as error:
+            RayCluster(cluster.address)
+        assert "\n" not in str(error.value)
+    with ray_engine(cluster.address) as engine:
+        monkeypatch.setattr(module, "sources_digest", lambda: "0123456789abcdef")
+        with pytest.raises(ToolFailed, match="the Ray cluster has another fleetsim than this one"):
+            run_plan(plan, tmp_path / "other", PROFILE, engine=engine)
+    deadline = time.monotonic() + 20
+    while actors_running() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not actors_running()
+    assert all(Path(f"/proc/{pid}").exists() for pid in before)
+
+
+@pytest.mark.slow
+def test_a_cluster_without_cpus_or_memory_is_told_before_anything_is_written(
+    plan: Plan, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray.cluster_utils import Cluster
+
+    from fleetsim.cli.main import execute
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "memory": 256 << 20, "include_dashboard": False})
+    try:
+        line = ["run", str(coupled_file(tmp_path)), "--out", str(tmp_path / "out"), "--ray", cluster.address]
+        assert execute(line) == 2
+        assert "the Ray cluster has no CPU for an actor: it has 1 machine with 0 CPUs together" in capsys.readouterr().err
+        cluster.add_node(num_cpus=1, memory=128 << 20)
+        assert execute([*line, "--hosts-per-actor", "1"]) == 2
+        assert "5 hosts need about" in (told := capsys.readouterr().err) and "but the Ray cluster has 384MiB; about 0 hosts" in told
+        assert not (tmp_path / "out").exists()
+    finally:
+        cluster.shutdown()
