@@ -152,7 +152,7 @@ class _Run:
             course = Course(plan, self.engine)
             if latest is not None:
                 self._resume(course, latest)
-            self.speed = Speedometer(plan, course.now_ns, course.epochs)
+            self.speed = Speedometer(plan, course.now_ns)
             run_timeline(plan, self.engine, course, self._looked)
             digests = list(zip(names, self.engine.digests(), strict=True))
         finally:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -151,7 +152,8 @@ class RayEngine:
     def stop(self) -> None:
         """The actors end; so does the cluster, if it was started for this run."""
         for actor in self._actors:
-            ray.kill(actor, no_restart=True)
+            with suppress(ray.exceptions.RayError, RuntimeError, ValueError):  # it, or the whole cluster, may be gone
+                ray.kill(actor, no_restart=True)
         self._actors = []
         (self._writer.samples_folder / ".token").unlink(missing_ok=True)
         self._cluster.leave()

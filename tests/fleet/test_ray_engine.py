@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The same bits on Ray as in this process, whatever the number of actors, wherever they are, and whoever dies on the way.
+"""The same bits on Ray as in this process, whatever the number of actors and wherever they are; what is no cluster to run on.
 
 The history hash is over the history, every sample and every host's final record. Ray's processes take seconds to start and some
 100 MB each: what needs more than one small cluster is marked slow.
@@ -8,13 +8,10 @@ The history hash is over the history, every sample and every host's final record
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +19,11 @@ import pytest
 
 from fleetsim.errors import BadInput, ToolFailed
 from fleetsim.fleet.checkpoint import Every
-from fleetsim.fleet.controller import EngineMaker, RunResult, resume_plan, run_plan
+from fleetsim.fleet.controller import RunResult, resume_plan, run_plan
 from fleetsim.fleet.plan import Plan
 from fleetsim.fleet.ray_engine import cut_for, share_out
-from fleetsim.observe.catalog import profile
-from fleetsim.rundir.reader import RunDirectory
 from tests.fleet.coupled import coupled_file, coupled_plan
-
-PROFILE = profile("standard")
-TWO_MINUTES = 120.0
+from tests.fleet.ray_worlds import PROFILE, TWO_MINUTES, killing, pids_of, ray_engine, samples_of, two_machines
 
 
 @pytest.fixture(scope="module")
@@ -43,25 +36,10 @@ def local(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> RunResult:
     return run_plan(plan, tmp_path_factory.mktemp("local") / "run", PROFILE)
 
 
-@contextmanager
-def ray_engine(address: str, hosts_per_actor: int | None = None, threads: int = 2) -> Iterator[EngineMaker]:
-    from fleetsim.fleet.ray_cluster import RayCluster
-    from fleetsim.fleet.ray_engine import RayEngine
-
-    cluster = RayCluster(address, threads)
-    try:
-        yield lambda kept, writer, number: RayEngine(kept, writer, number, cluster, hosts_per_actor)
-    finally:
-        cluster.leave()
-
-
-def samples_of(out: str) -> dict[str, list[tuple[int, bytes]]]:
-    run = RunDirectory(Path(out))
-    ids, times, values = run.columns()
-    rows: dict[str, list[tuple[int, bytes]]] = {}
-    for number, t, value in zip(ids.tolist(), times.tolist(), values, strict=True):
-        rows.setdefault(json.dumps(run.series[number], sort_keys=True), []).append((t, value.tobytes()))
-    return rows
+@pytest.fixture
+def cluster() -> Iterator[Any]:
+    with two_machines() as cluster:
+        yield cluster
 
 
 # --- hosts among shards and actors ------------------------------------------------------------------------------------------
@@ -126,145 +104,6 @@ def test_a_run_goes_on_with_another_engine_and_back(plan: Plan, local: RunResult
     assert samples_of(result.out) == samples_of(local.out)
 
 
-# --- deaths ----------------------------------------------------------------------------------------------------------------------
-
-
-class Killing:
-    """An engine that is asked to kill somebody before some of its epochs."""
-
-    def __init__(self, engine: Any, kill_before: dict[int, Callable[[Any], None]]) -> None:
-        self._engine, self._kill_before, self._epoch = engine, kill_before, 0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._engine, name)
-
-    def advance(self, until_ns: int, commands: Any, rates: Any = None) -> Any:
-        self._epoch += 1
-        if kill := self._kill_before.get(self._epoch):
-            kill(self._engine)
-        return self._engine.advance(until_ns, commands, rates)
-
-
-def killing(engine: EngineMaker, kill_before: dict[int, Callable[[Any], None]]) -> EngineMaker:
-    return lambda kept, writer, number: Killing(engine(kept, writer, number), kill_before)  # type: ignore[return-value]
-
-
-def pid_of(engine: Any, actor: int) -> int:
-    return int(engine._all([engine._actors[actor].who.remote()])[0]["pid"])
-
-
-def kill_9(actor: int, in_s: float = 0.0) -> Callable[[Any], None]:
-    """Kill an actor's process, at once or in the middle of what comes next."""
-
-    def kill(engine: Any) -> None:
-        subprocess.Popen(["sh", "-c", f"sleep {in_s}; kill -9 {pid_of(engine, actor)}"]).wait() if not in_s else subprocess.Popen(
-            ["sh", "-c", f"sleep {in_s}; kill -9 {pid_of(engine, actor)}"]
-        )
-
-    return kill
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("every", [0, 15])
-def test_kill_9_of_actors_between_and_inside_epochs(plan: Plan, local: RunResult, tmp_path: Path, every: int) -> None:
-    deaths = {5: kill_9(0), 44: kill_9(1), 45: kill_9(0, in_s=0.05), 80: kill_9(1, in_s=0.01), 118: kill_9(0)}
-    with ray_engine("local", 3) as engine:
-        result = run_plan(plan, tmp_path / "run", PROFILE, engine=killing(engine, deaths), every=Every(epochs=every))
-    assert result.history_hash == local.history_hash
-    assert samples_of(result.out) == samples_of(local.out)
-
-
-@pytest.fixture
-def cluster() -> Iterator[Any]:
-    """Two machines, played by two raylets on this one."""
-    from ray.cluster_utils import Cluster
-
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    cluster.add_node(num_cpus=1)
-    try:
-        yield cluster
-    finally:
-        cluster.shutdown()
-
-
-@pytest.mark.slow
-def test_when_a_machine_is_lost_its_hosts_go_on_on_another(plan: Plan, local: RunResult, tmp_path: Path, cluster: Any) -> None:
-    """kill -9 of a raylet: its actors die with it, and Ray starts them anew on the machine that is left."""
-    seen: list[set[str]] = []
-
-    def lose_a_machine(engine: Any) -> None:
-        seen.append(set(engine._nodes()))
-        (worker,) = [node for node in cluster.list_all_nodes() if not node.head]
-        for info in worker.all_processes["raylet"]:
-            os.kill(info.process.pid, signal.SIGKILL)
-
-    with ray_engine(cluster.address, 2) as engine:
-        result = run_plan(plan, tmp_path / "run", PROFILE, engine=killing(engine, {50: lose_a_machine}), every=Every(epochs=15))
-    assert len(seen[0]) == 2, "the actors were on both machines"
-    assert result.history_hash == local.history_hash
-
-
-@pytest.mark.slow
-def test_a_cluster_that_is_not_ours_stays_as_it_is_and_its_machines_need_not_see_the_run_directory(
-    plan: Plan, local: RunResult, tmp_path: Path, cluster: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With a token that no machine finds, every block of samples comes through Ray."""
-    from fleetsim.fleet import ray_engine as module
-
-    duty = module.Duty
-    monkeypatch.setattr(module, "Duty", lambda **fields: duty(**{**fields, "token": "of another machine"}))
-    before = {info.process.pid for node in cluster.list_all_nodes() for infos in node.all_processes.values() for info in infos}
-    deaths = {30: kill_9(0), 90: kill_9(1)}
-    with ray_engine(cluster.address, 3) as engine:
-        result = run_plan(plan, tmp_path / "run", PROFILE, engine=killing(engine, deaths), every=Every(epochs=25))
-    assert result.history_hash == local.history_hash
-    assert samples_of(result.out) == samples_of(local.out)
-    assert all(Path(f"/proc/{pid}").exists() for pid in before)
-    assert not list((tmp_path / "run" / "samples").glob(".*"))
-
-
-def started(*arguments: object) -> subprocess.Popen[str]:
-    script = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\nfrom fleetsim.cli.main import main; main()"
-    line = [sys.executable, "-c", script, "run", *map(str, arguments)]
-    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def ray_processes() -> set[int]:
-    """Of clusters that fleetsim has started for itself."""
-    found = set()
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            line = (folder / "cmdline").read_bytes()
-        except OSError:
-            continue
-        if b"fleetsim-ray-" in line and (b"raylet" in line or b"gcs_server" in line):
-            found.add(int(folder.name))
-    return found
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_when_the_driver_ends_nothing_of_it_runs_on_and_the_run_can_be_gone_on_with(
-    local: RunResult, tmp_path: Path, number: signal.Signals
-) -> None:
-    out = tmp_path / "run"
-    before = ray_processes()
-    process = started(coupled_file(tmp_path), "--out", out, "--profile", "standard", "--checkpoint-every", 7, "--ray", "local")
-    while not (out / "checkpoint" / "00003").exists():
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.02)
-    assert ray_processes() - before
-    process.send_signal(number)
-    _, stderr = process.communicate(timeout=TWO_MINUTES)
-    assert process.returncode == (130 if number == signal.SIGINT else -9), stderr
-    assert "Traceback" not in stderr
-    deadline = time.monotonic() + 30
-    while ray_processes() - before and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert not ray_processes() - before
-    assert resume_plan(out).history_hash == local.history_hash
-
-
 # --- bad input -------------------------------------------------------------------------------------------------------------------
 
 
@@ -306,7 +145,7 @@ def test_a_cluster_that_does_not_fit_is_told_and_stays_as_it_is(
     from fleetsim.fleet import ray_engine as module
     from fleetsim.fleet.ray_cluster import RayCluster
 
-    before = {info.process.pid for node in cluster.list_all_nodes() for infos in node.all_processes.values() for info in infos}
+    before = pids_of(cluster)
     with monkeypatch.context() as patch:
         patch.setattr(ray, "__version__", "2.9.0")
         with pytest.raises(BadInput, match=f"--ray {cluster.address}: this cluster cannot be joined: Version mismatch") as error:
@@ -342,3 +181,60 @@ def test_a_cluster_without_cpus_or_memory_is_told_before_anything_is_written(
         assert not (tmp_path / "out").exists()
     finally:
         cluster.shutdown()
+
+
+# --- Ray's own tools ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def with_dashboard() -> Iterator[Any]:
+    """One machine whose cluster has a dashboard, on loopback."""
+    from ray.cluster_utils import Cluster
+
+    often = {"metrics_report_interval_ms": 500}
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": True, "_system_config": often})
+    try:
+        yield cluster
+    finally:
+        cluster.shutdown()
+
+
+@pytest.mark.slow
+def test_a_submitted_job_is_the_same_run(local: RunResult, tmp_path: Path, with_dashboard: Any) -> None:
+    from ray.job_submission import JobStatus, JobSubmissionClient
+
+    client = JobSubmissionClient(f"http://{with_dashboard.webui_url}")
+    out = tmp_path / "run"
+    line = [sys.executable, "-m", "fleetsim", "run", coupled_file(tmp_path), "--out", out, "--profile", "standard", "--ray", "auto"]
+    job = client.submit_job(entrypoint=" ".join(map(str, line)))
+    deadline = time.monotonic() + TWO_MINUTES
+    while not (status := client.get_job_status(job)).is_terminal() and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert status == JobStatus.SUCCEEDED, client.get_job_logs(job)
+    assert json.loads((out / "manifest.json").read_text())["history_hash"] == local.history_hash
+
+
+@pytest.mark.slow
+def test_the_clusters_metrics_have_ours(plan: Plan, local: RunResult, tmp_path: Path, with_dashboard: Any) -> None:
+    import ray
+
+    pages: list[str] = []
+
+    def look(engine: Any) -> None:
+        (node,) = ray.nodes()
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            with urllib.request.urlopen(f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics", timeout=10) as page:
+                pages.append(page.read().decode())
+            if "fleetsim_virtual_seconds{" in pages[-1]:
+                return
+            time.sleep(0.5)
+
+    with ray_engine(with_dashboard.address, 3) as engine:
+        result = run_plan(plan, tmp_path / "run", PROFILE, engine=killing(engine, {100: look}))
+    assert result.history_hash == local.history_hash
+    shown = [line for line in pages[-1].splitlines() if line.startswith("ray_fleetsim_virtual_seconds{")]
+    assert {float(line.rpartition(" ")[2]) for line in shown} == {99.0}
+    assert (
+        sorted(part for line in shown for part in line.split(",") if "hosts=" in part.partition("{")[2] or part.startswith("hosts=")) != []
+    )
