@@ -3,15 +3,19 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import re
+import resource
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numba
 import numpy as np
 import pytest
+from numba import types
 
 from fleetsim import law as law_module
 from fleetsim import law_compiler
@@ -101,7 +105,12 @@ def test_what_stands_in_for_numba_while_laws_are_compiled_answers_as_numba_and_g
     record = numba.from_dtype(np.dtype([("a", np.int64), ("b", np.int32, (3,))]))
     flags = numba.core.compiler.Flags()
     flags.nrt = True
-    watched = ((numba.core.postproc.PostProcessor, "run"), (type(record), "__repr__"), (numba.core.targetconfig.TargetConfig, "values"))
+    watched = (
+        (numba.core.postproc.PostProcessor, "run"),
+        (type(record), "__repr__"),
+        (numba.core.targetconfig.TargetConfig, "values"),
+        (types.BaseFunction, "get_call_type"),
+    )
     before = [getattr(cls, name) for cls, name in watched]
     said, values, hashed = repr(record), flags.values(), hash(flags)
     with law_compiler._quick_numba():
@@ -111,6 +120,48 @@ def test_what_stands_in_for_numba_while_laws_are_compiled_answers_as_numba_and_g
     with pytest.raises(RuntimeError), law_compiler._quick_numba():
         raise RuntimeError
     assert [getattr(cls, name) for cls, name in watched] == before
+
+
+@pytest.mark.skipif(law_module.mode() == "python", reason="nothing is compiled here")
+@pytest.mark.parametrize("function", [operator.add, operator.lt, operator.and_, operator.floordiv, operator.getitem, max, len], ids=str)
+def test_the_type_of_a_call_is_what_numba_says_each_time_it_is_asked(function: Callable[..., object]) -> None:
+    context = numba.core.registry.cpu_target.typing_context
+    context.refresh()
+    asked = context.resolve_value_type(function)
+    of = [types.int64, types.int32, types.boolean, types.float64, types.literal(3), types.Array(types.int64, 1, "C"), types.unicode_type]
+    calls = [(a,) if function is len else (a, b) for a in of for b in of]
+
+    def answers() -> list[object]:
+        said: list[object] = []
+        for args in calls:
+            try:
+                said.append(asked.get_call_type(context, args, {}))
+            except numba.core.errors.NumbaError as refusal:
+                said.append(type(refusal))
+        return said
+
+    by_numba = answers()
+    with law_compiler._quick_numba():
+        assert answers() == by_numba
+        assert answers() == by_numba
+    assert len(set(map(str, by_numba))) > 1
+
+
+@pytest.mark.skipif(law_module.mode() == "python", reason="nothing is compiled here")
+def test_a_deep_recursion_behind_a_large_frame_maps_no_memory() -> None:
+    def deep(n: int) -> int:
+        return n if n == 0 else 1 + deep(n - 1)
+
+    def faults(depth: int) -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(2000):
+            deep(depth)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    deep(300)
+    worst = max(faults(depth) for depth in range(100, 300, 2))  # somewhere here a chunk ends
+    assert worst >= 2000
+    assert max(law_compiler._with_room(lambda d=depth: faults(d)) for depth in range(100, 300, 2)) < 100
 
 
 def test_numba_is_pinned_because_the_compiler_leans_on_its_internals() -> None:

@@ -146,11 +146,13 @@ class _Run:
         plan, names = self.plan, [spec.name for spec in self.plan.hosts]
         self.progress("compiling the laws (first run of this version on this machine)" if law.is_cold() else "booting hosts", 0.0)
         try:
+            if latest is not None:  # first, as the engine may add samples that wait in its own part of the checkpoint
+                self.writer.resume(read_state(self.folder.files(latest) / "samples.state"))
             self.engine.start(plan, None if latest is None else self.folder.files(latest))
             course = Course(plan, self.engine)
             if latest is not None:
                 self._resume(course, latest)
-            self.speed = Speedometer(plan, course.now_ns, course.epochs)
+            self.speed = Speedometer(plan, course.now_ns)
             run_timeline(plan, self.engine, course, self._looked)
             digests = list(zip(names, self.engine.digests(), strict=True))
         finally:
@@ -186,7 +188,6 @@ class _Run:
     def _resume(self, course: Course, latest: Latest) -> None:
         files = self.folder.files(latest)
         course.resume(read_state(files / "controller.state"), self.folder.events(latest))
-        self.writer.resume(read_state(files / "samples.state"))
         self.saved = (course.epochs, course.now_ns)
 
 

@@ -78,13 +78,15 @@ class HostsActor:
         return {"pid": os.getpid(), "version": __version__, "sources": sources_digest(), "size_class": law.size_class()}
 
     def warm(self, part: ShardPlan, profile: Profile) -> None:
-        """Let one host live for a moment: whoever comes next on this machine finds the laws in the cache."""
+        """Let one host live until it has been scraped: whoever comes next on this machine finds the laws in the cache."""
 
         class Nowhere:
             def samples(self, ids: Any, times_ms: Any, values: Any) -> None:
                 pass
 
-        ShardRun(part, profile, Nowhere()).advance(1, ())
+        run = ShardRun(part, profile, Nowhere())
+        run.advance((part.scrape_interval_ms + 1000) * 1_000_000, ())
+        run.ports.read()
 
     def begin(self, duty: Duty, states: Sequence[bytes], calls: Sequence[Call], number: int) -> Answer:
         """Be where call `number` left the hosts: at their `states` (none: at boot), and on through `calls`."""

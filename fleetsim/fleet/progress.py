@@ -37,7 +37,7 @@ def clock(duration_ns: int) -> str:
 
 
 class Speedometer:
-    def __init__(self, plan: Plan, now_ns: int, epochs: int) -> None:
+    def __init__(self, plan: Plan, now_ns: int) -> None:
         self._hosts, self._duration_ns = len(plan.hosts), plan.duration_ns
         self._seen: deque[tuple[float, int]] = deque([(time.monotonic(), now_ns)], WINDOW)
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A Ray cluster to run on: found, or started for this run and ended with it.
 
-    local            one of our own on this machine, on loopback, with nothing left of it afterwards
+    local            one of our own on this machine, with nothing left of it afterwards
     HOST:PORT        the one that is there; `auto`: the one that RAY_ADDRESS or `ray start` on this machine says, else as `local`
 
 Rules: whatever is wrong is told before anything is started there; a cluster that we have not started stays as it is.
@@ -36,6 +36,7 @@ class RayCluster:
 
     def __init__(self, address: str, threads: int | None = None) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what is wrong is said in a sentence, or is in Ray's own log files
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # the new behaviour; Ray warns of the old one
         self.size_class = law.size_class()
         self._own_folder: str | None = None

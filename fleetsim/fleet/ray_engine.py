@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -151,7 +152,8 @@ class RayEngine:
     def stop(self) -> None:
         """The actors end; so does the cluster, if it was started for this run."""
         for actor in self._actors:
-            ray.kill(actor, no_restart=True)
+            with suppress(ray.exceptions.RayError, RuntimeError, ValueError):  # it, or the whole cluster, may be gone
+                ray.kill(actor, no_restart=True)
         self._actors = []
         (self._writer.samples_folder / ".token").unlink(missing_ok=True)
         self._cluster.leave()
@@ -285,7 +287,8 @@ def share_out(cut: Cut, actors: int) -> list[range]:
     for number in range(wanted):
         end = start + 1
         most = len(cut) - (wanted - number - 1)  # one is left for each of the others
-        while end < most and cut[end][0] + cut[end][1] <= -(-hosts * (number + 1) // wanted):
+        upto = (number + 1) * (hosts // wanted) + min(number + 1, hosts % wanted)
+        while end < most and cut[end][0] + cut[end][1] <= upto:
             end += 1
         groups.append(range(start, len(cut) if number == wanted - 1 else end))
         start = end

@@ -3,7 +3,7 @@
 
     hosts × (record + what is kept beside it) + processes × what one of them takes
 
-Measured (docs/benchmarks.md). Limits: an estimate, on the side of caution; what a scenario's history takes is not in it.
+Limits: an estimate, on the side of caution; what a scenario's history takes is not in it.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from fleetsim.linux.capacity_classes import CAPACITY
 from fleetsim.units import show_bytes
 
 BESIDE_RECORD = 160 << 10
-"""Of a host: its specification, names, scraper, samples that wait."""
-PROCESS = 200 << 20
-"""An actor with its laws, or this process."""
+"""Of a host: its specification, names, scraper, samples that wait; measured with thirty pods: 100 and 58 KiB."""
+PROCESS = 240 << 20
+"""An actor or this process, with the laws: 130 MB of modules and 94 MB of laws were measured."""
 MEMINFO = Path("/proc/meminfo")
 
 

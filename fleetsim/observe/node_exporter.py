@@ -159,9 +159,12 @@ def read_kernel(row, reading):  # type: ignore[no-untyped-def]
     """
     vmstat.meminfo(row, reading["meminfo"])
     vmstat.vmstat(row, reading["vmstat"])
-    reading["psi_total_us"][:] = row["psi_total_us"]
+    for kind in range(row["psi_total_us"].shape[0]):
+        for part in range(row["psi_total_us"].shape[1]):
+            reading["psi_total_us"][kind][part] = row["psi_total_us"][kind][part]
     reading["psi_at_ns"] = row["psi_next_ns"] - PERIOD_NS
-    reading["loadavg"][:] = row["loadavg"]
+    for i in range(len(row["loadavg"])):
+        reading["loadavg"][i] = row["loadavg"][i]
     reading["boot_unix_s"] = row["boot_unix_s"]
     reading["now_ns"] = row["now_ns"]
 

@@ -36,11 +36,12 @@ fleet:
     name: node
     memory: 1GiB
     kubelet: {{}}
+    pods: [{{name: agent, workload: idle, memory: 32MiB, limits: 64MiB}}]
     deployments:
       - name: indexer
         replicas: 1
         workload: script
-        ops: [mmap_anon a 450, mmap_anon b 450, touch a 450 20, touch b 450 20, sleep 100000]
+        ops: [mmap_anon a 450, mmap_anon b 450, touch a 450 10, touch b 450 10, sleep 100000]
       - name: web
         replicas: 2
         workload: web
