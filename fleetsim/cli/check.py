@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fleetsim.cli.ensemble import Keep, Seeds, Wanted, run_seeds
 from fleetsim.cli.options import Job, Json, MetricProfile, Rules, Seed, Threads
 from fleetsim.cli.output import console, invocation, progress, say_notes
 from fleetsim.cli.size_class import use_size_class
+from fleetsim.errors import BadInput
 
 if TYPE_CHECKING:
     from fleetsim.fleet.plan import Plan
@@ -35,6 +37,8 @@ def check(
     unit_tests: Annotated[
         Path | None, typer.Option("--unit-tests", help="Write plain promtool unit tests of the expected alerts to DIR/NAME.", metavar="DIR")
     ] = None,
+    seeds: Seeds = None,
+    keep: Keep = "none",
     json: Json = False,
 ) -> int:
     """Simulate every SCENARIO and judge the alert rules: caught, missed, quiet or false alarm. Exit code 0: all as expected."""
@@ -52,6 +56,12 @@ def check(
     loaded = [load_scenario(path) for path in scenarios]
     files = [rule_files_for(scenario, rules or []) for scenario in loaded]
     asked = [job_asked_for(chosen) for chosen in files]  # reads them all: a bad rule file is told now
+    if seeds is not None:
+        if len(loaded) > 1 or seed is not None or junit is not None or unit_tests is not None:
+            raise BadInput("--seeds runs one SCENARIO many times; leave other scenarios, --seed, --junit and --unit-tests out")
+        metrics = profile_called(profile, metrics_needed(files[0]) if profile == "rules" else ())
+        keep = "all" if out is not None else keep
+        return run_seeds(Wanted(loaded[0], seeds, out, keep, metrics, job or asked[0], threads, None, tuple(files[0])), json)
     plans = [make_plan(scenario, seed, job or name or TargetTemplate.job) for scenario, name in zip(loaded, asked, strict=True)]
     use_size_class(plans)
     folders = _folder_names(plans)

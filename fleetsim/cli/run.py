@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fleetsim.cli.engines import HostsPerActor, Ray, engine_for
+from fleetsim.cli.ensemble import Keep, Seeds, Wanted, run_seeds
 from fleetsim.cli.interrupt import StopRequest
 from fleetsim.cli.options import METRIC_PROFILE, Job, Json, Rules, Seed, Threads
 from fleetsim.cli.output import ProgressCall, invocation, progress, say, say_notes
@@ -49,11 +50,19 @@ def run(
     threads: Threads = None,
     ray: Ray = None,
     hosts_per_actor: HostsPerActor = "auto",
+    seeds: Seeds = None,
+    keep: Keep = "all",
     json: Json = False,
 ) -> int:
     """Simulate SCENARIO: history and samples go to a run directory, which `fleetsim check` and your own tools can read."""
     if (scenario is None) == (resume is None):
         raise BadInput("give either a SCENARIO to simulate or --resume DIR to go on with a run; see fleetsim run --help")
+    if seeds is not None:
+        if scenario is None or seed is not None or checkpoint_every is not None or hosts_per_actor != "auto":
+            raise BadInput("--seeds runs a SCENARIO many times; leave --seed, --resume, --checkpoint-every and --hosts-per-actor out")
+        return _seeds(scenario, seeds, keep, out, profile or "full", rules, job, threads, ray, json)
+    if keep != "all":
+        raise BadInput("--keep goes with --seeds; a single run is always kept")
     how = How(threads, ray, hosts_per_actor, None if checkpoint_every is None else _every(checkpoint_every))
     if scenario is None:
         assert resume is not None
@@ -61,6 +70,27 @@ def run(
             raise BadInput("--resume takes all but the engine from the run; leave --out, --seed, --profile, --rules and --job out")
         return _tell(_resumed(resume, how), json)
     return _tell(_begun(scenario, out, seed, profile or "full", rules, job, how), json)
+
+
+def _seeds(
+    scenario: Path,
+    seeds: str,
+    keep: str,
+    out: Path | None,
+    profile: str,
+    rules: list[Path] | None,
+    job: str | None,
+    threads: int | None,
+    ray: str | None,
+    json: bool,
+) -> int:
+    from fleetsim.cli.rule_files import metrics_needed, rule_files_for
+    from fleetsim.fleet.scenario import load_scenario
+    from fleetsim.observe.catalog import profile as profile_called
+
+    loaded = load_scenario(scenario)
+    chosen = profile_called(profile, metrics_needed(rule_files_for(loaded, rules or [])) if profile == "rules" else ())
+    return run_seeds(Wanted(loaded, seeds, out, keep, chosen, job, threads, ray), json)
 
 
 @dataclass(frozen=True)

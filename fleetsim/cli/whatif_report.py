@@ -217,7 +217,8 @@ def tell_no_return(
     for trial in sorted(listed, key=lambda t: t.at_ns):
         came = Text("does not come", style="green") if trial.came_ns is None else Text(f"comes at {_clock(trial.came_ns)}", style="red")
         table.add_row(_clock(trial.at_ns), came)
-    simulated = f"{_clock(found.replayed_ns)} of the run replayed, {_clock(found.tried_ns)} tried in {len(found.trials)} trial{'' if len(found.trials) == 1 else 's'}"
+    trials = f"{len(found.trials)} trial{'' if len(found.trials) == 1 else 's'}"
+    simulated = f"{_clock(found.replayed_ns)} of the run replayed, {_clock(found.tried_ns)} tried in {trials}"
     parts: list[RenderableType] = [
         Text(f"{wanted} comes at {_clock(first.t_ns)}; what if {', '.join(words)}?"),
         Text(_sentence(found), style="bold"),
