@@ -60,8 +60,8 @@ def check(
         if len(loaded) > 1 or seed is not None or junit is not None or unit_tests is not None:
             raise BadInput("--seeds runs one SCENARIO many times; leave other scenarios, --seed, --junit and --unit-tests out")
         metrics = profile_called(profile, metrics_needed(files[0]) if profile == "rules" else ())
-        keep = "all" if out is not None else keep
-        return run_seeds(Wanted(loaded[0], seeds, out, keep, metrics, job or asked[0], threads, None, tuple(files[0])), json)
+        kept = keep if out is None else "all"
+        return run_seeds(Wanted(loaded[0], seeds, out, kept, metrics, job or asked[0], threads, None, tuple(files[0])), json)
     plans = [make_plan(scenario, seed, job or name or TargetTemplate.job) for scenario, name in zip(loaded, asked, strict=True)]
     use_size_class(plans)
     folders = _folder_names(plans)
@@ -83,12 +83,7 @@ def check(
                 _show(plan, verdicts, None if out is None else root / name / "verdict" / "report.html")
         if junit is not None:
             write_junit(junit, results)
-    code = max(verdicts.exit_code for verdicts in results)
-    if json:
-        invocation.print_json({"exit_code": code, "scenarios": [verdicts.model_dump(mode="json") for verdicts in results]})
-    else:
-        _sum_up(results)
-    return code
+    return _sum_up(results, json)
 
 
 def _folder_names(plans: list[Plan]) -> list[str]:
@@ -114,7 +109,12 @@ def _show(plan: Plan, verdicts: Verdicts, report: Path | None) -> None:
     page.print()
 
 
-def _sum_up(results: list[Verdicts]) -> None:
+def _sum_up(results: list[Verdicts], json: bool) -> int:
     from fleetsim.verdict.report import print_summary
 
-    print_summary(results, console())
+    code = max(verdicts.exit_code for verdicts in results)
+    if json:
+        invocation.print_json({"exit_code": code, "scenarios": [verdicts.model_dump(mode="json") for verdicts in results]})
+    else:
+        print_summary(results, console())
+    return code

@@ -136,11 +136,13 @@ class _fan:
     def __enter__(self) -> Callable[[Sequence[SeedRun]], Iterator[SeedResult]]:
         from fleetsim.cli.engines import check_ray_is_there
         from fleetsim.fleet.ensemble import fan_out
-        from fleetsim.fleet.room import available_here, check_room
+        from fleetsim.fleet.room import available_here, check_room, runs_that_fit
 
         if self.wanted.ray is None:
-            check_room(self.plan, 1, available_here(), "this machine")
-            return lambda jobs: fan_out(jobs, self.wanted.threads)
+            available = available_here()
+            check_room(self.plan, 1, available, "this machine")
+            fitting = runs_that_fit(self.plan, available)
+            return lambda jobs: fan_out(jobs, self.wanted.threads, fitting)
         check_ray_is_there()
         from fleetsim.fleet.ray_cluster import RayCluster
         from fleetsim.fleet.ray_seeds import fan_out_on

@@ -97,13 +97,16 @@ def _story(history: Sequence[HistoryEvent]) -> str:
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
 
 
-def fan_out(jobs: Sequence[SeedRun], threads: int | None = None) -> Iterator[SeedResult]:
-    """All jobs in this process, a thread for each core, as they are done. Laws release the GIL, so threads are enough."""
+def fan_out(jobs: Sequence[SeedRun], threads: int | None = None, at_once: int | None = None) -> Iterator[SeedResult]:
+    """All jobs in this process, a thread for each core, as they are done. Laws release the GIL, so threads are enough.
+
+    `at_once`: no more runs than this beside each other, for the sake of memory.
+    """
     if not jobs:
         return
     threads = threads or len(os.sched_getaffinity(0))
     yield jobs[0](threads)  # alone: it compiles the laws, or finds them in the cache, and the others then only use them
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="seed")
+    pool = ThreadPoolExecutor(min(threads, at_once or threads), thread_name_prefix="seed")
     try:
         for done in as_completed([pool.submit(job) for job in jobs[1:]]):
             yield done.result()
@@ -154,4 +157,4 @@ def how_much_luck(results: Sequence[SeedResult]) -> str:
     apart_ns = impact.most_ns - impact.least_ns
     if apart_ns >= LITTLE_NS:
         return ""
-    return f"With every seed the first impact comes at the same time, to {apart_ns / 1e6:.0f} ms: luck decides whom it hits here, not when."
+    return f"With every seed the first impact comes at the same time, to {apart_ns / 1e6:.0f} ms: luck hardly decides here when it hurts."

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from fleetsim.fleet.controller import run_scenario
 from fleetsim.fleet.ensemble import SeedResult, SeedRun, fan_out, how_much_luck, spread
+from fleetsim.fleet.plan import make_plan
+from fleetsim.fleet.room import PROCESS, host_bytes, runs_that_fit
 from fleetsim.fleet.scenario import load_scenario
 from fleetsim.observe.catalog import profile
 from tests.fleet.coupled import coupled_file
@@ -69,6 +71,12 @@ def test_what_luck_decides_is_said() -> None:
     assert "only moves the scrapes" in how_much_luck([base, replace(base, seed=2, history_hash="other")])
     assert "to 250 ms" in how_much_luck([base, result_of(2, 60.25)])
     assert how_much_luck([base, result_of(2, None)]) == ""
+
+
+def test_no_more_runs_at_once_than_fit(tmp_path: Path) -> None:
+    plan = make_plan(load_scenario(coupled_file(tmp_path, "75s")))
+    assert runs_that_fit(plan, None) is None and runs_that_fit(plan, 0) == 1
+    assert runs_that_fit(plan, PROCESS + 3 * len(plan.hosts) * host_bytes() - 1) == 2
 
 
 @pytest.mark.slow  # a Ray cluster of our own takes half a minute
