@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from fleetsim.errors import BadInput, ToolFailed
+from fleetsim.errors import BadInput, Interrupted, ToolFailed
 from fleetsim.fleet.checkpoint import Every
 from fleetsim.fleet.controller import RunResult, resume_plan, run_plan
 from fleetsim.fleet.plan import Plan
@@ -85,7 +85,6 @@ def test_any_number_of_actors(plan: Plan, local: RunResult, tmp_path: Path, host
 @pytest.mark.slow
 def test_a_run_goes_on_with_another_engine_and_back(plan: Plan, local: RunResult, tmp_path: Path) -> None:
     """On Ray with two actors, in this process, on Ray with an actor for each host, each time from the other's checkpoint."""
-    from fleetsim.errors import Interrupted
 
     def stop_after(looks: int) -> Callable[[], bool]:
         asked = iter(range(1, 1000))
@@ -102,6 +101,19 @@ def test_a_run_goes_on_with_another_engine_and_back(plan: Plan, local: RunResult
         result = resume_plan(out, engine=engine)
     assert result.history_hash == local.history_hash
     assert samples_of(result.out) == samples_of(local.out)
+
+
+@pytest.mark.slow
+def test_what_an_actor_refuses_comes_as_the_one_sentence(plan: Plan, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    asked = iter(range(1, 1000))
+    with pytest.raises(Interrupted):
+        run_plan(plan, out, PROFILE, stop=lambda: next(asked) == 3)
+    state = out / "checkpoint" / "00001" / "hosts-0000003-00001.state"
+    state.write_bytes(state.read_bytes()[:-20])
+    with ray_engine("local", 2) as engine, pytest.raises(BadInput) as error:
+        resume_plan(out, engine=engine)
+    assert str(error.value) == "state of the hosts from node-0 on: is damaged: its content is not what was written"
 
 
 # --- bad input -------------------------------------------------------------------------------------------------------------------
