@@ -3,7 +3,8 @@
 
     FleetsimError
     ├── BadInput      exit 2   the file, flag or rule given cannot be used; nothing was started
-    └── ToolFailed    exit 3   we, or a program we need (Prometheus), failed; never a pass
+    ├── ToolFailed    exit 3   we, or a program we need (Prometheus), failed; never a pass
+    └── Interrupted   exit 130 somebody pressed Ctrl-C; the sentence says what is left and how to go on
 
 Every message is one sentence that a user can act on: file, line, the value, and what would be right.
 """
@@ -16,6 +17,7 @@ EXIT_OK = 0
 EXIT_EXPECTATION = 1  # some expectation was not met
 EXIT_BAD_INPUT = 2
 EXIT_TOOL_FAILED = 3  # or a verdict is `unknown`
+EXIT_INTERRUPTED = 130
 
 
 class FleetsimError(Exception):
@@ -35,3 +37,9 @@ class BadInput(FleetsimError):
 
 class ToolFailed(FleetsimError):
     """We failed, or a program we need did."""
+
+
+class Interrupted(FleetsimError):
+    """Somebody wanted it to end."""
+
+    exit_code = EXIT_INTERRUPTED

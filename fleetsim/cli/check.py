@@ -14,12 +14,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fleetsim.cli.engines import HostsPerActor, Ray, engine_for
+from fleetsim.cli.ensemble import Seeds, Wanted, run_seeds
 from fleetsim.cli.options import Job, Json, MetricProfile, Rules, Seed, Threads
 from fleetsim.cli.output import console, invocation, progress, say_notes
 from fleetsim.cli.size_class import use_size_class
+from fleetsim.errors import BadInput
 
 if TYPE_CHECKING:
+    from fleetsim.fleet.controller import EngineMaker
     from fleetsim.fleet.plan import Plan
+    from fleetsim.observe.catalog import Profile
     from fleetsim.verdict.models import Verdicts
 
 
@@ -30,28 +35,35 @@ def check(
     job: Job = None,
     profile: MetricProfile = "full",
     threads: Threads = None,
+    ray: Ray = None,
+    hosts_per_actor: HostsPerActor = "auto",
     out: Annotated[Path | None, typer.Option("--out", help="Keep runs and HTML reports in DIR/NAME.", metavar="DIR")] = None,
     junit: Annotated[Path | None, typer.Option("--junit", help="Write the verdicts as JUnit XML, for a CI server.", metavar="FILE")] = None,
     unit_tests: Annotated[
         Path | None, typer.Option("--unit-tests", help="Write plain promtool unit tests of the expected alerts to DIR/NAME.", metavar="DIR")
     ] = None,
+    seeds: Seeds = None,
     json: Json = False,
 ) -> int:
     """Simulate every SCENARIO and judge the alert rules: caught, missed, quiet or false alarm. Exit code 0: all as expected."""
     from fleetsim.cli.rule_files import job_asked_for, metrics_needed, rule_files_for
-    from fleetsim.fleet.controller import run_plan
     from fleetsim.fleet.plan import make_plan
     from fleetsim.fleet.scenario import load_scenario
     from fleetsim.observe.catalog import profile as profile_called
     from fleetsim.observe.targets import TargetTemplate
     from fleetsim.rundir.writer import claim
-    from fleetsim.verdict.check import judge_run
     from fleetsim.verdict.junit import write_junit
 
     profile_called(profile)
     loaded = [load_scenario(path) for path in scenarios]
     files = [rule_files_for(scenario, rules or []) for scenario in loaded]
     asked = [job_asked_for(chosen) for chosen in files]  # reads them all: a bad rule file is told now
+    if seeds is not None:
+        if len(loaded) > 1 or seed is not None or junit or unit_tests or hosts_per_actor != "auto":
+            raise BadInput("--seeds runs one SCENARIO many times; leave other scenarios, --seed, --junit and the like out")
+        metrics = profile_called(profile, metrics_needed(files[0]) if profile == "rules" else ())
+        kept = "none" if out is None else "all"
+        return run_seeds(Wanted(loaded[0], seeds, out, kept, metrics, job or asked[0], threads, ray, tuple(files[0])), json)
     plans = [make_plan(scenario, seed, job or name or TargetTemplate.job) for scenario, name in zip(loaded, asked, strict=True)]
     use_size_class(plans)
     folders = _folder_names(plans)
@@ -63,22 +75,27 @@ def check(
         for plan, name, rule_files in zip(plans, folders, files, strict=True):
             invocation.seeds[plan.scenario.name] = plan.seed
             metrics = profile_called(profile, metrics_needed(rule_files) if profile == "rules" else ())
-            say_notes(plan.scenario.name, plan.notes)
-            with progress(plan.scenario.name) as show:
-                run_plan(plan, root / name, metrics, threads, show)
-                tests = unit_tests / name if unit_tests is not None else None
-                verdicts = judge_run(root / name, rule_files, progress=show, html=out is not None, unit_tests=tests)
+            tests = unit_tests / name if unit_tests is not None else None
+            with engine_for(plan, ray, hosts_per_actor, threads) as engine:
+                verdicts = _run_and_judge(plan, root / name, metrics, engine, rule_files, out is not None, tests)
             results.append(verdicts)
             if not json:
                 _show(plan, verdicts, None if out is None else root / name / "verdict" / "report.html")
         if junit is not None:
             write_junit(junit, results)
-    code = max(verdicts.exit_code for verdicts in results)
-    if json:
-        invocation.print_json({"exit_code": code, "scenarios": [verdicts.model_dump(mode="json") for verdicts in results]})
-    else:
-        _sum_up(results)
-    return code
+    return _sum_up(results, json)
+
+
+def _run_and_judge(
+    plan: Plan, folder: Path, metrics: Profile, engine: EngineMaker, rule_files: list[Path], html: bool, tests: Path | None
+) -> Verdicts:
+    from fleetsim.fleet.controller import run_plan
+    from fleetsim.verdict.check import judge_run
+
+    say_notes(plan.scenario.name, plan.notes)
+    with progress(plan.scenario.name) as show:
+        run_plan(plan, folder, metrics, progress=show, engine=engine)
+        return judge_run(folder, rule_files, progress=show, html=html, unit_tests=tests)
 
 
 def _folder_names(plans: list[Plan]) -> list[str]:
@@ -104,7 +121,12 @@ def _show(plan: Plan, verdicts: Verdicts, report: Path | None) -> None:
     page.print()
 
 
-def _sum_up(results: list[Verdicts]) -> None:
+def _sum_up(results: list[Verdicts], json: bool) -> int:
     from fleetsim.verdict.report import print_summary
 
-    print_summary(results, console())
+    code = max(verdicts.exit_code for verdicts in results)
+    if json:
+        invocation.print_json({"exit_code": code, "scenarios": [verdicts.model_dump(mode="json") for verdicts in results]})
+    else:
+        print_summary(results, console())
+    return code

@@ -8,8 +8,11 @@ forgotten by Python. Here it is not printed and is delivered once more, a moment
 from __future__ import annotations
 
 import _thread
+import signal
 import sys
 import threading
+from types import FrameType, TracebackType
+from typing import Any
 
 AGAIN_AFTER_S = 0.05
 
@@ -27,3 +30,30 @@ def deliver_interrupts() -> None:
         again.start()
 
     sys.unraisablehook = hook
+
+
+class StopRequest:
+    """While it is entered, the first Ctrl-C is a wish (`asked`), if there is something that is worth being finished; the second ends all.
+
+    There is once somebody has said so (`worthwhile`): then a run goes on to the end of its epoch and leaves a checkpoint.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.worthwhile = False
+        self._before: Any = None
+
+    def __enter__(self) -> StopRequest:
+        if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            self._before = signal.signal(signal.SIGINT, self._interrupted)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+
+    def _interrupted(self, number: int, frame: FrameType | None) -> None:
+        if self.asked or not self.worthwhile:
+            raise KeyboardInterrupt
+        self.asked = True
+        print("fleetsim: stopping at the end of this epoch (Ctrl-C again: at once)", file=sys.stderr, flush=True)

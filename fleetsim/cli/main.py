@@ -19,13 +19,11 @@ from typing import Annotated
 import typer
 
 from fleetsim import __version__
-from fleetsim.cli import bench, cat, check, doctor, fidelity, listing, malloc, pods, run, schema, tlb, validate, walk
+from fleetsim.cli import bench, cat, check, doctor, fidelity, listing, malloc, pods, run, schema, tlb, validate, walk, whatif
 from fleetsim.cli.interrupt import deliver_interrupts
 from fleetsim.cli.output import invocation
 from fleetsim.cli.size_class import StartAnew, start_anew
-from fleetsim.errors import EXIT_BAD_INPUT, EXIT_OK, EXIT_TOOL_FAILED, FleetsimError
-
-EXIT_INTERRUPTED = 130
+from fleetsim.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_OK, EXIT_TOOL_FAILED, FleetsimError
 
 app = typer.Typer(
     name="fleetsim",
@@ -37,6 +35,7 @@ app = typer.Typer(
 )
 app.command("run")(run.run)
 app.command("check")(check.check)
+app.command("whatif")(whatif.whatif)
 app.command("validate")(validate.validate)
 app.command("fidelity")(fidelity.fidelity)
 app.command("cat")(cat.cat)

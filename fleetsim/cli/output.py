@@ -13,10 +13,10 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence, Sized
+from collections.abc import Iterator, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from fleetsim import __version__
 
@@ -27,7 +27,11 @@ PIPE_WIDTH = 150
 PROGRESS_AFTER_S = 2.0
 LINE_EVERY_S = 10.0
 
-ProgressCall = Callable[[str, float], None]
+
+class ProgressCall(Protocol):
+    """Told a stage, the share of it that is done (0..1), and more where there is more to say."""
+
+    def __call__(self, stage: str, share: float, detail: str = "") -> None: ...
 
 
 @dataclass
@@ -116,12 +120,12 @@ def _lines(prefix: str) -> ProgressCall:
     began = time.monotonic()
     last: tuple[str, float] = ("", 0.0)
 
-    def show(stage: str, share: float) -> None:
+    def show(stage: str, share: float, detail: str = "") -> None:
         nonlocal last
         now = time.monotonic()
         slow = stage.startswith("compiling")  # says so at once: nothing can be said while it lasts
         if slow or (now - began >= PROGRESS_AFTER_S and (stage != last[0] or now - last[1] >= LINE_EVERY_S)):
-            say(f"{prefix}{stage}" + (f" {share:.0%}" if share > 0 else " …"))
+            say(f"{prefix}{stage}" + (f" {share:.0%}" if share > 0 else " …") + (f" ({detail})" if detail else ""))
             last = (stage, now)
 
     return show
@@ -136,7 +140,8 @@ def _bar(prefix: str) -> Iterator[ProgressCall]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
         task = bars.add_task(f"{prefix}…", total=None)
 
-        def show(stage: str, share: float) -> None:
-            bars.update(task, description=f"{prefix}{stage}", total=1.0 if share > 0 else None, completed=share)
+        def show(stage: str, share: float, detail: str = "") -> None:
+            text = f"{prefix}{stage}" + (f" ({detail})" if detail else "")
+            bars.update(task, description=text, total=1.0 if share > 0 else None, completed=share)
 
         yield show

@@ -1,49 +1,44 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Running a scenario: the plan's commands in, the hosts' events out, all of it written into a run directory.
+"""Running a scenario: a plan through an engine into a run directory, in one go or in several.
 
-Rules: hosts run alone for as long as nothing couples them. What couples them is a service with replicas on several (its load balancer
-acts every second), and a fault that comes back when its target is
-restarted (a leak is in the program): while one is open the epoch is one second, and a restarted target has its fault
-again at the end of the epoch. No clock of this machine decides anything; `wall_seconds` is only reported.
-Leaves out: checkpoints and resuming.
+Rules: whatever becomes of this process, what it leaves behind is a whole run, or one that `resume_plan` goes on with and that is no
+different in the end. No clock of this machine decides anything; `wall_seconds` (of the last stretch) is only reported.
+Leaves out: what happens between two looks (`timeline.py`), what a checkpoint looks like (`checkpoint.py`).
 """
 
 from __future__ import annotations
 
+import shlex
 import time
-from bisect import bisect_left
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from fleetsim import __version__, law
-from fleetsim.fleet.deployments import endpoints_of
-from fleetsim.fleet.engine import EPOCH_NS, Engine
-from fleetsim.fleet.history import History
+from fleetsim.errors import BadInput, Interrupted
+from fleetsim.fleet.checkpoint import NEVER, CheckpointFolder, Every, Latest, Order
+from fleetsim.fleet.engine import Engine
 from fleetsim.fleet.local import LocalEngine
 from fleetsim.fleet.normalise import normalised
-from fleetsim.fleet.plan import Plan, PlannedFault, make_plan
+from fleetsim.fleet.plan import Plan, make_plan
+from fleetsim.fleet.progress import Progress, Speedometer, clock, silent
 from fleetsim.fleet.scenario import load_scenario
-from fleetsim.fleet.services import Balancers
-from fleetsim.fleet.whereabouts import Whereabouts
-from fleetsim.host.content import content_digest
+from fleetsim.fleet.state_file import read_state, write_state
+from fleetsim.fleet.timeline import Course, run_timeline
 from fleetsim.host.shard import TICK_NS
-from fleetsim.host.spec import Command, Event
 from fleetsim.observe.catalog import METRICS, Profile, profile
 from fleetsim.rundir.models import Manifest, Target
-from fleetsim.rundir.writer import RunWriter
+from fleetsim.rundir.samples import block_files
+from fleetsim.rundir.writer import RunWriter, is_sealed
 from fleetsim.units import NS_PER_S
 
-LOOK_NS = 60 * NS_PER_S
-"""The longest that hosts run between two looks; short enough for a progress bar."""
+EngineMaker = Callable[[Profile, RunWriter, int], Engine]
+"""Makes the engine: metrics to keep, where samples go, number of the checkpoint that it begins from (0: the beginning)."""
 
 
-Progress = Callable[[str, float], None]
-"""Told what is being done and how much of it is done (0..1)."""
-
-
-def silent(stage: str, share: float) -> None:
-    """Nobody looks."""
+def never() -> bool:
+    """Nobody asks the run to stop."""
+    return False
 
 
 @dataclass(frozen=True)
@@ -77,104 +72,148 @@ def run_scenario(
     return run_plan(make_plan(load_scenario(path), seed), out, chosen, threads, progress)
 
 
-def run_plan(plan: Plan, out: Path, chosen: Profile, threads: int | None = None, progress: Progress = silent) -> RunResult:
-    """Simulate a plan. Two calls with the same plan and profile write the same history, whatever `threads` is."""
-    began = time.perf_counter()
-    writer = RunWriter(
+def run_plan(
+    plan: Plan,
+    out: Path,
+    chosen: Profile,
+    threads: int | None = None,
+    progress: Progress = silent,
+    *,
+    engine: EngineMaker | None = None,
+    every: Every = NEVER,
+    stop: Callable[[], bool] = never,
+) -> RunResult:
+    """Simulate a plan. Two calls with the same plan and profile write the same history, whatever `threads` or `engine` is.
+
+    `every`: how often a checkpoint is written. `stop`: asked after each look; True writes one more and raises Interrupted.
+    """
+    order = Order(plan, chosen, every)
+    writer = run_writer(order, out)
+    folder = CheckpointFolder(out)
+    with folder.claimed():
+        folder.begin(order)
+        return _Run(order, out, writer, folder, engine or _local(threads), progress, stop).to_the_end(None)
+
+
+def resume_plan(
+    out: Path,
+    threads: int | None = None,
+    progress: Progress = silent,
+    *,
+    engine: EngineMaker | None = None,
+    every: Every | None = None,
+    stop: Callable[[], bool] = never,
+) -> RunResult:
+    """Go on with the run in `out` from its last checkpoint (from its beginning, if it has none): the same history as if unbroken."""
+    folder = CheckpointFolder(out)
+    order = order_of(out)
+    with folder.claimed():
+        latest = folder.latest()
+        writer = run_writer(order, out, () if latest is None else latest.blocks)
+        if every is not None:
+            order = replace(order, every=every)
+        return _Run(order, out, writer, folder, engine or _local(threads), progress, stop).to_the_end(latest)
+
+
+def order_of(out: Path) -> Order:
+    """What was asked for when the run in `out` was begun; BadInput if there is no such run, or nothing left to do."""
+    order = CheckpointFolder(out).order()
+    if is_sealed(out):
+        raise BadInput("is a run that has finished: there is nothing to go on with", file=out)
+    return order
+
+
+class _Run:
+    """One stretch of a run: from a checkpoint or the beginning to the end, to a Ctrl-C, or to the death of this process."""
+
+    def __init__(
+        self,
+        order: Order,
+        out: Path,
+        writer: RunWriter,
+        folder: CheckpointFolder,
+        make: EngineMaker,
+        progress: Progress,
+        stop: Callable[[], bool],
+    ) -> None:
+        self.plan, self.every, self.out = order.plan, order.every, out
+        self.writer, self.folder, self.progress, self.stop = writer, folder, progress, stop
+        self.engine = make(order.profile, writer, folder.number)
+        self.saved = (0, 0)  # epochs and virtual time of the last checkpoint
+
+    def to_the_end(self, latest: Latest | None) -> RunResult:
+        began = time.perf_counter()
+        plan, names = self.plan, [spec.name for spec in self.plan.hosts]
+        self.progress("compiling the laws (first run of this version on this machine)" if law.is_cold() else "booting hosts", 0.0)
+        try:
+            if latest is not None:  # first, as the engine may add samples that wait in its own part of the checkpoint
+                self.writer.resume(read_state(self.folder.files(latest) / "samples.state"))
+            self.engine.start(plan, None if latest is None else self.folder.files(latest))
+            course = Course(plan)
+            if latest is not None:
+                self._resume(course, latest)
+            self.speed = Speedometer(plan, course.now_ns)
+            run_timeline(plan, self.engine, course, self._looked)
+            digests = list(zip(names, self.engine.digests(), strict=True))
+        finally:
+            self.engine.stop()
+        events = course.history.events
+        self.writer.events(events)
+        self.writer.place(course.whereabouts.placements())
+        wall = time.perf_counter() - began
+        history_hash = self.writer.close(digests, wall_seconds=round(wall, 3))
+        self.folder.finish()
+        impacts = sum(event.kind == "impact_start" for event in events)
+        return RunResult(
+            str(self.out), plan.scenario.name, plan.seed, len(names), plan.duration_ns / NS_PER_S, history_hash, len(events), impacts, wall
+        )
+
+    def _looked(self, course: Course) -> None:
+        share = course.now_ns / self.plan.duration_ns
+        self.progress("simulating", share, self.speed.says(course.now_ns, course.epochs, self.engine.slowest()))
+        asked = self.stop() and share < 1
+        if asked or (share < 1 and self.every.is_due(course.epochs - self.saved[0], course.now_ns - self.saved[1])):
+            self._save(course)
+        if asked:
+            raise Interrupted(f"interrupted at {clock(course.now_ns)} of {clock(self.plan.duration_ns)}; {how_to_go_on(self.out)}")
+
+    def _save(self, course: Course) -> None:
+        files = self.folder.next_folder()
+        self.engine.checkpoint(files)
+        write_state(files / "controller.state", course.state())
+        write_state(files / "samples.state", self.writer.state())
+        blocks = [file.name for file in block_files(self.writer.samples_folder)]
+        self.folder.commit(course.now_ns, course.history.events, blocks)
+        self.saved = (course.epochs, course.now_ns)
+
+    def _resume(self, course: Course, latest: Latest) -> None:
+        files = self.folder.files(latest)
+        course.resume(read_state(files / "controller.state"), self.folder.events(latest), self.engine)
+        self.saved = (course.epochs, course.now_ns)
+
+
+def how_to_go_on(out: Path) -> str:
+    return f"go on with: fleetsim run --resume {shlex.quote(str(out))}"
+
+
+def _local(threads: int | None) -> EngineMaker:
+    return lambda profile, writer, number: LocalEngine(profile, writer, threads)
+
+
+def run_writer(order: Order, out: Path, blocks: Sequence[str] | None = None) -> RunWriter:
+    plan = order.plan
+    return RunWriter(
         out,
-        _manifest(plan, chosen),
+        _manifest(plan, order.profile),
         normalised(plan),
         [
             Target(labels=dict(t.labels), exporter=t.exporter, host=t.host, interval_s=plan.scrape_interval_ms / 1000)
             for t in plan.scrape_targets
         ],
         placements=plan.placements,
-        exporters=_exporters(chosen),
+        exporters=_exporters(order.profile),
+        blocks=blocks,
     )
-    engine = LocalEngine(chosen, writer, threads)
-    progress("compiling the laws (first run of this version on this machine)" if law.is_cold() else "booting hosts", 0.0)
-    history, whereabouts = History(plan), Whereabouts(plan)
-    names = [spec.name for spec in plan.hosts]
-    try:
-        engine.start(plan)
-        run_timeline(plan, engine, history, progress, whereabouts)
-        digests = [(name, content_digest(record)) for name, record in zip(names, engine.read(names), strict=True)]
-    finally:
-        engine.stop()
-    writer.events(history.events)
-    writer.place(whereabouts.placements())
-    wall = time.perf_counter() - began
-    history_hash = writer.close(digests, wall_seconds=round(wall, 3))
-    impacts = sum(event.kind == "impact_start" for event in history.events)
-    return RunResult(
-        str(out), plan.scenario.name, plan.seed, len(names), plan.duration_ns / NS_PER_S, history_hash, len(history.events), impacts, wall
-    )
-
-
-def run_timeline(plan: Plan, engine: Engine, history: History, progress: Progress, whereabouts: Whereabouts | None = None) -> None:
-    """Move all hosts from boot to the end."""
-    waiting = plan.commands()
-    planes = plan.control_planes()
-    now_ns = 0
-    balancers = Balancers(plan.services, engine.ports(), plan.start_unix_s * NS_PER_S)
-    while now_ns < plan.duration_ns:
-        until_ns = _next_look(plan, now_ns)
-        cut = bisect_left(waiting, until_ns, key=_when)
-        due, waiting = waiting[:cut], waiting[cut:]
-        rates = balancers.rates(now_ns, until_ns - now_ns) if plan.services else None
-        events = engine.advance(until_ns, due, rates)
-        if plan.services:
-            events += balancers.look(engine.ports(), until_ns)
-        history.take(events)
-        if whereabouts is not None:
-            whereabouts.take(events)
-        again = _faults_again(plan, events, until_ns)
-        for plane in planes:
-            commands, told = plane.react(events, until_ns)
-            again += commands
-            history.tell(told)
-        again += balancers.commands()
-        if any(plane.changed for plane in planes) and balancers.follow(endpoints_of(planes), until_ns):
-            engine.follow(balancers.replicas)
-        if again:
-            waiting = sorted([*again, *waiting], key=_when)
-        now_ns = until_ns
-        progress("simulating", now_ns / plan.duration_ns)
-
-
-def _when(command: Command) -> int:
-    return command.t_ns
-
-
-def _next_look(plan: Plan, now_ns: int) -> int:
-    """One epoch while somebody has to react (load balancers, Deployments, an open fault that returns), else to where that begins, a
-    minute at most."""
-    if plan.services or any(group.deployments for group in plan.scenario.groups):
-        return min(now_ns + EPOCH_NS, plan.duration_ns)
-    returning = [fault for fault in plan.faults if fault.fault.returns_after_restart]
-    if any(_is_open(fault, now_ns) for fault in returning):
-        return min(now_ns + EPOCH_NS, plan.duration_ns)
-    opens = [fault.start_ns for fault in returning if fault.start_ns > now_ns]
-    return min([now_ns + LOOK_NS, plan.duration_ns, *opens])
-
-
-def _is_open(fault: PlannedFault, t_ns: int) -> bool:
-    return fault.start_ns <= t_ns and (fault.end_ns is None or t_ns < fault.end_ns)
-
-
-def _faults_again(plan: Plan, events: list[Event], at_ns: int) -> list[Command]:
-    """A restarted process has its leak again."""
-    restarts = [event for event in events if event.kind == "restart"]
-    if not restarts:
-        return []
-    return [
-        command
-        for fault in plan.faults
-        if fault.fault.returns_after_restart and _is_open(fault, at_ns)
-        for target in fault.targets
-        if any(e.host == target.host and e.subject == target.task and e.t_ns >= fault.start_ns for e in restarts)
-        for command in fault.fault.inject(target, at_ns)
-    ]
 
 
 def _manifest(plan: Plan, chosen: Profile) -> Manifest:

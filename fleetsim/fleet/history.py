@@ -9,8 +9,9 @@ whole fleet (host "").
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from fleetsim.fleet.plan import Plan
 from fleetsim.host.spec import Event
@@ -18,6 +19,7 @@ from fleetsim.rundir.models import HistoryEvent
 
 CONTROL_PLANE_SEQ = 1 << 41  # of what the control plane tells: after the hosts and the services at the same instant
 IMPACT_KINDS = ("impact_start", "impact_end")
+FAULT_KINDS = ("fault_start", "fault_end")
 
 
 class History:
@@ -39,6 +41,18 @@ class History:
             self.events.append(
                 HistoryEvent(t_ns=t_ns, host="", seq=seq, kind=kind, subject=fault.kind, id=fault.id, data=fault.history_data())
             )
+
+    def state(self) -> dict[str, Any]:
+        """What is known besides the events."""
+        return {"begun": self._begun, "open": self._open, "fleet_seq": self._fleet_seq}
+
+    def resume(self, state: Mapping[str, Any], events: Iterable[HistoryEvent]) -> None:
+        self.events = list(events)
+        self._begun, self._open, self._fleet_seq = state["begun"], state["open"], state["fleet_seq"]
+
+    def replan(self, plan: Plan) -> None:
+        """From now on the history of a run of `plan`, which differs from the one before only in what is still to come."""
+        self.events = History(plan).events + [event for event in self.events if event.kind not in FAULT_KINDS]
 
     def tell(self, events: Iterable[Event]) -> None:
         """What the control plane did and saw."""

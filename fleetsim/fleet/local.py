@@ -11,15 +11,18 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fleetsim.fleet.engine import SampleSink, in_order
+from fleetsim.fleet.checkpoint import Cut, check_cut, cut_of, shard_file
+from fleetsim.fleet.engine import Places, in_order
 from fleetsim.fleet.plan import Plan
-from fleetsim.fleet.shard_run import ShardRun
-from fleetsim.host.ports import PORT
+from fleetsim.fleet.shard_run import SampleSink, ShardPlan, ShardRun, series_ids
+from fleetsim.fleet.state_file import read_state, write_state
+from fleetsim.host.content import content_digest
 from fleetsim.host.spec import Command, Event
 from fleetsim.observe.catalog import Profile
 
@@ -32,60 +35,83 @@ def shard_size(hosts: int) -> int:
     return max(1, min(HOSTS_PER_SHARD_MAX, -(-hosts // SHARDS_WISHED)))
 
 
+def cut_evenly(hosts: int, size: int) -> Cut:
+    return tuple((first, min(size, hosts - first)) for first in range(0, hosts, size))
+
+
 class LocalEngine:
     def __init__(self, profile: Profile, sink: SampleSink, threads: int | None = None) -> None:
         self._profile, self._sink = profile, sink
         self._threads = threads or len(os.sched_getaffinity(0))
         self._pool: ThreadPoolExecutor | None = None
         self._shards: list[ShardRun] = []
-        self._shard_of: dict[str, int] = {}
-        self._host_at: dict[str, int] = {}
-        self._places: list[NDArray[np.int64]] = []  # of each shard's replicas among all
+        self._cut: Cut = ()
+        self._at: dict[str, tuple[int, int]] = {}  # host → (its shard, its index there)
+        self._places: Places
         self._busy = False  # in an advance, or left it by an exception
 
-    def start(self, plan: Plan) -> None:
-        size = shard_size(len(plan.hosts))
-        firsts = range(0, len(plan.hosts), size)
-        for number, spec in enumerate(plan.hosts):
-            self._shard_of[spec.name], self._host_at[spec.name] = divmod(number, size)
+    def start(self, plan: Plan, checkpoint: Path | None = None) -> None:
+        hosts = len(plan.hosts)
+        self._cut = cut_evenly(hosts, shard_size(hosts)) if checkpoint is None else check_cut(cut_of(checkpoint), hosts, checkpoint)
+        where = [(number, place) for number, (_, count) in enumerate(self._cut) for place in range(count)]
+        self._at = {spec.name: at for spec, at in zip(plan.hosts, where, strict=True)}
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="shard")
+        ids = series_ids(plan, self._profile, self._sink)
+        parts = [ShardPlan.cut(plan, first, count, ids) for first, count in self._cut]
         # The first shard alone: it compiles the laws (or finds them in the cache), and the others then only use them.
-        head = [ShardRun(plan, 0, min(size, len(plan.hosts)), self._profile, self._sink)]
-        rest = self._pool.map(
-            lambda first: ShardRun(plan, first, min(size, len(plan.hosts) - first), self._profile, self._sink), firsts[1:]
-        )
-        self._shards = head + list(rest)
+        head = [self._begin(parts[0], checkpoint)]
+        self._shards = head + list(self._pool.map(lambda part: self._begin(part, checkpoint), parts[1:]))
         self.follow([replica for service in plan.services for replica in service.replicas])
+
+    def _begin(self, part: ShardPlan, checkpoint: Path | None) -> ShardRun:
+        run = ShardRun(part, self._profile, self._sink)
+        if checkpoint is not None:
+            state = read_state(checkpoint / shard_file(part.first, len(part.hosts)))
+            run.resume(state["run"])
+            if state["samples"] is not None:  # an engine wrote it whose shards write their own blocks
+                self._sink.samples(*state["samples"]["waiting"])
+        return run
 
     def advance(self, until_ns: int, commands: Sequence[Command], rates: NDArray[np.int64] | None = None) -> list[Event]:
         assert self._pool is not None, "start comes first"
         due: list[list[Command]] = [[] for _ in self._shards]
         for command in commands:
-            due[self._shard_of[command.host]].append(command)
+            due[self._at[command.host][0]].append(command)
         self._busy = True
         if rates is not None:
-            for shard, places in zip(self._shards, self._places, strict=True):
-                shard.ports.send(rates[places])
+            for number, shard in enumerate(self._shards):
+                shard.ports.send(self._places.part(number, rates))
         done = self._pool.map(lambda pair: pair[0].advance(until_ns, pair[1]), zip(self._shards, due, strict=True))
         events = in_order([event for events in done for event in events])
         self._busy = False
         return events
 
     def follow(self, replicas: Sequence[tuple[str, str]]) -> None:
-        shards = np.array([self._shard_of[host] for host, _ in replicas], dtype=np.int64)
-        self._places = [np.flatnonzero(shards == number) for number in range(len(self._shards))]
-        for shard, places in zip(self._shards, self._places, strict=True):
-            shard.follow([replicas[place] for place in places.tolist()])
+        self._places = Places(replicas, {host: shard for host, (shard, _) in self._at.items()}, len(self._shards))
+        for number, shard in enumerate(self._shards):
+            shard.follow(self._places.replicas(number))
 
     def ports(self) -> NDArray[Any]:
-        every = np.zeros(sum(len(places) for places in self._places), PORT)
-        for shard, places in zip(self._shards, self._places, strict=True):
-            if len(places):
-                every[places] = shard.ports.read()
-        return every
+        return self._places.together([shard.ports.read() for shard in self._shards])
+
+    def checkpoint(self, folder: Path) -> None:
+        assert self._pool is not None and not self._busy, "between two advances"
+
+        def write(at: tuple[ShardRun, tuple[int, int]]) -> None:
+            write_state(folder / shard_file(*at[1]), {"run": at[0].state(), "samples": None})
+
+        list(self._pool.map(write, zip(self._shards, self._cut, strict=True)))
 
     def read(self, hosts: Sequence[str]) -> list[bytes]:
-        return [self._shards[self._shard_of[host]].record(self._host_at[host]) for host in hosts]
+        return [self._shards[shard].record(place) for shard, place in (self._at[host] for host in hosts)]
+
+    def digests(self) -> list[bytes]:
+        assert self._pool is not None
+        of_a_shard = self._pool.map(lambda shard: [content_digest(shard.record(i)) for i in range(len(shard.shard.names))], self._shards)
+        return [digest for digests in of_a_shard for digest in digests]
+
+    def slowest(self) -> str:
+        return ""
 
     def stop(self) -> None:
         """Hand on the last samples and let the threads go. After a failure nobody waits for them: a law may still be compiling."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,11 @@ from numpy.typing import NDArray
 
 from fleetsim.containers.kubelet import Kubelet
 from fleetsim.errors import BadInput
-from fleetsim.fleet.controller import Progress, run_timeline, silent
 from fleetsim.fleet.engine import in_order
-from fleetsim.fleet.history import History
 from fleetsim.fleet.plan import Plan
+from fleetsim.fleet.progress import Progress, silent
+from fleetsim.fleet.timeline import Course, run_timeline
+from fleetsim.host.content import content_digest
 from fleetsim.host.ports import PORT, Ports
 from fleetsim.host.programs import CHILD
 from fleetsim.host.shard import Shard
@@ -38,7 +40,7 @@ class OneHost:
         self._running: dict[str, Shard] = {}
         self._ports: list[tuple[Ports, NDArray[np.int64]]] = []  # of each host that runs, with their places among all replicas
 
-    def start(self, plan: Plan) -> None:
+    def start(self, plan: Plan, checkpoint: Path | None = None) -> None:
         names = [spec.name for spec in plan.hosts]
         if self.name not in names:
             known = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
@@ -77,6 +79,15 @@ class OneHost:
     def read(self, hosts: Sequence[str]) -> list[bytes]:
         return [self._running[host].records[0].tobytes() for host in hosts]
 
+    def checkpoint(self, folder: Path) -> None:
+        raise NotImplementedError("who looks at one host looks from the beginning")
+
+    def digests(self) -> list[bytes]:
+        return [content_digest(shard.records[0].tobytes()) for shard in self._running.values()]
+
+    def slowest(self) -> str:
+        return ""
+
     def stop(self) -> None:
         """Nothing runs between two calls."""
 
@@ -87,7 +98,12 @@ def host_at(plan: Plan, name: str, at_ns: int, progress: Progress = silent) -> S
         raise BadInput(f"--at is {show_duration(at_ns)}, but {plan.scenario.name} lasts {show_duration(plan.duration_ns)}")
     engine = OneHost(name)
     engine.start(plan)
-    run_timeline(replace(plan, duration_ns=at_ns), engine, History(plan), progress)
+    run_timeline(
+        replace(plan, duration_ns=at_ns),
+        engine,
+        Course(plan),
+        lambda course: progress("simulating", course.now_ns / at_ns),
+    )
     assert engine.shard is not None
     return engine.shard
 

@@ -86,6 +86,7 @@ class Plan:
     loads: tuple[Command, ...]  # recorded loads of single pods
     size_class: str  # the one that its largest host needs (linux/capacity_classes.py), or that the environment names
     notes: tuple[str, ...]  # what the user should know before trusting the result
+    changes: tuple[Command, ...] = ()  # what a what-if does besides (fleet/whatif.py)
 
     def control_planes(self) -> list[ControlPlane]:
         """Those who look after Deployments, as they are before the first event."""
@@ -94,7 +95,7 @@ class Plan:
     def commands(self) -> list[Command]:
         """Everything that the timeline does to hosts, in order of time."""
         every = [command for fault in self.faults for command in (*fault.inject(), *fault.clear())]
-        every += self.loads
+        every += (*self.loads, *self.changes)
         return sorted(every, key=lambda command: command.t_ns)  # stable: one instant keeps the order of the file
 
 

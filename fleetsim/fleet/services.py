@@ -77,6 +77,11 @@ class Service:
     drain_ns: int | None = None  # None: connections to who was taken out are never cut
     connections: int = 0  # long-lived connections that carry the requests; 0: every request is balanced by itself
     connection_age_ns: int = 0  # … and their greatest age; 0: none
+    later: tuple[tuple[int, Load], ...] = ()  # (from that instant on, this load): a what-if
+
+    def load_from(self, t_ns: int) -> Load:
+        """The load that holds in the epoch that begins then."""
+        return ([self.load] + [load for since_ns, load in self.later if since_ns <= t_ns])[-1]
 
 
 def load_at(load: Load, t_ns: int, start_unix_ns: int) -> int:
@@ -171,7 +176,7 @@ class ServiceState:
         self.begun = self.begun or (bool(self.seen_up.all()) and len(self.seen_up) > 0) or now_ns >= FIRST_USERS_NS
         if not self.begun:
             return np.zeros(len(self.seen_up), dtype=np.int64)
-        new = load_at(self.service.load, now_ns + epoch_ns // 2, self.start_unix_ns)
+        new = load_at(self.service.load_from(now_ns), now_ns + epoch_ns // 2, self.start_unix_ns)
         self.attempts[0] = new * epoch_ns // (NS_PER_S * 1000 // MICRO)
         self._keep_to_budget()
         weights = self._weights(epoch_ns)
@@ -282,6 +287,11 @@ class Balancers:
     def replicas(self) -> list[tuple[str, str]]:
         """(host, task) of all, in the order of `rates` and of the ports."""
         return [replica for state in self._states for replica in state.replicas]
+
+    def replan(self, services: Sequence[Service]) -> None:
+        """These are the services from now on: the same replicas, another load to come."""
+        for state, service in zip(self._states, services, strict=True):
+            state.service = service
 
     def look(self, ports: NDArray[Any], now_ns: int) -> list[Event]:
         """The services' own events."""

@@ -9,7 +9,7 @@ be switched off.
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -139,8 +139,30 @@ class Shard:
         events, self._events = self._events, []
         return sorted(events, key=lambda e: (e.t_ns, e.host, e.seq))
 
+    def state(self) -> dict[str, Any]:
+        """All that the next advance depends on, for a checkpoint. (The agent knows nothing that is not in the records.)"""
+        return {
+            "hosts": self.names,
+            "records": self.records.tobytes(),
+            "names": self._names,
+            "pending": self._pending,
+            "events": self._events,
+            "seq": self._seq,
+            "killed": self._killed,
+            "dmesg": self.dmesg,
+        }
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state`, which is this shard's from now on; BadInput if it is that of other hosts."""
+        if state["hosts"] != self.names or len(state["records"]) != self.records.nbytes:
+            raise BadInput(f"this is the state of the hosts {state['hosts'][0]} …, not that of {self.names[0]} …")
+        self.records[:] = np.frombuffer(state["records"], HOST)
+        self._names, self._pending, self._events = state["names"], state["pending"], state["events"]
+        self._seq, self._killed, self.dmesg = state["seq"], state["killed"], state["dmesg"]
+        self._looks = self._next_looks()
+
     def snapshot(self) -> bytes:
-        """The records as bytes: a checkpoint, and what a host's final digest is taken over."""
+        """The records as bytes, of which a property test takes copies; `state` is all of the shard."""
         buffer = io.BytesIO()
         np.save(buffer, self.records, allow_pickle=False)
         return buffer.getvalue()

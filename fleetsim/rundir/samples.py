@@ -2,7 +2,7 @@
 """Samples as Parquet that anybody's duckdb, polars or pandas opens.
 
     samples/series.parquet        id int64 · labels map<string, string> (sorted, `__name__` among them)
-    samples/block-NNNNN.parquet   id int64 · t int64 (unix ms) · value float64, sorted by (id, t)
+    samples/block-….parquet       id int64 · t int64 (unix ms) · value float64, sorted by (id, t)
 
 Rules kept: memory is bounded by one block whatever the length of the run; a staleness marker is the NaN with exactly
 the bits 0x7ff0000000000002 and survives (dictionary encoding would merge NaNs, so it is off for values); the digest
@@ -16,6 +16,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -42,53 +43,89 @@ def label_key(labels: Mapping[str, str]) -> str:
     return json.dumps(dict(sorted(labels.items())), ensure_ascii=False, separators=(",", ":"))
 
 
-class SampleWriter:
-    """Appends to `folder`. `series` gives an id per label set; `append` takes arrays of equal length."""
+class BlockWriter:
+    """Appends samples to `folder` as blocks called `block-PREFIXnumber`. Several may write into one folder, each with its own prefix."""
 
-    def __init__(self, folder: Path, block_rows: int = BLOCK_ROWS) -> None:
-        folder.mkdir()
-        self._folder, self._block_rows = folder, block_rows
-        self._ids: dict[str, int] = {}
+    def __init__(self, folder: Path, prefix: str = "", block_rows: int = BLOCK_ROWS) -> None:
+        self._folder, self._prefix, self._block_rows = folder, prefix, block_rows
         self._pending: list[Columns] = []
         self._pending_rows = 0
         self._blocks = 0
         self.rows = 0
 
-    def series(self, labels: Mapping[str, str]) -> int:
-        return self._ids.setdefault(label_key(labels), len(self._ids))
-
-    def append(self, ids: NDArray[np.int64], times_ms: NDArray[np.int64], values: NDArray[np.float64]) -> None:
+    def samples(self, ids: NDArray[np.int64], times_ms: NDArray[np.int64], values: NDArray[np.float64]) -> None:
+        """Append arrays of equal length."""
         if not len(ids) == len(times_ms) == len(values):
             raise ValueError(f"samples need arrays of one length, got {len(ids)}, {len(times_ms)}, {len(values)}")
-        if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < len(self._ids):
-            raise ValueError(f"a sample names series {int(ids.max())}, but only {len(self._ids)} were announced")
         # copies: the caller may fill the same buffers again for its next scrape
         self._pending.append((np.array(ids, np.int64), np.array(times_ms, np.int64), np.array(values, np.float64)))
         self._pending_rows += len(ids)
         self.rows += len(ids)
         if self._pending_rows >= self._block_rows:
-            self._flush()
+            self.flush()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Everything appended so far is in a block."""
         if not self._pending_rows:
             return
-        ids, times, values = (np.concatenate(column) for column in zip(*self._pending, strict=True))
+        ids, times, values = self._waiting()
         table = pa.table(list(sort_columns(ids, times, values)), schema=BLOCK_SCHEMA)
+        file = self._folder / f"block-{self._prefix}{self._blocks:05d}.parquet"
+        beside = file.with_name(f".{file.name}.new")
         pq.write_table(
             table,
-            self._folder / f"block-{self._blocks:05d}.parquet",
+            beside,
             compression="zstd",
             row_group_size=ROW_GROUP_ROWS,
             use_dictionary=False,
             column_encoding={"id": "DELTA_BINARY_PACKED", "t": "DELTA_BINARY_PACKED", "value": "BYTE_STREAM_SPLIT"},
         )
+        beside.replace(file)  # half a block is never seen under a block's name
         self._blocks += 1
         self._pending, self._pending_rows = [], 0
 
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps: how many blocks there are, and the few samples that are in none yet."""
+        if self._pending_rows >= ROW_GROUP_ROWS:
+            self.flush()
+        return {"prefix": self._prefix, "blocks": self._blocks, "rows": self.rows, "waiting": self._waiting()}
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state`; with another prefix than then, the blocks of that time stay whose they are."""
+        self._pending, self._pending_rows, self.rows = [], 0, 0
+        self._blocks = 0
+        if state["prefix"] == self._prefix:
+            self._blocks = int(state["blocks"])
+        self.samples(*state["waiting"])
+        self.rows = int(state["rows"])
+
+    def _waiting(self) -> Columns:
+        if not self._pending:
+            return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float64)
+        ids, times, values = (np.concatenate(column) for column in zip(*self._pending, strict=True))
+        return ids, times, values
+
+
+class SampleWriter(BlockWriter):
+    """A block writer with the table of the series. `series` gives an id per label set; `append` takes arrays of equal length."""
+
+    def __init__(self, folder: Path, block_rows: int = BLOCK_ROWS) -> None:
+        folder.mkdir(exist_ok=True)
+        super().__init__(folder, block_rows=block_rows)
+        self._ids: dict[str, int] = {}
+
+    def series(self, labels: Mapping[str, str]) -> int:
+        return self._ids.setdefault(label_key(labels), len(self._ids))
+
+    def append(self, ids: NDArray[np.int64], times_ms: NDArray[np.int64], values: NDArray[np.float64]) -> None:
+        if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < len(self._ids):
+            raise ValueError(f"a sample names series {int(ids.max())}, but only {len(self._ids)} were announced")
+        self.samples(ids, times_ms, values)
+
     def close(self) -> bytes:
         """Write what is left and return the digest of all samples."""
-        self._flush()
-        if not self._blocks:  # a run without samples is still readable
+        self.flush()
+        if not block_files(self._folder):  # a run without samples is still readable
             pq.write_table(BLOCK_SCHEMA.empty_table(), self._folder / "block-00000.parquet")
         labels = [list(json.loads(key).items()) for key in self._ids]
         table = pa.table([pa.array(range(len(labels)), pa.int64()), pa.array(labels, SERIES_SCHEMA.field(1).type)], schema=SERIES_SCHEMA)
@@ -96,8 +133,12 @@ class SampleWriter:
         return samples_digest(self._folder, list(self._ids))
 
 
+def block_files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("block-*.parquet"))
+
+
 def dataset(folder: Path) -> ds.Dataset:
-    return ds.dataset(sorted(str(path) for path in folder.glob("block-*.parquet")), format="parquet", schema=BLOCK_SCHEMA)
+    return ds.dataset([str(path) for path in block_files(folder)], format="parquet", schema=BLOCK_SCHEMA)
 
 
 def read_columns(data: ds.Dataset, where: pc.Expression | None) -> Columns:

@@ -40,8 +40,10 @@ class RunWriter:
         *,
         placements: Sequence[Placement] = (),
         exporters: Mapping[str, Sequence[str]] | None = None,
+        blocks: Sequence[str] | None = None,
     ) -> None:
-        self._out = claim(out)
+        """`blocks`: the run goes on in this folder, and of its samples these blocks count, the others never happened."""
+        self._out = claim(out) if blocks is None else out
         self._lock = threading.Lock()
         self._manifest = manifest.model_copy(update={"history_hash": None})
         self._targets = TargetsFile(
@@ -55,7 +57,23 @@ class RunWriter:
         self._write_json("targets.json", self._targets)
         text = yaml.safe_dump(dict(scenario), sort_keys=False, allow_unicode=True, width=120)
         (self._out / "scenario.yaml").write_text(text, encoding="utf-8")
-        self._samples = SampleWriter(self._out / "samples")
+        self._samples = SampleWriter(self.samples_folder)
+        for file in self.samples_folder.iterdir():
+            if file.name not in (blocks or ()):
+                file.unlink()
+
+    @property
+    def samples_folder(self) -> Path:
+        return self._out / "samples"
+
+    def state(self) -> dict[str, Any]:
+        """The samples that are in no block yet, for a checkpoint. The history is its caller's to keep."""
+        with self._lock:
+            return self._samples.state()
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        with self._lock:
+            self._samples.resume(state)
 
     def series(self, labels: Mapping[str, str]) -> int:
         """The id of this label set (`__name__` included); asking twice gives the same id."""
@@ -113,3 +131,11 @@ def claim(out: Path) -> Path:
     except OSError as error:
         raise BadInput(f"cannot be made a folder: {error.strerror}", file=out) from None
     return out
+
+
+def is_sealed(out: Path) -> bool:
+    """Whether the run in this folder has been closed."""
+    try:
+        return json.loads((out / "manifest.json").read_text(encoding="utf-8")).get("history_hash") is not None
+    except (OSError, ValueError, AttributeError):
+        return False

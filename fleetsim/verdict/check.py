@@ -25,7 +25,7 @@ from fleetsim.verdict.prometheus import private_prometheus
 from fleetsim.verdict.rules import RuleSet, load_rule_files
 from fleetsim.verdict.score import Scoreboard
 from fleetsim.verdict.statuses import Provision, Statuses, metrics_read
-from fleetsim.verdict.timeline import spans_of, write_alerts
+from fleetsim.verdict.timeline import AlertSpan, spans_of, write_alerts
 
 EVALUATION_INTERVAL_S = 15.0
 """For groups that do not say their own; the interval of Prometheus' example configuration."""
@@ -49,11 +49,7 @@ def judge_run(
     expectations = run.expectations  # what is broken is told before a server is started
     tell("checking rules", 0.0)
     rules = load_rule_files(rule_files)
-    statuses = Statuses(rules, Provision(run))
-    runs = evaluate_run(run, rules, statuses, round(evaluation_interval_s * 1000), tell)
-    tell("rendering alerts", 0.0)
-    spans = spans_of(list(runs.values()))
-    evidence = Evidence(run, statuses.all(lambda number: _failures(runs.get(number))), spans)
+    evidence, spans = gather(run, rules, evaluation_interval_s, tell)
     board = Scoreboard(evidence)
     verdicts = Verdicts(
         scenario=run.manifest.scenario,
@@ -74,6 +70,15 @@ def judge_run(
     (folder / "verdicts.json").write_text(verdicts.model_dump_json(indent=1) + "\n", encoding="utf-8")
     _write_extras(evidence, rules, verdicts, folder, html=html, junit=junit, unit_tests=unit_tests, tell=tell)
     return verdicts
+
+
+def gather(run: RunDirectory, rules: RuleSet, evaluation_interval_s: float, tell: Progress) -> tuple[Evidence, list[AlertSpan]]:
+    """What there is to judge by: every alert that the rules would have raised over this run, beside its history."""
+    statuses = Statuses(rules, Provision(run))
+    runs = evaluate_run(run, rules, statuses, round(evaluation_interval_s * 1000), tell)
+    tell("rendering alerts", 0.0)
+    spans = spans_of(list(runs.values()))
+    return Evidence(run, statuses.all(lambda number: _failures(runs.get(number))), spans), spans
 
 
 def evaluate_run(run: RunDirectory, rules: RuleSet, statuses: Statuses, interval_ms: int, tell: Progress) -> dict[int, RuleRun]:
@@ -119,4 +124,4 @@ def _write_extras(
         write_unit_tests(unit_tests, evidence, rules, [e.name for e in verdicts.expectations if e.kind != "impact"])
 
 
-__all__ = ["EVALUATION_INTERVAL_S", "RuleStatus", "evaluate_run", "judge_run"]
+__all__ = ["EVALUATION_INTERVAL_S", "RuleStatus", "evaluate_run", "gather", "judge_run"]

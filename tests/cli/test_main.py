@@ -48,7 +48,7 @@ def said(capsys: Captured, *arguments: object) -> tuple[int, str, str]:
 # --- help and speed ---------------------------------------------------------------------------------------------------
 
 
-VERBS = ("run", "check", "validate", "fidelity", "cat", "walk", "tlb", "malloc", "list", "schema", "doctor", "bench")
+VERBS = ("run", "check", "whatif", "validate", "fidelity", "cat", "walk", "tlb", "malloc", "list", "schema", "doctor", "bench")
 
 
 def test_help_names_every_verb(capsys: Captured) -> None:

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fleetsim.fleet.controller import LOOK_NS, run_timeline, silent
 from fleetsim.fleet.engine import EPOCH_NS
 from fleetsim.fleet.history import History
 from fleetsim.fleet.plan import Plan, make_plan
 from fleetsim.fleet.scenario import load_scenario
+from fleetsim.fleet.timeline import LOOK_NS, Course, run_timeline
 from fleetsim.host.ports import PORT
 from fleetsim.host.spec import Command, Event
 from fleetsim.units import NS_PER_S
@@ -41,7 +41,7 @@ class RecordedEngine:
         self.commands: list[Command] = []
         self._happens = happens
 
-    def start(self, plan: Plan) -> None: ...
+    def start(self, plan: Plan, checkpoint: Path | None = None) -> None: ...
 
     def advance(self, until_ns: int, commands: Sequence[Command], rates: object = None) -> list[Event]:
         assert all(self.looks[-1] <= command.t_ns < until_ns for command in commands), "never late, never early"
@@ -55,6 +55,11 @@ class RecordedEngine:
     def read(self, hosts: Sequence[str]) -> list[bytes]:
         return [b"" for _ in hosts]
 
+    def checkpoint(self, folder: Path) -> None: ...
+
+    def slowest(self) -> str:
+        return ""
+
     def stop(self) -> None: ...
 
 
@@ -65,9 +70,9 @@ def planned(folder: Path, timeline: str) -> Plan:
 
 
 def ran(plan: Plan, engine: RecordedEngine) -> History:
-    history = History(plan)
-    run_timeline(plan, engine, history, silent)
-    return history
+    course = Course(plan)
+    run_timeline(plan, engine, course)
+    return course.history
 
 
 def test_without_faults_that_return_hosts_run_alone_for_as_long_as_a_progress_bar_allows(tmp_path: Path) -> None:

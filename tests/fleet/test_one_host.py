@@ -10,12 +10,11 @@ import pytest
 from numpy.typing import NDArray
 
 from fleetsim.errors import BadInput
-from fleetsim.fleet.controller import run_timeline
-from fleetsim.fleet.history import History
 from fleetsim.fleet.local import LocalEngine
 from fleetsim.fleet.one_host import find_task, host_at, labels_of
 from fleetsim.fleet.plan import Plan, make_plan
 from fleetsim.fleet.scenario import load_scenario
+from fleetsim.fleet.timeline import Course, run_timeline
 from fleetsim.observe.catalog import profile
 from fleetsim.units import NS_PER_S
 
@@ -57,7 +56,7 @@ def test_alone_it_is_what_it_is_in_the_whole_fleet(plan: Plan) -> None:
     engine = LocalEngine(profile("full"), NoSink(), threads=1)
     engine.start(plan)
     try:
-        run_timeline(plan, engine, History(plan), lambda stage, share: None)
+        run_timeline(plan, engine, Course(plan))
         whole = dict(zip(("web-0", "web-1"), engine.read([spec.name for spec in plan.hosts]), strict=True))
     finally:
         engine.stop()

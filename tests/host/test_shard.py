@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 
 from fleetsim.errors import BadInput
@@ -155,6 +157,21 @@ def test_a_snapshot_is_the_records_and_nothing_else() -> None:
     assert other.snapshot() == shard.snapshot()
     assert int(other.records[0]["now_ns"]) == 2 * NS_PER_S
     assert int(other.records[1]["now_ns"]) == 0
+
+
+def test_a_state_has_what_waits_to_be_done_and_to_be_told() -> None:
+    shard, other = shard_of("a"), shard_of("a")
+    shard.advance(0, 2 * NS_PER_S)
+    shard.command(Command(3 * NS_PER_S, "a", "sysctl", {"name": "vm.swappiness", "value": 7}))
+    other.resume(pickle.loads(pickle.dumps(shard.state())))
+    for one in (shard, other):
+        one.advance(0, 6 * NS_PER_S)
+    assert other.snapshot() == shard.snapshot()
+    told = other.drain_events()
+    assert told == shard.drain_events()
+    assert {"boot", "command"} <= {event.kind for event in told}
+    with pytest.raises(BadInput, match="state of the hosts b"):
+        other.resume(shard_of("b").state())
 
 
 def test_a_removed_cgroup_is_a_zombie_until_its_cache_is_gone_and_then_its_row_is_used_again() -> None:

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A Ray cluster to run on: found, or started for this run and ended with it.
+
+    local            one of our own on this machine, with nothing left of it afterwards
+    HOST:PORT        the one that is there; `auto`: the one that RAY_ADDRESS or `ray start` on this machine says, else as `local`
+
+Rules: whatever is wrong is told before anything is started there; a cluster that we have not started stays as it is.
+Leaves out: ray:// (Ray's client): such a run belongs on the cluster itself, as a job.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import socket
+import tempfile
+from typing import Any
+
+import ray
+
+from fleetsim import law
+from fleetsim.errors import BadInput, ToolFailed
+from fleetsim.fleet.plan import Plan
+from fleetsim.fleet.room import available_here, check_room
+
+REACH_S = 5.0
+OBJECT_STORE_BYTES = 512 << 20
+"""Of a cluster of our own: epochs are small, a checkpoint is some tens of KiB for each host."""
+HANDED_ON = ("FLEETSIM_SIZE_CLASS", "FLEETSIM_CHECKED", "NUMBA_DISABLE_JIT")
+"""Variables that decide how laws are compiled: actors must go by the driver's."""
+
+
+class RayCluster:
+    """Entered by being made: `leave` ends what was begun. Of one process there can be one."""
+
+    def __init__(self, address: str, threads: int | None = None) -> None:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # the new behaviour; Ray warns of the old one
+        self.size_class = law.size_class()
+        self._own_folder: str | None = None
+        if address == "auto":
+            address = os.environ.get("RAY_ADDRESS") or ("auto" if self._join("auto") else "local")
+        if address == "local":
+            self._start(threads)
+        elif not ray.is_initialized():
+            check_reachable(address)
+            self._join(address)
+
+    def _start(self, threads: int | None) -> None:
+        self._own_folder = tempfile.mkdtemp(prefix="fleetsim-ray-")
+        try:
+            ray.init(
+                address="local",
+                num_cpus=threads or len(os.sched_getaffinity(0)),
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                _node_ip_address="127.0.0.1",
+                _temp_dir=self._own_folder,
+                **QUIET,
+            )
+        except (RuntimeError, OSError, ValueError) as error:
+            self.leave()
+            raise ToolFailed(f"Ray does not start on this machine: {one_line(error)}") from None
+
+    def _join(self, address: str) -> bool:
+        """Become a driver of a cluster that is there; False: with `auto` none was found."""
+        try:
+            ray.init(address=address, **QUIET)
+            return True
+        except ConnectionError as error:
+            if address == "auto":
+                return False
+            raise BadInput(f"--ray {address}: no Ray cluster answers there ({one_line(error)})") from None
+        except (RuntimeError, ValueError, OSError) as error:
+            ray.shutdown()
+            raise BadInput(f"--ray {address}: this cluster cannot be joined: {one_line(error)}") from None
+
+    def leave(self) -> None:
+        """End a cluster of our own; let go of another."""
+        ray.shutdown()
+        if self._own_folder is not None:
+            shutil.rmtree(self._own_folder, ignore_errors=True)
+            self._own_folder = None
+
+    # --- what there is ---------------------------------------------------------------------------------------------------
+
+    def actors_for(self, hosts: int, hosts_per_actor: int | None) -> int:
+        """How many actors: one for each CPU that is free, or as many as `hosts_per_actor` makes."""
+        free = int(ray.available_resources().get("CPU", 0))
+        if free < 1:
+            raise BadInput(f"the Ray cluster has no CPU for an actor: it has {self.describe()}, none free; wait, or add a machine")
+        return min(hosts, free) if hosts_per_actor is None else -(-hosts // hosts_per_actor)
+
+    def check_room(self, plan: Plan, hosts_per_actor: int | None) -> None:
+        """BadInput if the cluster has not the CPUs or not the memory for the plan."""
+        actors = self.actors_for(len(plan.hosts), hosts_per_actor)
+        memory = int(ray.available_resources().get("memory", 0))
+        if self._own_folder is not None:
+            memory = available_here() or memory  # Ray keeps a third of it back, for programs that we do not have
+        check_room(plan, actors, memory or None, "this machine" if self._own_folder is not None else "the Ray cluster")
+
+    def describe(self) -> str:
+        alive = sum(bool(node["Alive"]) for node in ray.nodes())
+        total = ray.cluster_resources()
+        return f"{alive} machine{'' if alive == 1 else 's'} with {int(total.get('CPU', 0))} CPUs together"
+
+    def actor_options(self, name: str) -> dict[str, Any]:
+        """How an actor is placed and what becomes of it when it dies."""
+        options: dict[str, Any] = {"name": name, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": "SPREAD"}
+        variables = {name: os.environ[name] for name in HANDED_ON if os.environ.get(name)}
+        if variables and self._own_folder is None:  # a cluster of our own has them already
+            options["runtime_env"] = {"env_vars": variables}
+        return options
+
+
+QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+
+
+def check_reachable(address: str) -> None:
+    """BadInput, within seconds, if nobody listens there: Ray itself would try for a minute."""
+    host, _, port = address.rpartition(":")
+    if "://" in address or not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
+        raise BadInput(f"--ray is {address!r}; write auto, local, or HOST:PORT of a cluster's head, such as 10.0.0.5:6379")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), REACH_S).close()
+    except OSError as error:
+        raise BadInput(
+            f"--ray {address}: nobody answers there ({error.strerror or 'no answer in 5 s'}); is the cluster's head up?"
+        ) from None
+
+
+def one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
