@@ -194,13 +194,6 @@ REASONS: tuple[Reason, ...] = (
     Reason(
         "jvm-load",
         ("young_per_s",),
-        "With many references from old to young objects the real G1 sets half of its 200 ms aside for the cards that it expects to scan "
-        "(its log's predicted base time: 65 to 109 ms), so eden stays at 38 to 62 MiB. The model leaves cards out.",
-        {"collector": "G1", "survive_percent": 20},
-    ),
-    Reason(
-        "jvm-load",
-        ("young_per_s",),
         "Eight collections in four seconds against six: the model's heap is still being enlarged for the live set when the load begins "
         "(eden of 115 MiB, then 160), the real one's eden had 200 MiB by then. Over eight seconds they differ by a quarter.",
         {"collector": "Serial", "live_mib": 400, "survive_percent": 2},

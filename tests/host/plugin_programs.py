@@ -128,6 +128,8 @@ class Sorter(Workload):
                 if self.area is None:
                     self.held = done
                     self.end_run()
+                    if not self.to_write and left > done:
+                        self.stage = "reading"
         if pace:
             kernel.sleep_until(self.deadline_ns / S)
 
