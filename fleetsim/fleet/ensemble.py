@@ -110,8 +110,10 @@ def fan_out(jobs: Sequence[SeedRun], threads: int | None = None, at_once: int | 
     try:
         for done in as_completed([pool.submit(job) for job in jobs[1:]]):
             yield done.result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)  # nobody waits for runs that nobody wants any more
+        raise
+    pool.shutdown()
 
 
 # --- what came of them -------------------------------------------------------------------------------------------------------
