@@ -114,6 +114,11 @@ def run_seeds(wanted: Wanted, json: bool) -> int:
         invocation.print_json(summary)
     else:
         _print(plans[0], results, summary, root if wanted.keep == "all" else None)
+    return exit_code(results)
+
+
+def exit_code(results: Sequence[SeedResult]) -> int:
+    """The worst of all seeds; of runs that were not judged nothing is bad."""
     return max((result.judged.exit_code for result in results if result.judged is not None), default=EXIT_OK)
 
 
@@ -121,7 +126,7 @@ def _root(wanted: Wanted, stack: ExitStack) -> Path:
     from fleetsim.rundir.writer import claim
 
     if wanted.out is None and wanted.keep == "none":
-        return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fleetsim-seeds-")))
+        return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fleetsim-seeds-", ignore_cleanup_errors=True)))
     return claim(wanted.out or Path("runs") / f"{wanted.scenario.name}-seeds")
 
 
@@ -172,6 +177,7 @@ def as_json(plan: Plan, results: Sequence[SeedResult], wall_seconds: float) -> d
         "impacts": {kind: sum(kind in result.impacts for result in results) for kind in kinds},
         "expectations": _expectations(results),
         "luck": how_much_luck(results),
+        "exit_code": exit_code(results),
         "runs": [
             {
                 "seed": result.seed,

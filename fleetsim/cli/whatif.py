@@ -179,5 +179,8 @@ def judged_by(run: RunDirectory, order: Order, named: list[Path]) -> list[Path]:
             checked = dict.fromkeys(Path(rule["file"]) for rule in json.loads(verdicts.read_text(encoding="utf-8"))["rules"])
         except (ValueError, KeyError, TypeError, OSError):
             raise BadInput("is damaged; check the run again, or give --rules", file=verdicts) from None
+        gone = [path for path in checked if not path.is_file()]
+        if gone:
+            say(f"note: {gone[0]}: the rule file that the run was checked with is not there (any more, or from here); give --rules FILE")
         files += [path for path in checked if path.is_file()]
     return list({path.resolve(): path for path in files}.values())

@@ -2,7 +2,8 @@
 """Two histories of one fleet side by side, from an instant on: whom it hurt, when and for how long, who was killed, how users fared.
 
 Rules: an impact counts from that instant on if it was open then or later; one that never ends lasts to the end of the run. Two of the
-same kind and subject are one line: the first one's begin, how many, and their whole time.
+same kind and subject are one line: the first one's begin, how many, and their whole time. A task is killed once, though the kernel tells
+of it twice where memory.oom.group makes it kill the whole cgroup after its victim.
 Leaves out: alerts (the judge knows of those).
 """
 
@@ -98,7 +99,8 @@ def counts(history: Sequence[HistoryEvent], from_ns: int, end_ns: int) -> Counts
     later = [event for event in history if event.t_ns >= from_ns]
     kills = [event.t_ns for event in later if event.kind == "oom_kill"]
     harmed = sum(harm.total_ns for harm in impacts(history, from_ns, end_ns).values())
-    return Counts(min(kills, default=None), {name: sum(e.kind == kind for e in later) for name, kind in COUNTED}, harmed)
+    counted = {name: len({(e.t_ns, e.host, e.subject) for e in later if e.kind == kind}) for name, kind in COUNTED}
+    return Counts(min(kills, default=None), counted, harmed)
 
 
 @dataclass(frozen=True)

@@ -18,13 +18,14 @@ import hashlib
 import json
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fleetsim.fleet.controller import run_plan
+from fleetsim.fleet.controller import never, run_plan
 from fleetsim.fleet.plan import make_plan
 from fleetsim.fleet.scenario import Scenario
 from fleetsim.observe.catalog import Profile
@@ -64,9 +65,9 @@ class SeedRun:
     keep: bool = True
     after: Callable[[Path], Any] | None = None
 
-    def __call__(self, threads: int = 1) -> SeedResult:
+    def __call__(self, threads: int = 1, stop: Callable[[], bool] = never) -> SeedResult:
         plan = make_plan(self.scenario, self.seed) if self.job is None else make_plan(self.scenario, self.seed, self.job)
-        done = run_plan(plan, self.out, self.profile, threads)
+        done = run_plan(plan, self.out, self.profile, threads, stop=stop)
         history = RunDirectory(self.out).history
         judged = None if self.after is None else self.after(self.out)
         if not self.keep:
@@ -106,12 +107,16 @@ def fan_out(jobs: Sequence[SeedRun], threads: int | None = None, at_once: int | 
         return
     threads = threads or len(os.sched_getaffinity(0))
     yield jobs[0](threads)  # alone: it compiles the laws, or finds them in the cache, and the others then only use them
+    stopped = threading.Event()
     pool = ThreadPoolExecutor(min(threads, at_once or threads), thread_name_prefix="seed")
     try:
-        for done in as_completed([pool.submit(job) for job in jobs[1:]]):
+        for done in as_completed([pool.submit(job, 1, stopped.is_set) for job in jobs[1:]]):
             yield done.result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    except BaseException:
+        stopped.set()  # those under way end after their epoch
+        pool.shutdown(cancel_futures=True)
+        raise
+    pool.shutdown()
 
 
 # --- what came of them -------------------------------------------------------------------------------------------------------

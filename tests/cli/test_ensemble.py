@@ -60,6 +60,7 @@ def test_check_says_in_how_many_runs_each_expectation_was_met(
     command = ["check", str(scenario), "--rules", str(tmp_path / "rules.yml"), "--seeds", "2"]
     assert execute([*command, "--json"]) == 1, "an alert that must fire never does"
     told = json.loads(capsys.readouterr().out)
+    assert told["exit_code"] == 1
     assert [run["seed"] for run in told["runs"]] == [7, 8], "from the scenario's own seed on"
     assert [(e["name"], e["met"], e["runs"], e["verdicts"]) for e in told["expectations"]] == [
         ("killed", 2, 2, {"caught": 2}),

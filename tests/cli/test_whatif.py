@@ -168,3 +168,15 @@ def test_without_rules_nothing_is_said_of_alerts(
     rules = run.parent / "rules.yml"
     found = value(capsys, "whatif", tmp_path / "run", "--at", "20s", "--drop-fault", "leaking_allocator", "--rules", rules)
     assert isinstance(found["alerts"], list)
+
+
+def test_the_rules_that_a_run_was_checked_with_judge_its_branches(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "y.yaml").write_text(SCENARIO.replace("rules: [rules.yml]\n", ""), encoding="utf-8")
+    rules = tmp_path / "mine.yml"
+    rules.write_text(RULES, encoding="utf-8")
+    assert execute(["check", str(tmp_path / "y.yaml"), "--rules", str(rules), "--out", str(tmp_path / "checked")]) == 0
+    command = ("whatif", tmp_path / "checked" / "y", "--at", "20s", "--drop-fault", "leaking_allocator")
+    assert [(alert["alert"], alert["change"]) for alert in value(capsys, *command)["alerts"]] == [("OomKilled", "gone")]
+    rules.unlink()
+    code, _, err = said(capsys, *command, "--json")
+    assert code == 0 and "mine.yml: the rule file that the run was checked with is not there" in err

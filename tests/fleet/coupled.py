@@ -16,7 +16,7 @@ summary: A leak is killed and comes back, a service loses replicas, and a Deploy
 seed: 5
 duration: {duration}
 fleet:
-  - hosts: 3
+  - hosts: 5
     name: shop
     memory: 1GiB
     disk: ssd
@@ -32,7 +32,7 @@ fleet:
         timeout: 2s
         slo: {{latency: 500ms, share: 99}}
       - {{name: app, workload: script, limits: 64MiB, requests: 32MiB, ops: [mmap_anon a 20, touch a 20 20, sleep 1000]}}
-  - hosts: 2
+  - hosts: 3
     name: node
     memory: 1GiB
     kubelet: {{}}

@@ -7,12 +7,12 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from fleetsim.errors import BadInput, ToolFailed
 from fleetsim.fleet.branch import Brancher, recorded
-from fleetsim.fleet.controller import run_plan
+from fleetsim.fleet.controller import resume_plan, run_plan
 from fleetsim.fleet.plan import Plan, make_plan
 from fleetsim.fleet.scenario import load_scenario
 from fleetsim.fleet.trunk import Trunk
@@ -56,7 +56,9 @@ def test_a_branch_without_a_change_has_the_runs_own_hash(at_s: int, folder: Path
     assert branched.original == branched.changed and branched.changed, "and its servers did the same"
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=10, deadline=None, phases=[Phase.explicit, Phase.generate], suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(at_ms=st.integers(0, 119_999), change=st.sampled_from(CHANGES))
 def test_a_branch_is_what_the_changed_plan_does_from_the_beginning(at_ms: int, change: Change, folder: Path, tmp_path_factory) -> None:  # type: ignore[no-untyped-def]
     """The strongest statement: state, samples and history of the common part are exactly those that the changed run would have had."""
@@ -105,6 +107,24 @@ def test_a_branch_can_be_branched_again(folder: Path, tmp_path: Path) -> None:
     branched = first.branch(plan, 40 * NS_PER_S, tmp_path / "b")
     second = Brancher(tmp_path / "b", tmp_path / "s2")
     assert second.branch(second.order.plan, 80 * NS_PER_S, tmp_path / "c").history_hash == branched.history_hash
+
+
+def test_a_branch_that_was_killed_half_way_can_be_gone_on_with(folder: Path, tmp_path: Path) -> None:
+    """What lies in its directory from the first moment is the order: the changed plan."""
+    brancher = Brancher(folder / "run", tmp_path / "scratch")
+    plan = what_if(brancher.order.plan, 40 * NS_PER_S, CHANGES[-1])
+
+    class Killed(BaseException):
+        pass
+
+    def die(stage: str, share: float, detail: str = "") -> None:
+        if stage == "simulating the branch" and share > 0.5:
+            raise Killed
+
+    with pytest.raises(Killed):
+        Brancher(folder / "run", tmp_path / "s1", progress=die).branch(plan, 40 * NS_PER_S, tmp_path / "b")
+    whole = brancher.branch(plan, 40 * NS_PER_S, tmp_path / "whole")
+    assert resume_plan(tmp_path / "b").history_hash == whole.history_hash
 
 
 def test_the_common_part_is_simulated_once(folder: Path, tmp_path: Path) -> None:

@@ -40,7 +40,8 @@ def test_what_is_over_before_the_branch_does_not_count_and_what_is_on_counts_fro
 
 def test_kills_are_counted_from_the_branch_on() -> None:
     kills = [HistoryEvent(t_ns=t, host="h", seq=t, kind="oom_kill", subject="x") for t in (5, 15, 17)]
-    found = counts([*kills, *harm("x", 15, 17)], 10, 20)
+    again = HistoryEvent(t_ns=15, host="h", seq=16, kind="oom_kill", subject="x")  # by memory.oom.group, of the same task
+    found = counts([*kills, again, *harm("x", 15, 17)], 10, 20)
     assert (found.first_oom_ns, found.counted["OOM kills"], found.counted["restarts"], found.harmed_ns) == (15, 2, 0, 2)
     assert counts(kills, 18, 20).first_oom_ns is None
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,6 +45,15 @@ def test_nothing_but_the_summary_is_kept_if_that_is_wished(tmp_path: Path) -> No
     scenario = load_scenario(coupled_file(tmp_path, "75s"))
     (result,) = fan_out([SeedRun(scenario, 3, tmp_path / "run", FULL, keep=False)])
     assert result.out is None and not (tmp_path / "run").exists()
+
+
+def test_when_it_is_given_up_nothing_runs_on(tmp_path: Path) -> None:
+    scenario = load_scenario(coupled_file(tmp_path))
+    fan = fan_out([SeedRun(scenario, seed, tmp_path / f"r{seed}", FULL) for seed in range(40)], 2)
+    next(fan), next(fan)
+    fan.close()
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith(("seed", "shard"))] == []
+    assert len(list(tmp_path.glob("r*"))) < 20, "most were never begun"
 
 
 def result_of(seed: int, first_s: float | None) -> SeedResult:

@@ -41,19 +41,19 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
 
 
 def duty_of(plan: Plan, folder: Path) -> Duty:
-    """The three shops as two shards; the folder is seen by its token."""
+    """The five shops as two shards; the folder is seen by its token."""
     folder.mkdir()
     (folder / ".token").write_text("seen")
     ids = series_ids(plan, PROFILE, NoWriter())
-    parts = tuple(ShardPlan.cut(plan, first, count, ids) for first, count in ((0, 1), (1, 2)))
+    parts = tuple(ShardPlan.cut(plan, first, count, ids) for first, count in ((0, 1), (1, 4)))
     return Duty(parts, PROFILE, str(folder), "seen", "00000", 25)
 
 
 def call(plan: Plan, number: int) -> Call:
-    """A quarter of a minute, with what the plan does to the three hosts meanwhile."""
+    """A quarter of a minute, with what the plan does to the five hosts meanwhile."""
     length = 15 * NS_PER_S
     due = [c for c in plan.commands() if (number - 1) * length <= c.t_ns < number * length]
-    shards = [{spec.name for spec in plan.hosts[:1]}, {spec.name for spec in plan.hosts[1:3]}]
+    shards = [{spec.name for spec in plan.hosts[:1]}, {spec.name for spec in plan.hosts[1:5]}]
     return Call(number, number * length, tuple(tuple(c for c in due if c.host in names) for names in shards), None)
 
 

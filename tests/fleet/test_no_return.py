@@ -107,6 +107,12 @@ def test_never_and_always_are_said(recording: Path, tmp_path: Path) -> None:
         point_of_no_return(searching(recording, tmp_path / "x", DROP, wanted), first.t_ns + 1, first.t_ns)
 
 
+def test_an_impact_before_the_change_is_no_failure_of_it(recording: Path, tmp_path: Path) -> None:
+    wanted, first = sought(recorded(recording)[0].history, None)
+    search = searching(recording, tmp_path, Change(sets=("pod/app.limits=256MiB",)), wanted)
+    assert search.attempt(first.t_ns + NS_PER_S).came_ns is None, "it was killed before, and never again"
+
+
 def test_an_impact_after_the_horizon_is_nobodys_concern(recording: Path, tmp_path: Path) -> None:
     run, _ = recorded(recording)
     wanted, first = sought(run.history, None)

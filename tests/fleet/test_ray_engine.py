@@ -76,8 +76,9 @@ def test_two_actors_give_the_same_history_samples_and_records(plan: Plan, local:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("hosts_per_actor", [1, 2, 3, 5, 100])
+@pytest.mark.parametrize("hosts_per_actor", [100, 4, 3, 1])
 def test_any_number_of_actors(plan: Plan, local: RunResult, tmp_path: Path, hosts_per_actor: int) -> None:
+    """1, 2, 3 and 8 actors, the last with one host each."""
     with ray_engine("local", hosts_per_actor) as engine:
         assert run_plan(plan, tmp_path / "run", PROFILE, engine=engine).history_hash == local.history_hash
 
@@ -91,7 +92,7 @@ def test_a_run_goes_on_with_another_engine_and_back(plan: Plan, local: RunResult
         return lambda: next(asked) == looks
 
     out = tmp_path / "run"
-    with ray_engine("local", 3) as engine, pytest.raises(Interrupted):
+    with ray_engine("local", 5) as engine, pytest.raises(Interrupted):
         run_plan(plan, out, PROFILE, engine=engine, stop=stop_after(35))
     with pytest.raises(Interrupted):
         resume_plan(out, stop=stop_after(20))
@@ -113,7 +114,7 @@ def test_what_an_actor_refuses_comes_as_the_one_sentence(plan: Plan, tmp_path: P
     state.write_bytes(state.read_bytes()[:-20])
     with ray_engine("local", 2) as engine, pytest.raises(BadInput) as error:
         resume_plan(out, engine=engine)
-    assert str(error.value) == "state of the hosts from node-0 on: is damaged: its content is not what was written"
+    assert str(error.value) == "state of the hosts from shop-3 on: is damaged: its content is not what was written"
 
 
 # --- bad input -------------------------------------------------------------------------------------------------------------------
@@ -189,7 +190,7 @@ def test_a_cluster_without_cpus_or_memory_is_told_before_anything_is_written(
         assert "the Ray cluster has no CPU for an actor: it has 1 machine with 0 CPUs together" in capsys.readouterr().err
         cluster.add_node(num_cpus=1, memory=128 << 20)
         assert execute([*line, "--hosts-per-actor", "1"]) == 2
-        assert "5 hosts need about" in (told := capsys.readouterr().err) and "but the Ray cluster has 384MiB; about 0 hosts" in told
+        assert "8 hosts need about" in (told := capsys.readouterr().err) and "but the Ray cluster has 384MiB; about 0 hosts" in told
         assert not (tmp_path / "out").exists()
     finally:
         cluster.shutdown()
@@ -242,8 +243,8 @@ def test_the_clusters_metrics_have_ours(plan: Plan, local: RunResult, tmp_path: 
                 lines = page.read().decode().splitlines()
             shown[:] = [line for line in lines if line.startswith("ray_fleetsim_virtual_seconds{")]
 
-    with ray_engine(with_dashboard.address, 3) as engine:
+    with ray_engine(with_dashboard.address, 4) as engine:
         result = run_plan(plan, tmp_path / "run", PROFILE, engine=killing(engine, {100: look}))
     assert result.history_hash == local.history_hash
     assert {line.rpartition(" ")[2] for line in shown} == {"99.0"}
-    assert sum('hosts="shop-0 - shop-2"' in line for line in shown) == 1
+    assert sum('hosts="shop-0 - shop-3"' in line for line in shown) == 1
