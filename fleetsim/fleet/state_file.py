@@ -5,7 +5,7 @@
 
 Rules: a file appears under its name only when it is complete and on the disk (written beside it, then renamed). Reading checks the
 format, the sources that wrote it (a state means nothing to other laws) and the digest before anything is unpickled, and refuses what
-is damaged or foreign with one sentence. Only classes of fleetsim and of NumPy's arrays are made from it.
+is damaged or foreign with one sentence. Only classes of fleetsim, of installed plug-ins and of NumPy's arrays are made from it.
 Limits: the digest finds damage, not malice; a checkpoint is as trustworthy as the folder it lies in.
 """
 
@@ -22,6 +22,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from fleetsim.containers.plugin import plug_in_packages
 from fleetsim.errors import BadInput
 
 FORMAT = 1
@@ -36,6 +37,7 @@ _PLAIN = {
     ("types", "MappingProxyType"),
     ("types", "SimpleNamespace"),
     ("copyreg", "_reconstructor"),
+    ("functools", "partial"),
     ("pathlib", "PosixPath"),
     ("pathlib", "Path"),
     ("pathlib", "PurePosixPath"),
@@ -45,7 +47,8 @@ _ARRAYS = {"numpy", "numpy._core.multiarray", "numpy.core.multiarray", "numpy._c
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        if module.partition(".")[0] == "fleetsim" or module in _ARRAYS or (module, name) in _PLAIN:
+        package = module.partition(".")[0]
+        if package == "fleetsim" or module in _ARRAYS or (module, name) in _PLAIN or package in plug_in_packages():
             return super().find_class(module, name)
         raise pickle.UnpicklingError(f"{module}.{name} has no place in a checkpoint")
 

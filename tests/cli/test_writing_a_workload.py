@@ -97,6 +97,17 @@ def test_the_same_history_whatever_the_threads_and_the_schema_knows_the_plug_ins
     assert {"nap", "cache", "idle", "web"} <= named
 
 
+def test_a_run_of_plug_ins_is_kept_and_branched_like_any_other(folder: Path) -> None:
+    scenario = (EXAMPLES / "naps.yaml").read_text(encoding="utf-8").replace("2m", "20s").partition("expect:")[0].replace("rules:", "# ")
+    (folder / "kept.yaml").write_text(scenario)
+    whole = run(folder, "fleetsim run --json --out kept kept.yaml")
+    assert whole.returncode == 0, whole.stderr
+    branch = run(folder, "fleetsim whatif kept --at 10s --set vm.swappiness=60 --out branch --json")
+    assert branch.returncode == 0, branch.stderr
+    hashes = [json.loads((folder / name / "manifest.json").read_text())["history_hash"] for name in ("kept", "branch")]
+    assert hashes[0] == json.loads(whole.stdout)["history_hash"] and len(set(hashes)) == 2, "the branch has a command more"
+
+
 BROKEN = (
     LICENCE
     + '''"""A workload with a mistake."""
