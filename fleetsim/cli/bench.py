@@ -18,9 +18,14 @@ class Subject(StrEnum):
     tlb = "tlb"
     malloc = "malloc"
     kubelet = "kubelet"
+    containers = "containers"
+    plugin = "plugin"
 
 
-WHAT = "hosts: simulated hosts. tlb: the exact TLB simulator. malloc: the exact allocator. kubelet: looking after thirty containers."
+WHAT = (
+    "hosts: simulated hosts. containers: hosts with thirty containers of all workloads. tlb: the exact TLB simulator. "
+    "malloc: the exact allocator. kubelet: looking after thirty containers. plugin: workloads in Python."
+)
 
 
 def bench(subject: Annotated[Subject, typer.Argument(help=WHAT)] = Subject.hosts, json: Json = False) -> int:
@@ -39,6 +44,14 @@ def bench(subject: Annotated[Subject, typer.Argument(help=WHAT)] = Subject.hosts
             from fleetsim.fleet.bench_kubelet import run_bench_kubelet
 
             result = run_bench_kubelet(progress=show)
+        elif subject is Subject.plugin:
+            from fleetsim.fleet.bench_plugin import run_bench_plugin
+
+            result = run_bench_plugin(progress=show)
+        elif subject is Subject.containers:
+            from fleetsim.fleet.bench_containers import run_bench_containers
+
+            result = run_bench_containers(progress=show)
         else:
             from fleetsim.fleet.bench import run_bench
 
