@@ -153,12 +153,6 @@ def load_entry_points() -> None:
         register(point, origin)
 
 
-@functools.cache
-def plug_in_packages() -> frozenset[str]:
-    """Where the classes of plug-ins are, and so what a checkpoint may be made of: the packages that entry points name."""
-    return frozenset(point.module.partition(".")[0] for point in entry_points(group=GROUP))
-
-
 def register(point: EntryPoint, origin: str) -> None:
     who = f"the workload {point.name!r} of the installed package {origin} (entry point {point.value!r})"
     if point.name in WORKLOADS:

@@ -26,6 +26,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from fleetsim import __version__, law
+from fleetsim.fleet.engine import Replica
 from fleetsim.fleet.shard_run import ShardPlan, ShardRun
 from fleetsim.fleet.state_file import pack, sources_digest, unpack
 from fleetsim.host.content import content_digest
@@ -46,15 +47,19 @@ class Duty:
     block_rows: int
 
 
+Follow = tuple[tuple[Replica, ...], ...]
+"""The services' replicas of each shard."""
+
+
 @dataclass(frozen=True)
 class Call:
-    """One epoch: for each shard its commands, the rates of its replicas, and who these are if they are others than before."""
+    """One epoch: for each shard its commands and the rates of its replicas; or, without `until_ns`, other replicas to follow."""
 
     number: int
-    until_ns: int
+    until_ns: int | None
     commands: tuple[tuple[Command, ...], ...]
     rates: tuple[NDArray[np.int64], ...] | None
-    replicas: tuple[tuple[tuple[str, str], ...], ...] | None = None
+    follow: Follow | None = None
 
 
 @dataclass(frozen=True)
@@ -89,8 +94,11 @@ class HostsActor:
         run.advance((part.scrape_interval_ms + 1000) * 1_000_000, ())
         run.ports.read()
 
-    def begin(self, duty: Duty, states: Sequence[bytes], calls: Sequence[Call], number: int) -> Answer:
-        """Be where call `number` left the hosts: at their `states` (none: at boot), and on through `calls`."""
+    def begin(self, duty: Duty, states: Sequence[bytes], calls: Sequence[Call], number: int, follow: Follow | None = None) -> Answer:
+        """Be where call `number` left the hosts: at their `states` (none: at boot), and on through `calls`.
+
+        `follow`: the replicas at the time of the states, if they were no longer those of the plan.
+        """
         self._number = -1
         self._choose_folder(duty)
         self._writers, self._runs = [], []
@@ -102,6 +110,8 @@ class HostsActor:
                 run.resume(state["run"])
                 if state["samples"] is not None:
                     writer.resume(state["samples"])
+            if follow is not None:
+                run.follow(follow[place])
             self._writers.append(writer)
             self._runs.append(run)
         answer = Answer([], self._ports(), 0.0)
@@ -133,8 +143,10 @@ class HostsActor:
         began = time.perf_counter()
         events: list[Event] = []
         for place, run in enumerate(self._runs):
-            if call.replicas is not None:
-                run.follow(call.replicas[place])
+            if call.follow is not None:
+                run.follow(call.follow[place])
+            if call.until_ns is None:
+                continue
             if call.rates is not None:
                 run.ports.send(call.rates[place])
             events += run.advance(call.until_ns, call.commands[place])

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fleetsim.fleet.checkpoint import Cut, check_cut, cut_of, shard_file
-from fleetsim.fleet.engine import Places, in_order
+from fleetsim.fleet.engine import Places, Replica, in_order, replicas_of
 from fleetsim.fleet.plan import Plan
 from fleetsim.fleet.shard_run import SampleSink, ShardPlan, ShardRun, series_ids
 from fleetsim.fleet.state_file import read_state, write_state
@@ -55,13 +55,13 @@ class LocalEngine:
         self._cut = cut_evenly(hosts, shard_size(hosts)) if checkpoint is None else check_cut(cut_of(checkpoint), hosts, checkpoint)
         where = [(number, place) for number, (_, count) in enumerate(self._cut) for place in range(count)]
         self._at = {spec.name: at for spec, at in zip(plan.hosts, where, strict=True)}
+        self._places = Places(replicas_of(plan), self._at, len(self._cut))
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="shard")
         ids = series_ids(plan, self._profile, self._sink)
         parts = [ShardPlan.cut(plan, first, count, ids) for first, count in self._cut]
         # The first shard alone: it compiles the laws (or finds them in the cache), and the others then only use them.
         head = [self._begin(parts[0], checkpoint)]
         self._shards = head + list(self._pool.map(lambda part: self._begin(part, checkpoint), parts[1:]))
-        self.follow([replica for service in plan.services for replica in service.replicas])
 
     def _begin(self, part: ShardPlan, checkpoint: Path | None) -> ShardRun:
         run = ShardRun(part, self._profile, self._sink)
@@ -86,8 +86,8 @@ class LocalEngine:
         self._busy = False
         return events
 
-    def follow(self, replicas: Sequence[tuple[str, str]]) -> None:
-        self._places = Places(replicas, {host: shard for host, (shard, _) in self._at.items()}, len(self._shards))
+    def follow(self, replicas: Sequence[Replica]) -> None:
+        self._places = Places(replicas, self._at, len(self._cut))
         for number, shard in enumerate(self._shards):
             shard.follow(self._places.replicas(number))
 

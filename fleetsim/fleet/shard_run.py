@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fleetsim.containers.kubelet import Kubelet
+from fleetsim.fleet.engine import Replica, replicas_of
 from fleetsim.fleet.plan import Plan
 from fleetsim.host.ports import Ports
 from fleetsim.host.shard import Shard
@@ -53,13 +54,13 @@ def series_ids(plan: Plan, profile: Profile, sink: SampleSink) -> list[NDArray[n
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """Hosts `first` … of a plan. `replicas`: those of the services that are here, (host, task); `ids`: of each host's series."""
+    """Hosts `first` … of a plan. `replicas`: of the services, as they are at first; `ids`: of each host's series."""
 
     first: int
     seed: int
     hosts: tuple[HostSpec, ...]
     targets: tuple[ScrapeTarget, ...]
-    replicas: tuple[tuple[str, str], ...]
+    replicas: tuple[Replica, ...]
     ids: tuple[NDArray[np.int64], ...]
     start_ms: int
     duration_ns: int
@@ -74,7 +75,7 @@ class ShardPlan:
             seed=plan.seed,
             hosts=hosts,
             targets=plan.scrape_targets[first : first + count],
-            replicas=tuple(replica for service in plan.services for replica in service.replicas if replica[0] in mine),
+            replicas=tuple(replica for replica in replicas_of(plan) if replica[0] in mine),
             ids=tuple(ids[first : first + count]),
             start_ms=plan.start_unix_s * 1000,
             duration_ns=plan.duration_ns,
@@ -86,7 +87,8 @@ class ShardRun:
     def __init__(self, part: ShardPlan, profile: Profile, sink: Samples) -> None:
         count = len(part.hosts)
         self.shard = Shard(part.hosts, part.seed, part.first, agent=Kubelet())
-        self._index = {spec.name: number for number, spec in enumerate(part.hosts)}
+        self._number = {spec.name: number for number, spec in enumerate(part.hosts)}
+        self._replicas = part.replicas
         self.follow(part.replicas)
         self._sink, self._ids = sink, part.ids
         self._start_ms = part.start_ms
@@ -98,11 +100,10 @@ class ShardRun:
         self._next = [0] * count
         self._waiting = [0] * count
 
-    def follow(self, replicas: Sequence[tuple[str, str]]) -> None:
-        """The services' replicas among its hosts are these now, (host, task) of each: `ports` are theirs, in this order."""
-        self._replicas = tuple(replicas)
-        names = [self.shard.names_of(i) for i in range(len(self._index))]
-        self.ports = Ports(self.shard.records, names, [(self._index[host], task) for host, task in replicas])
+    def follow(self, replicas: Sequence[Replica]) -> None:
+        """The services' replicas among its hosts, (host, task) of each: `ports` are theirs, in this order."""
+        names = [self.shard.names_of(i) for i in range(len(self._number))]
+        self.ports = Ports(self.shard.records, names, [(self._number[host], task) for host, task in replicas])
 
     def advance(self, until_ns: int, commands: Sequence[Command]) -> list[Event]:
         for command in commands:
@@ -140,13 +141,12 @@ class ShardRun:
     def state(self) -> dict[str, Any]:
         """All that the hosts and their scrapers know, between two advances; no sample waits afterwards."""
         self.drain()
-        scrapers = [one.snapshot() for one in self._scrapers]
-        return {"shard": self.shard.state(), "replicas": self._replicas, "scrapers": scrapers, "next": list(self._next)}
+        return {"shard": self.shard.state(), "scrapers": [one.snapshot() for one in self._scrapers], "next": list(self._next)}
 
     def resume(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state`."""
+        """Go on from `state`; whom to follow is not in it, as that is the control plane's to say."""
         self.shard.resume(state["shard"])
-        self.follow(state["replicas"])
+        self.follow(self._replicas)
         for scraper, seen in zip(self._scrapers, state["scrapers"], strict=True):
             scraper.restore(seen)
         self._next = list(state["next"])

@@ -31,6 +31,9 @@ LOOK_NS = 60 * NS_PER_S
 """The longest that hosts run between two looks; short enough for a progress bar."""
 
 
+KEPT = ("now_ns", "epochs", "waiting", "planes", "balancers", "whereabouts")
+
+
 class Course:
     """What the control plane knows between two looks."""
 
@@ -46,13 +49,14 @@ class Course:
 
     def state(self) -> dict[str, Any]:
         """All but the events of the history, which only grow and are kept apart."""
-        known = {name: getattr(self, name) for name in ("now_ns", "epochs", "waiting", "planes", "balancers", "whereabouts")}
+        known = {name: getattr(self, name) for name in KEPT}
         return {**known, "history": self.history.state()}
 
     def resume(self, state: Mapping[str, Any], events: Sequence[HistoryEvent], engine: Engine) -> None:
-        self.now_ns, self.epochs, self.waiting = state["now_ns"], state["epochs"], state["waiting"]
-        self.planes, self.balancers, self.whereabouts = state["planes"], state["balancers"], state["whereabouts"]
-        engine.follow(self.balancers.replicas)
+        for name in KEPT:
+            setattr(self, name, state[name])
+        if self.balancers.replicas:
+            engine.follow(self.balancers.replicas)
         self.history.resume(state["history"], events)
 
     def replan(self, before: Plan, plan: Plan) -> None:

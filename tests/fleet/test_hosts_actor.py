@@ -137,3 +137,29 @@ def test_where_the_run_directory_is_not_seen_the_blocks_are_fetched(plan: Plan, 
         assert all(actor.fetch(name) is None for name in told[1])
     assert block_files(folder)
     assert (actor.digests(LOOKS), rows(folder)) == unbroken
+
+
+def test_whom_to_follow_is_a_call_like_others_and_is_said_anew_with_a_state(plan: Plan, tmp_path: Path) -> None:
+    """After the second call only the last shop is followed; one that is started anew hears of it by the calls, or with its states."""
+    duty = duty_of(plan, tmp_path / "samples")
+    only_last = ((), (duty.parts[1].replicas[-1],))
+    other = Call(3, None, (), None, only_last)
+
+    def counts(answer: Answer | None) -> list[int]:
+        assert answer is not None
+        return [len(ports) for ports in answer.ports]
+
+    actor = HostsActor()
+    assert counts(actor.begin(duty, [], [], 0)) == [1, 4]
+    lived(plan, actor, last=2)
+    assert counts(actor.advance(other)) == [0, 1]
+    fourth = replace(call(plan, 3), number=4)
+    ports = actor.advance(fourth)
+    assert counts(ports) == [0, 1]
+    saved = actor.save(4)
+    assert saved is not None
+    by_calls, by_state = HostsActor(), HostsActor()
+    again = by_calls.begin(duty, [], [call(plan, 1), call(plan, 2), other, fourth], 4)
+    restored = by_state.begin(duty, saved[0], [], 4, only_last)
+    assert ports is not None
+    assert again.ports[1].tobytes() == restored.ports[1].tobytes() == ports.ports[1].tobytes()
