@@ -98,7 +98,7 @@ class RayEngine:
         self._places = Places(plan, [number for number, _ in where], len(self._cut))
         self._base, self._since = checkpoint, [[] for _ in self._groups]
         ids = series_ids(plan, self._profile, self._writer)
-        parts = [ShardPlan.cut(plan, first, count, ids) for first, count in self._cut]
+        parts = ShardPlan.cut_all(plan, self._cut, ids)
         self._make_actors([[parts[number] for number in group] for group in self._groups])
         self._warm(plan, ids)
         self._answers = self._all([self._begin(actor) for actor in range(len(self._actors))])

@@ -67,19 +67,33 @@ class ShardPlan:
 
     @staticmethod
     def cut(plan: Plan, first: int, count: int, ids: Sequence[NDArray[np.int64]]) -> ShardPlan:
-        hosts = plan.hosts[first : first + count]
-        mine = {spec.name: number for number, spec in enumerate(hosts)}
-        return ShardPlan(
-            first=first,
-            seed=plan.seed,
-            hosts=hosts,
-            targets=plan.scrape_targets[first : first + count],
-            servers=tuple((mine[host], task) for service in plan.services for host, task in service.replicas if host in mine),
-            ids=tuple(ids[first : first + count]),
-            start_ms=plan.start_unix_s * 1000,
-            duration_ns=plan.duration_ns,
-            scrape_interval_ms=plan.scrape_interval_ms,
-        )
+        return ShardPlan.cut_all(plan, [(first, count)], ids)[0]
+
+    @staticmethod
+    def cut_all(plan: Plan, cut: Sequence[tuple[int, int]], ids: Sequence[NDArray[np.int64]]) -> list[ShardPlan]:
+        """The shards of (first host, number of hosts) each; the replicas are gone through once for all of them."""
+        shard_of = {
+            spec.name: (shard, i) for shard, (first, count) in enumerate(cut) for i, spec in enumerate(plan.hosts[first : first + count])
+        }
+        servers: list[list[tuple[int, str]]] = [[] for _ in cut]
+        for service in plan.services:
+            for host, task in service.replicas:
+                if (at := shard_of.get(host)) is not None:
+                    servers[at[0]].append((at[1], task))
+        return [
+            ShardPlan(
+                first=first,
+                seed=plan.seed,
+                hosts=plan.hosts[first : first + count],
+                targets=plan.scrape_targets[first : first + count],
+                servers=tuple(mine),
+                ids=tuple(ids[first : first + count]),
+                start_ms=plan.start_unix_s * 1000,
+                duration_ns=plan.duration_ns,
+                scrape_interval_ms=plan.scrape_interval_ms,
+            )
+            for (first, count), mine in zip(cut, servers, strict=True)
+        ]
 
 
 class ShardRun:
