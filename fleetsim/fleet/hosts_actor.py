@@ -4,7 +4,7 @@
     who()                 which machine and which fleetsim this is
     warm(part, profile)   compiles the laws, or finds them compiled
     begin(duty, states, calls)   boots the shards, brings them to their states, and does the calls made since then again
-    advance(call)         one epoch                     save()  the shards' states
+    advance(call)         one epoch                     save()  the shards' states            used()  what this process has taken
     finish()              the last samples are written   fetch(name)  a block that the driver cannot see
 
 Rules: calls are numbered. The number that was done last gets its answer again (a reply can get lost), a number that does not follow
@@ -63,8 +63,23 @@ class Answer:
     busy_s: float  # how long the shards took
 
 
+@dataclass(frozen=True)
+class Used:
+    """What a process has taken so far."""
+
+    cpu_s: float
+    writing_s: float  # wall time spent on blocks of samples
+    rss_before: int  # bytes before it had hosts …
+    rss: int  # … and now
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 class HostsActor:
     def __init__(self) -> None:
+        self._rss_before = 0
         pa.set_cpu_count(1)  # an actor is one core
         pa.set_io_thread_count(1)
         self._runs: list[ShardRun] = []
@@ -91,6 +106,7 @@ class HostsActor:
     def begin(self, duty: Duty, states: Sequence[bytes], calls: Sequence[Call], number: int) -> Answer:
         """Be where call `number` left the hosts: at their `states` (none: at boot), and on through `calls`."""
         self._number = -1
+        self._rss_before = resident_bytes()
         self._choose_folder(duty)
         self._writers, self._runs = [], []
         for place, part in enumerate(duty.parts):
@@ -170,6 +186,9 @@ class HostsActor:
     def forget(self, names: Sequence[str]) -> None:
         for name in names:
             (self._folder / name).unlink(missing_ok=True)
+
+    def used(self) -> Used:
+        return Used(time.process_time(), sum(writer.writing_s for writer in self._writers), self._rss_before, resident_bytes())
 
     def records(self, number: int, hosts: Sequence[tuple[int, int]]) -> list[bytes] | None:
         """Records of hosts, given as (shard, index in it)."""

@@ -30,7 +30,7 @@ from ray.util.metrics import Gauge
 from fleetsim.errors import FleetsimError, ToolFailed
 from fleetsim.fleet.checkpoint import Cut, check_cut, cut_of, shard_file
 from fleetsim.fleet.engine import Places, in_order
-from fleetsim.fleet.hosts_actor import Answer, Call, Duty, HostsActor
+from fleetsim.fleet.hosts_actor import Answer, Call, Duty, HostsActor, Used
 from fleetsim.fleet.local import shard_size
 from fleetsim.fleet.plan import Plan
 from fleetsim.fleet.ray_cluster import RayCluster
@@ -188,6 +188,14 @@ class RayEngine:
         if len(took) < 2 or middle <= 0 or max(took) < SLOW * middle:
             return ""
         return f"{self._names[took.index(max(took))]} took {max(took) / middle:.1f} × the median"
+
+    def used(self) -> list[Used]:
+        """What each actor has taken so far."""
+        return self._all([actor.used.remote() for actor in self._actors])
+
+    def busy_s(self) -> list[float]:
+        """How long each actor took for the last epoch."""
+        return [answer.busy_s for answer in self._answers]
 
     # --- what is asked between epochs -----------------------------------------------------------------------------------
 
