@@ -25,14 +25,13 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from fleetsim.errors import BadInput
-from fleetsim.fleet.hosts_actor import HostsActor, resident_bytes
+from fleetsim.fleet.hosts_actor import resident_bytes
 from fleetsim.fleet.local import LocalEngine
 from fleetsim.fleet.plan import Plan
 from fleetsim.fleet.room import available_here, check_fits
 from fleetsim.fleet.scale_fleet import NAME, NEEDED, containers, scale_plan
 from fleetsim.fleet.scale_meter import WARM_UP_S, Measured, measure
 from fleetsim.fleet.scale_report import Resources, Row, ScaleBench, Skipped
-from fleetsim.fleet.shard_run import ShardPlan, series_ids
 from fleetsim.observe.catalog import Profile, profile
 
 if TYPE_CHECKING:
@@ -114,8 +113,8 @@ def _fits(check: Callable[[], None]) -> None:
 
 def _alone(hosts: int, workers: int, duration_s: int, chosen: Profile, show: Callable[..., None]) -> Measured:
     """One thread of the local engine, with as many hosts as each of the workers will have."""
+    warm(chosen)
     plan = scale_plan(max(1, min(ALONE_HOSTS, hosts // workers)), duration_s)
-    warm(plan, chosen)
     try:
         return measure(
             plan,
@@ -129,14 +128,10 @@ def _alone(hosts: int, workers: int, duration_s: int, chosen: Profile, show: Cal
         give_back()
 
 
-def warm(plan: Plan, chosen: Profile) -> None:
-    """The laws are in this process before anything is measured."""
-
-    class Nowhere:
-        def series(self, labels: object) -> int:
-            return 0
-
-    HostsActor().warm(ShardPlan.cut(plan, 0, 1, series_ids(plan, chosen, Nowhere())), chosen)  # type: ignore[arg-type]
+def warm(chosen: Profile) -> None:
+    """Whatever is compiled or loaded at first use is there before anything is measured."""
+    plan = scale_plan(2, 2 * WARM_UP_S)
+    measure(plan, chosen, lambda kept, writer, number: LocalEngine(kept, writer, 1), 1, lambda stage, share, detail="": None, 0)
 
 
 def give_back() -> None:

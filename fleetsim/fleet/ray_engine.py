@@ -143,7 +143,9 @@ class RayEngine:
                     )
             first_on.setdefault(node, actor)
         part = ShardPlan.cut(plan, 0, 1, ids)
-        self._all([actor.warm.remote(part, self._profile) for actor in first_on.values()])
+        first = list(first_on.values())
+        self._all([actor.warm.remote(part, self._profile) for actor in first])
+        self._all([actor.warm.remote(part, self._profile) for actor in self._actors if actor not in first])
 
     def _nodes(self) -> list[str]:
         """The machine of each actor."""
