@@ -27,7 +27,6 @@ from typing import TYPE_CHECKING
 from fleetsim.errors import BadInput
 from fleetsim.fleet.hosts_actor import resident_bytes
 from fleetsim.fleet.local import LocalEngine
-from fleetsim.fleet.plan import Plan
 from fleetsim.fleet.room import available_here, check_fits
 from fleetsim.fleet.scale_fleet import NAME, NEEDED, containers, scale_plan
 from fleetsim.fleet.scale_meter import WARM_UP_S, Measured, measure

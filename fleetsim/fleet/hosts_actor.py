@@ -23,7 +23,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from fleetsim import __version__, law
 from fleetsim.fleet.shard_run import ShardPlan, ShardRun
@@ -48,18 +47,18 @@ class Duty:
 
 @dataclass(frozen=True)
 class Call:
-    """One epoch: for each shard its commands and the rates of its replicas."""
+    """One epoch: for each shard its commands and the rates of its replicas (int64, as bytes: a hundred small arrays pickle slowly)."""
 
     number: int
     until_ns: int
     commands: tuple[tuple[Command, ...], ...]
-    rates: tuple[NDArray[np.int64], ...] | None
+    rates: tuple[bytes, ...] | None
 
 
 @dataclass(frozen=True)
 class Answer:
     events: list[Event]
-    ports: list[NDArray[Any]]  # of each shard
+    ports: list[bytes]  # of each shard, rows of host.ports.PORT
     busy_s: float  # how long the shards took
 
 
@@ -149,12 +148,12 @@ class HostsActor:
         events: list[Event] = []
         for place, run in enumerate(self._runs):
             if call.rates is not None:
-                run.ports.send(call.rates[place])
+                run.ports.send(np.frombuffer(call.rates[place], np.int64))
             events += run.advance(call.until_ns, call.commands[place])
         return Answer(events, self._ports(), time.perf_counter() - began)
 
-    def _ports(self) -> list[NDArray[Any]]:
-        return [run.ports.read() for run in self._runs]
+    def _ports(self) -> list[bytes]:
+        return [run.ports.read().tobytes() for run in self._runs]
 
     def save(self, number: int) -> tuple[list[bytes], list[str]] | None:
         """The shards' states after call `number`, and the blocks that the driver must fetch."""

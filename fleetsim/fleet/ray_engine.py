@@ -36,6 +36,7 @@ from fleetsim.fleet.plan import Plan
 from fleetsim.fleet.ray_cluster import RayCluster
 from fleetsim.fleet.shard_run import ShardPlan, series_ids
 from fleetsim.fleet.state_file import sources_digest, write_whole
+from fleetsim.host.ports import PORT
 from fleetsim.host.spec import Command, Event
 from fleetsim.observe.catalog import Profile
 from fleetsim.rundir.samples import BLOCK_ROWS, ROW_GROUP_ROWS
@@ -171,7 +172,7 @@ class RayEngine:
                 self._number + 1,
                 until_ns,
                 tuple(tuple(due[shard]) for shard in group),
-                None if rates is None else tuple(self._places.part(shard, rates) for shard in group),
+                None if rates is None else tuple(self._places.part(shard, rates).tobytes() for shard in group),
             )
             for group in self._groups
         ]
@@ -182,7 +183,7 @@ class RayEngine:
         return in_order([event for answer in self._answers for event in answer.events])
 
     def ports(self) -> NDArray[Any]:
-        return self._places.together([ports for answer in self._answers for ports in answer.ports])
+        return self._places.together([np.frombuffer(ports, PORT) for answer in self._answers for ports in answer.ports])
 
     def slowest(self) -> str:
         took = [answer.busy_s for answer in self._answers]
