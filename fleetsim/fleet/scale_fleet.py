@@ -39,8 +39,9 @@ def containers() -> int:
     return 3 if small() else 30
 
 
-def scenario_text(hosts: int, seconds: int) -> str:
-    """The scenario, as YAML."""
+def scenario_text(hosts: int, seconds: int, *, web_only: bool = False) -> str:
+    """The scenario, as YAML. `web_only`: one container per host, for fleets that are only planned."""
+    host = _host("64GiB", 4, "", [WEB]) if web_only else _small_host() if small() else _standard_host()
     return f"""\
 summary: So many alike hosts behind one load balancer, one in a hundred with a leak.
 seed: 1
@@ -48,18 +49,18 @@ duration: {seconds}s
 fleet:
   - hosts: {hosts}
     name: node
-{_small_host() if small() else _standard_host()}
+{host}
 services:
   - {{name: front, pods: web, load: {{low: {hosts * REQUESTS_PER_HOST}/s, high: {hosts * REQUESTS_PER_HOST}/s}}, retries: 1}}
 timeline:
-  - {{at: 20s, fault: leaking_allocator, on: 1% of heap0, rate: 1MiB/s}}
+  - {{at: 20s, fault: leaking_allocator, on: 1% of {"web" if web_only else "heap0"}, rate: 1MiB/s}}
 """
 
 
-def scale_plan(hosts: int, seconds: int) -> Plan:
+def scale_plan(hosts: int, seconds: int, *, web_only: bool = False) -> Plan:
     with tempfile.TemporaryDirectory(prefix="fleetsim-scale-") as folder:
         file = Path(folder) / f"{NAME}.yaml"
-        file.write_text(scenario_text(hosts, seconds), encoding="utf-8")
+        file.write_text(scenario_text(hosts, seconds, web_only=web_only), encoding="utf-8")
         return make_plan(load_scenario(file))
 
 
