@@ -27,6 +27,7 @@ NEEDED = (
 )
 """What the usual rules about memory read: the metrics of profile `rules`."""
 REQUESTS_PER_HOST = 20
+REQUESTS_MOST = 1_000_000  # per second, of one service
 WEB = "{name: web, workload: web, limits: 1GiB, working_set: 64MiB, request_memory: 256KiB, cpu: 2ms, workers: 8, queue: 200, timeout: 2s}"
 SMALL_WEB = "{name: web, workload: web, limits: 200MiB, working_set: 16MiB, request_memory: 64KiB, cpu: 2ms, workers: 4, timeout: 2s}"
 
@@ -42,6 +43,7 @@ def containers() -> int:
 def scenario_text(hosts: int, seconds: int, *, web_only: bool = False) -> str:
     """The scenario, as YAML. `web_only`: one container per host, for fleets that are only planned."""
     host = _host("64GiB", 4, "", [WEB]) if web_only else _small_host() if small() else _standard_host()
+    rate = min(REQUESTS_MOST, hosts * REQUESTS_PER_HOST)
     return f"""\
 summary: So many alike hosts behind one load balancer, one in a hundred with a leak.
 seed: 1
@@ -51,7 +53,7 @@ fleet:
     name: node
 {host}
 services:
-  - {{name: front, pods: web, load: {{low: {hosts * REQUESTS_PER_HOST}/s, high: {hosts * REQUESTS_PER_HOST}/s}}, retries: 1}}
+  - {{name: front, pods: web, load: {{low: {rate}/s, high: {rate}/s}}, retries: 1}}
 timeline:
   - {{at: 20s, fault: leaking_allocator, on: 1% of {"web" if web_only else "heap0"}, rate: 1MiB/s}}
 """

@@ -65,7 +65,9 @@ def test_what_is_worked_out_of_known_figures() -> None:
         ("cores", {}, None),
     ],
 )
-def test_the_first_bottleneck_is_the_resource_that_keeps_the_fewest_hosts(first: str, changed: dict[str, float], memory: int | None) -> None:
+def test_the_first_bottleneck_is_the_resource_that_keeps_the_fewest_hosts(
+    first: str, changed: dict[str, float], memory: int | None
+) -> None:
     row = Row(replace(KNOWN, **changed), ALONE, Resources(memory, own_memory=False))  # type: ignore[arg-type]
     assert row.bottleneck == first
     assert f"first bottleneck {first}" in row.words()

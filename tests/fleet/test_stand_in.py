@@ -36,7 +36,8 @@ def test_a_real_fleet_and_stand_ins_for_it_tell_as_much_of_the_start(tmp_path: P
     run_plan(plan, tmp_path / "played", PROFILE, engine=make)
     kinds = ("boot", "task_start", "pod_ready", "fault_start")  # a stand-in is told of the leak and does nothing
     real, played = (
-        sorted((e["host"], e["kind"], e["subject"]) for e in events_of(tmp_path / name) if e["kind"] in kinds) for name in ("real", "played")
+        sorted((e["host"], e["kind"], e["subject"]) for e in events_of(tmp_path / name) if e["kind"] in kinds)
+        for name in ("real", "played")
     )
     assert len(real) == 4 * 3 + 1
     assert played == real
