@@ -77,7 +77,8 @@ def bench(
 
 
 def _scale(show: ProgressCall, hosts: str | None, ray: str | None, duration: str | None, profile: str, stand_in: str | None) -> Any:
-    from fleetsim.fleet.bench_scale import HOSTS, WARM_UP_S, run_bench_scale
+    from fleetsim.fleet.bench_scale import HOSTS, run_bench_scale
+    from fleetsim.fleet.scale_meter import WARM_UP_S
 
     sizes = HOSTS if hosts is None else _numbers("--hosts", hosts)
     seconds = None if duration is None else _seconds(duration, WARM_UP_S)
