@@ -19,11 +19,14 @@ class Subject(StrEnum):
     tlb = "tlb"
     malloc = "malloc"
     kubelet = "kubelet"
+    containers = "containers"
+    plugin = "plugin"
     scale = "scale"
 
 
 WHAT = (
-    "hosts: simulated hosts. tlb: the exact TLB simulator. malloc: the exact allocator. kubelet: looking after thirty containers. "
+    "hosts: simulated hosts. containers: hosts with thirty containers of all workloads. tlb: the exact TLB simulator. "
+    "malloc: the exact allocator. kubelet: looking after thirty containers. plugin: workloads in Python. "
     "scale: fleets of growing size, in this process or on a Ray cluster, and what runs out first."
 )
 HOSTS_MOST = 10_000_000
@@ -65,6 +68,14 @@ def bench(
             from fleetsim.fleet.bench_kubelet import run_bench_kubelet
 
             result = run_bench_kubelet(progress=show)
+        elif subject is Subject.plugin:
+            from fleetsim.fleet.bench_plugin import run_bench_plugin
+
+            result = run_bench_plugin(progress=show)
+        elif subject is Subject.containers:
+            from fleetsim.fleet.bench_containers import run_bench_containers
+
+            result = run_bench_containers(progress=show)
         else:
             from fleetsim.fleet.bench import run_bench
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fleetsim.cli.engines import HostsPerActor, Ray, engine_for
 from fleetsim.cli.options import Job, Json, MetricProfile, Rules, Seed, Threads
 from fleetsim.cli.output import console, invocation, progress, say_notes
 from fleetsim.cli.size_class import use_size_class
@@ -30,6 +31,8 @@ def check(
     job: Job = None,
     profile: MetricProfile = "full",
     threads: Threads = None,
+    ray: Ray = None,
+    hosts_per_actor: HostsPerActor = "auto",
     out: Annotated[Path | None, typer.Option("--out", help="Keep runs and HTML reports in DIR/NAME.", metavar="DIR")] = None,
     junit: Annotated[Path | None, typer.Option("--junit", help="Write the verdicts as JUnit XML, for a CI server.", metavar="FILE")] = None,
     unit_tests: Annotated[
@@ -65,7 +68,8 @@ def check(
             metrics = profile_called(profile, metrics_needed(rule_files) if profile == "rules" else ())
             say_notes(plan.scenario.name, plan.notes)
             with progress(plan.scenario.name) as show:
-                run_plan(plan, root / name, metrics, threads, show)
+                with engine_for(plan, ray, hosts_per_actor, threads) as engine:
+                    run_plan(plan, root / name, metrics, progress=show, engine=engine)
                 tests = unit_tests / name if unit_tests is not None else None
                 verdicts = judge_run(root / name, rule_files, progress=show, html=out is not None, unit_tests=tests)
             results.append(verdicts)

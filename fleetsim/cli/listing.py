@@ -59,6 +59,7 @@ def _metrics() -> list[dict[str, Any]]:
 
 
 def _plugins(what: What) -> list[dict[str, Any]]:
+    from fleetsim.containers.plugin import origin_of
     from fleetsim.containers.workload import WORKLOADS
     from fleetsim.faults.base import FAULTS
     from fleetsim.fleet.scenario import load_plugins
@@ -66,7 +67,10 @@ def _plugins(what: What) -> list[dict[str, Any]]:
     load_plugins()
     if what is What.faults:
         return [{"name": name, "help": _first(FAULTS[name]), "harm": FAULTS[name].harm, "keys": _keys(FAULTS[name])} for name in FAULTS]
-    return [{"name": name, "help": _first(WORKLOADS[name]), "keys": _keys(WORKLOADS[name])} for name in WORKLOADS]
+    return [
+        {"name": name, "from": origin_of(WORKLOADS[name]), "help": _first(WORKLOADS[name]), "keys": _keys(WORKLOADS[name])}
+        for name in WORKLOADS
+    ]
 
 
 def _first(model: type) -> str:

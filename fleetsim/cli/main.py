@@ -74,6 +74,8 @@ def execute(arguments: list[str]) -> int:
             invocation.say_how_to_repeat()
         return code
     except FleetsimError as error:
+        if invocation.debug and error.__cause__ is not None:
+            traceback.print_exception(error.__cause__)
         return invocation.fail(str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         return invocation.fail("interrupted; nothing was left running", EXIT_INTERRUPTED)

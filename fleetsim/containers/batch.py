@@ -53,8 +53,8 @@ class Batch(PodWorkload):
             "at_ns": self.at,
             "every_ns": self.every or 0,
         }
-        files = ((self.input, 0, False), *(((self.output, most, False),) if self.output else ()))
-        work = Work("batch", values, None, ((pages, False),) if pages else (), files)
+        files = ((self.input, 0, 0), *(((self.output, most, 0),) if self.output else ()))
+        work = Work("batch", values, None, ((pages, False),) if pages else (), files=files)
         return (Process(pod, work=work, restarts=self.every is not None),)
 
     def files(self) -> tuple[str, ...]:

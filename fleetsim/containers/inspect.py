@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from fleetsim.containers.restarts import service_result
 from fleetsim.host import kubelet_types as kt
 from fleetsim.host.pods import containers_of, processes_of
 from fleetsim.host.programs import Names
@@ -114,8 +115,8 @@ def systemctl_show(row: Any, names: Names, name: str) -> dict[str, str]:
     state = int(container["state"])
     result = "success"
     if state != kt.RUNNING and container["pid"]:
-        result = "oom-kill" if container["oom_killed"] else "success" if int(container["exit_code"]) in (0, 143) else "exit-code"
-    active = "active" if state == kt.RUNNING else "activating" if state == kt.WAITING else "inactive" if result == "success" else "failed"
+        result = service_result(int(container["exit_code"]), bool(container["oom_killed"]))
+    active = kt.UNIT_STATES[int(container["unit"])]
     main = next(iter(processes_of(row, c)))
     return {
         "Id": f"{name}.service",

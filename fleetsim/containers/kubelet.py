@@ -8,8 +8,9 @@
 Rules: all that it knows is in the host's record; it acts on processes only (start, SIGTERM, SIGKILL) and never on memory; moves follow
 the tables of `lifecycle.py`. A container has ended when its PID 1 and all others of its PID namespace are gone.
 Source: pkg/kubelet/kubelet.go, pkg/kubelet/kuberuntime/kuberuntime_manager.go (computePodActions), pkg/kubelet/prober.
-Leaves out: image pulls, lifecycle hooks, sidecar (restartable init) containers, the time that creating a container takes. Docker and
-systemd hear of an exit at once, here within the second.
+A kubelet finds what happened when it relists, Docker and systemd hear of an exit at once. How a container is stopped says `stopping.py`.
+Leaves out: image pulls, lifecycle hooks other than a preStop that sleeps, sidecar (restartable init) containers, the time that creating
+a container takes.
 """
 
 from __future__ import annotations
@@ -18,17 +19,14 @@ from typing import Any
 
 from fleetsim.containers import lifecycle, node_pressure, restarts
 from fleetsim.containers.restarts import StartLimit
+from fleetsim.containers.stopping import STOPPED_FOR_GOOD, go_on_stopping, kill, stop
 from fleetsim.host import kubelet_types as kt
 from fleetsim.host.pods import containers_of, is_empty, processes_of, remove_pod
 from fleetsim.host.relist import CONTAINERS, NODE, PROBES, relist
 from fleetsim.host.shard import Shard
 from fleetsim.linux import mm_types as mm
-from fleetsim.linux.exit import begin_exit
-from fleetsim.linux.oom_kill import send_sigkill
 
-SIGTERM_EXIT = 143
 EV_OOM_KILL = mm.EV["oom_kill"]
-STOPPING, STOPPED_FOR_GOOD = 1, 2
 
 
 def subject_of(pod: str, container: str) -> str:
@@ -43,6 +41,13 @@ class Kubelet:
         if worth := relist(shard.records, host_index):
             Sync(shard, host_index).decide(int(worth))
         return now_ns + kt.RELIST_NS
+
+    def notice(self, shard: Shard, host_index: int) -> None:
+        """dockerd (containerd's events) and systemd (SIGCHLD) act as soon as a process is gone."""
+        row = shard.records[host_index]
+        if int(row["kubelet"]["runtime"]) != kt.KUBERNETES and int(row["kubelet"]["exits_seen"]) != int(row["nr_exits"]):
+            row["kubelet"]["exits_seen"] = row["nr_exits"]
+            Sync(shard, host_index).decide(CONTAINERS)
 
 
 class Sync:
@@ -99,7 +104,7 @@ class Sync:
     def stop_pod(self, p: int, grace_ns: int) -> None:
         for c in containers_of(self.row, p):
             if self.row["containers"][c]["stopping"] != STOPPED_FOR_GOOD:
-                self.stop(c, grace_ns, "the pod is deleted")
+                stop(self, c, grace_ns, "the pod is deleted")
                 self.row["containers"][c]["stopping"] = STOPPED_FOR_GOOD
         self.sync_serving(p, containers_of(self.row, p))
 
@@ -169,7 +174,9 @@ class Sync:
         if int(container["state"]) != kt.RUNNING:
             return
         if int(container["kill_ns"]) > 0 and self.now >= int(container["kill_ns"]):
-            self.kill(c)
+            kill(self, c)
+        elif container["stopping"]:
+            go_on_stopping(self, c)
         kills = int(self.row["cgroups"][int(container["cg"])]["events"][EV_OOM_KILL])
         if kills != int(container["oom_seen"]):
             self.oom_killed(c, kills - int(container["oom_seen"]))
@@ -185,6 +192,11 @@ class Sync:
             int(state) in (mm.TASK_RUNNING, mm.TASK_EXITING) for state in inside["state"]
         )
 
+    def move_unit(self, container: Any, event: str) -> None:
+        if self.runtime == kt.SYSTEMD:
+            state = lifecycle.move(lifecycle.UNIT, kt.UNIT_STATES[int(container["unit"])], event)
+            container["unit"] = kt.UNIT_STATES.index(state)
+
     def move(self, container: Any, event: str) -> None:
         state = lifecycle.move(lifecycle.CONTAINER, kt.CONTAINER_STATES[int(container["state"])], event)
         container["state"] = kt.CONTAINER_STATES.index(state)
@@ -193,8 +205,9 @@ class Sync:
         container = self.row["containers"][c]
         task = self.row["tasks"][int(container["first"])]
         self.move(container, "started")
+        self.move_unit(container, "started")
         container["pid"], container["started_ns"], container["reason"] = task["pid"], task["started_ns"], kt.NO_REASON
-        container["oom_killed"], container["kill_ns"], container["stopping"] = 0, 0, 0
+        container["oom_killed"], container["hook"], container["kill_ns"], container["stopping"] = 0, 0, 0, 0
         if self.runtime == kt.SYSTEMD and container["restarts"] == 0:
             container["window_ns"], container["window_starts"] = self.now, 1
         kinds = set()
@@ -225,11 +238,13 @@ class Sync:
             reason=kt.REASONS[int(container["reason"])],
             restarts=int(container["restarts"]),
         )
-        if int(container["stopping"]) == STOPPED_FOR_GOOD or pod["leaving"]:
-            return
-        delay_ns = self.restart_delay(c, oom)
+        for_good = int(container["stopping"]) == STOPPED_FOR_GOOD or bool(pod["leaving"])
+        delay_ns = None if for_good else self.restart_delay(c, oom)
         if delay_ns is not None:
             self.back_off(c, delay_ns)
+        elif kt.UNIT_STATES[int(container["unit"])] == "active":
+            result = restarts.service_result(int(container["exit_code"]), bool(container["oom_killed"]))
+            self.move_unit(container, "exited" if result == "success" else "failed")
 
     def restart_delay(self, c: int, oom: bool) -> int | None:
         """How long after its end it starts again, as its runtime does it; None: never."""
@@ -259,6 +274,8 @@ class Sync:
             return None
         seen = StartLimit(int(container["window_ns"]), int(container["window_starts"])).start(self.now)
         if seen is None:
+            self.move_unit(container, "backed_off")
+            self.move_unit(container, "start_limit_hit")
             self.tell_container("start_limit_hit", c, restarts=int(container["restarts"]))
             return None
         container["window_ns"], container["window_starts"] = seen.since_ns, seen.starts
@@ -267,6 +284,7 @@ class Sync:
     def back_off(self, c: int, delay_ns: int) -> None:
         container = self.row["containers"][c]
         self.move(container, "backed_off")
+        self.move_unit(container, "backed_off")
         container["reason"] = kt.CRASH_LOOP
         container["backoff_ns"], container["failed_ns"] = delay_ns, container["finished_ns"]
         container["restarts"] += 1
@@ -287,34 +305,7 @@ class Sync:
             return
         self.tell_container("process_oom_killed", c, processes=kills)
         if self.runtime == kt.SYSTEMD and int(container["oom_policy"]) == kt.OOM_STOP:
-            self.stop(c, int(self.row["pods"][int(container["pod"])]["grace_ns"]), "OOMPolicy=stop")
-
-    def stop(self, c: int, grace_ns: int, why: str) -> None:
-        """SIGTERM now, SIGKILL after the grace period; with none, SIGKILL at once."""
-        container = self.row["containers"][c]
-        if int(container["state"]) == kt.WAITING:  # in its back-off: it does not come back
-            for t in processes_of(self.row, c):
-                if int(self.row["tasks"][t]["state"]) == mm.TASK_WAITING:
-                    self.row["tasks"][t]["state"] = mm.TASK_DEAD
-        if int(container["state"]) != kt.RUNNING or container["stopping"]:
-            return
-        container["stopping"], container["ready"] = STOPPING, 0
-        self.row["kubelet"]["busy"] = 1
-        self.tell_container("container_stop", c, why=why, grace_s=grace_ns // mm.NS_PER_S)
-        if grace_ns <= 0:
-            self.kill(c)
-            return
-        container["kill_ns"] = self.now + grace_ns
-        for t in processes_of(self.row, c):
-            if int(self.row["tasks"][t]["state"]) == mm.TASK_RUNNING:
-                begin_exit(self.row, t, SIGTERM_EXIT)
-
-    def kill(self, c: int) -> None:
-        container = self.row["containers"][c]
-        container["kill_ns"] = 0
-        for t in processes_of(self.row, c):
-            if int(self.row["tasks"][t]["state"]) == mm.TASK_RUNNING:
-                send_sigkill(self.row, t)
+            stop(self, c, int(self.row["pods"][int(container["pod"])]["grace_ns"]), "OOMPolicy=stop")
 
     # --- probes ----------------------------------------------------------------------------------------------------------
 
@@ -339,7 +330,7 @@ class Sync:
                 self.set_ready(c, result == kt.SUCCESS)
             elif kind in (kt.STARTUP, kt.LIVENESS) and result == kt.FAILURE:
                 grace = int(self.row["pods"][int(container["pod"])]["grace_ns"])
-                self.stop(c, grace, f"{kt.PROBE_KINDS[kind]} probe failed")
+                stop(self, c, grace, f"{kt.PROBE_KINDS[kind]} probe failed")
                 self.sync_serving(int(container["pod"]), containers_of(self.row, int(container["pod"])))
 
     def tell_failure(self, c: int, probe: Any) -> None:

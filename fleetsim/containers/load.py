@@ -123,7 +123,9 @@ class Slo(Strict):
     share: float = Field(99.0, description="percent of the requests, to a tenth", gt=0, lt=100)
 
 
-def requests_of(load: Load | None, workers: int, queue: int, timeout_ns: int, cancels: bool, slo: Slo | None) -> Requests:
+def requests_of(
+    load: Load | None, workers: int, queue: int, timeout_ns: int, cancels: bool, slo: Slo | None, finish_ns: int = 0
+) -> Requests:
     """What the host is told of a server's users; with no load of its own nobody comes but those that a service sends."""
     load = load or Load.model_validate("0/s")
     return Requests(
@@ -137,4 +139,5 @@ def requests_of(load: Load | None, workers: int, queue: int, timeout_ns: int, ca
         cancels=cancels,
         slo_ns=0 if slo is None else slo.latency,
         late_permille=10 if slo is None else round(1000 - 10 * slo.share),
+        finish_ns=finish_ns,
     )

@@ -46,5 +46,5 @@ class Log(ServerWorkload):
             "lag_pages": self.lag // PAGE,
             **{f"segment{k}": paths[k] if k < segments else -1 for k in range(NR_SEGMENTS)},
         }
-        files = tuple((path, pages, False) for path in paths)
-        return (Process(pod, start_ns=self.start, work=Work("log", values, self.requests, ((heap, False),) if heap else (), files)),)
+        files = tuple((path, pages, 0) for path in paths)
+        return (Process(pod, start_ns=self.start, work=Work("log", values, self.requests, ((heap, False),) if heap else (), files=files)),)

@@ -61,6 +61,7 @@ class Pod:
     oom_policy: str = "stop"  # systemd's
     priority: int = 0
     grace_s: int = GRACE_S
+    pre_stop_s: int = 0  # how long its preStop hook sleeps
     empty_dirs: Mapping[str, int] = field(default_factory=dict)  # mount path in its containers → bytes of tmpfs, 0: no size given
 
     @cached_property
@@ -92,6 +93,15 @@ class Pod:
     @cached_property
     def processes(self) -> tuple[Process, ...]:
         return tuple(process for container in self.containers for process in self.processes_of(container))
+
+    @property
+    def main(self) -> Container:
+        """The first one that is not an init container: a service's requests go to its PID 1."""
+        return next(one for one in self.containers if not one.init)
+
+    @property
+    def serving_task(self) -> str:
+        return self.processes_of(self.main)[0].name
 
     @property
     def files(self) -> tuple[str, ...]:

@@ -109,6 +109,7 @@ def pod_spec(host: str, pod: Pod, options: NodeOptions, tree: tuple[CgroupSpec, 
         pod.priority,
         pod.restart,
         pod.grace_s,
+        pod.pre_stop_s if in_kubernetes else 0,
         tuple(cgroups),
         mounts_of(pod, options),
     )

@@ -36,7 +36,8 @@ class Postgres(ServerWorkload):
     work_mem: Size = Field(4 << 20, description="memory that a sort takes")
     sorts: float = Field(0.0, description="percent of the queries that sort, to a tenth", ge=0, le=100)
     writes: float = Field(0.0, description="percent of the queries that change a row and commit, to a tenth", ge=0, le=100)
-    wal_record: PositiveSize = Field(1 << 10, description="log that one of them writes")
+    changes: int = Field(1, description="blocks of 8KiB that one of them changes", ge=1, le=10_000)
+    wal_record: PositiveSize = Field(1 << 10, description="log that one of them writes, besides blocks logged as a whole")
     wal: str | None = Field(None, description="path of its log (default: beside the data)", pattern="^/")
     wal_size: PositiveSize = Field(80 << 20, description="segments of the log that are used again and again (min_wal_size)")
     checkpoint: PositiveDuration = Field(300 * NS_PER_S, description="checkpoint_timeout")
@@ -69,6 +70,7 @@ class Postgres(ServerWorkload):
             "work_pages": sort,
             "sort_permille": round(10 * self.sorts) if sort else 0,
             "write_permille": round(10 * self.writes),
+            "changes": self.changes,
             "wal_bytes": self.wal_record,
             "wal_pages": -(-self.wal_size // PAGE),
             "cpu_ns": self.cpu_us * 1000,
@@ -77,10 +79,11 @@ class Postgres(ServerWorkload):
             "protect": int(self.protect_postmaster),
             "checkpoint_ns": self.checkpoint,
         }
-        areas = [(self.shared_buffers // PAGE, True)] + [(private, False)] * self.workers
+        areas = [(private, False)] * self.workers
         areas += [(sort, False)] * (self.workers if self.sorts else 0)
-        files = ((self.data, 0, True), (wal, -(-self.wal_size // PAGE), False))
-        work = Work("postgres", values, self.requests, tuple(areas), files, children=self.workers + 1)
+        files = ((self.data, 0, 2 if self.hot else 1), (wal, -(-self.wal_size // PAGE), 0))
+        shared = (int(values["buffer_pages"]),)
+        work = Work("postgres", values, self.requests, tuple(areas), shared, files, children=self.workers + 1, inherits=1)
         return (Process(pod, start_ns=self.start, work=work),)
 
     def files(self) -> tuple[str, ...]:

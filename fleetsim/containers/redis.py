@@ -190,11 +190,21 @@ class Redis(ServerWorkload):
             BASE_PAGES + (int(table_bytes(keys)) + keys * read + described) // PAGE + 1,
             slabs * slab_pages,
         ]
-        forked = [areas[0], areas[2]]  # what its child leaves of them is copied into areas of the same size
+        forked = [areas[0], areas[2]]  # what it writes to while its child runs is copied into groups of the same size
         dump = keys * int(values["rdb_bytes"]) // PAGE + 2
-        files = [(str(values[name]), dump, False) for name in ("dump", "temp")] if self.save or self.appendonly else []
+        files = [(str(values[name]), dump, 0) for name in ("dump", "temp")] if self.save or self.appendonly else []
         if self.appendonly:
-            files.append((str(values["log"]), 2 * dump + REWRITE_MIN // PAGE, False))
-        mapped = [(pages, True) for pages in (*areas, *forked)]
+            files.append((str(values["log"]), 2 * dump + REWRITE_MIN // PAGE, 0))
+        mapped = [(pages, True) for pages in areas]
         mapped += [(self.replica_buffer // PAGE + 1, False)] if self.full_sync else []
-        return (Process(pod, start_ns=self.start, work=Work("redis", values, self.requests, tuple(mapped), tuple(files), children=1)),)
+        work = Work(
+            "redis",
+            values,
+            self.requests,
+            tuple(mapped),
+            files=tuple(files),
+            children=1,
+            inherits=len(areas),
+            on_top=tuple((pages, True) for pages in forked),
+        )
+        return (Process(pod, start_ns=self.start, work=work),)

@@ -74,11 +74,14 @@ class ServerWorkload(PodWorkload):
     timeout: Duration = Field(10 * NS_PER_S, description="after that long a client goes away (0: never)")
     cancels: bool = Field(False, description="it drops a request whose client has gone away; else it serves it for nothing")
     slo: Slo | None = Field(None, description="how fast answers should be, such as {latency: 200ms, share: 99}")
+    finish: Duration = Field(
+        0, description="after SIGTERM it takes nothing new and finishes what it has, for so long at most (0: it ends at once)"
+    )
     start: Duration = Field(0, description="when the container starts, counted from the boot of the host")
 
     @property
     def requests(self) -> Requests:
-        return requests_of(self.load, self.workers, self.queue, self.timeout, self.cancels, self.slo)
+        return requests_of(self.load, self.workers, self.queue, self.timeout, self.cancels, self.slo, self.finish)
 
 
 WORKLOADS: Registry[type[PodWorkload]] = Registry("workload")

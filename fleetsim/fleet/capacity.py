@@ -56,17 +56,17 @@ def needs(spec: HostSpec, commands: Iterable[Command]) -> tuple[Need, ...]:
     groups, cohorts = page_groups(spec, scripts)
     total = spec.memory_bytes // PAGE
     works = [task.work for task in tasks if task.work is not None]
-    mapped = [area for work in works for area in work.areas]
-    used = {path: (pages or spec.files.get(path, 0) // PAGE, at_random) for work in works for path, pages, at_random in work.files}
+    used = {path: (pages or spec.files.get(path, 0) // PAGE, parts) for work in works for path, pages, parts in work.files}
     children = sum(work.children for work in works)
-    groups += len(mapped)
-    cohorts += sum(plain(cohorts_for)(total, min(pages, 2 * total), UNIFORM if at_random else ORDERED) for pages, at_random in mapped)
-    groups += sum(2 if at_random else 1 for _, at_random in used.values())
-    cohorts += sum(
-        2 * plain(cohorts_for)(total, pages, UNIFORM) if at_random else plain(cohorts_for)(total, pages, ORDERED)
-        for pages, at_random in used.values()
-    )
-    areas = sum(areas_mapped(ops) for ops in scripts) + len(mapped)
+    inherited = sum(work.children * work.inherits for work in works)
+    of_works = [(pages, UNIFORM if at_random else ORDERED, False) for work in works for pages, at_random in (*work.areas, *work.on_top)]
+    of_works += [(pages, UNIFORM, True) for work in works for pages in work.shared]
+    of_works += [(pages, UNIFORM if parts else ORDERED, True) for pages, parts in used.values() for _ in range(max(1, parts))]
+    groups += len(of_works)
+    cohorts += sum(plain(cohorts_for)(total, min(pages, 2 * total), kind, shared) for pages, kind, shared in of_works)
+    areas = sum(areas_mapped(ops) for ops in scripts) + sum(len(work.areas) + len(work.shared) for work in works) + inherited
+    mappings = inherited + sum(work.inherits for work in works if work.children)
+    objects = sum(len(work.shared) for work in works)
     programs = [parse_script(ops) for ops in scripts]
     heaps = [kind for script in programs if (kind := wants_heap(script)) is not None]
     return (
@@ -79,8 +79,9 @@ def needs(spec: HostSpec, commands: Iterable[Command]) -> tuple[Need, ...]:
         Need("tmpfs mounts", 1 + len(spec.tmpfs) + sum(len(pod.tmpfs) for pod in spec.pods), "mounts"),
         Need("processes", len(tasks) + children, "tasks"),
         Need("threads", len(scripts) + children, "threads"),
-        Need("files", len(spec.files.keys() | used.keys()), "files"),
+        Need("files", len(spec.files.keys() | used.keys()) + objects, "files"),
         Need("memory areas", areas, "areas"),
+        Need("mappings of shared memory and of what forks share", mappings, "mappings"),
         Need("heaps (processes and threads with malloc)", len(heaps), "heaps"),
         Need("heaps of jemalloc or tcmalloc", len(heaps) - heaps.count(GLIBC), "slab_heaps"),
         Need("size classes in use by jemalloc and tcmalloc", sum(size_classes(script) for script in programs), "slab_classes"),
@@ -125,26 +126,26 @@ def too_much(spec: HostSpec, commands: Iterable[Command]) -> str | None:
 def page_groups(spec: HostSpec, scripts: Iterable[Sequence[str]]) -> tuple[int, int]:
     """Groups and cohorts that all areas and files of a host take together, were they all there at once."""
     total = spec.memory_bytes // PAGE
-    wanted: dict[object, tuple[int, int, float]] = {}  # area or file → pages, kind, hot share
+    wanted: dict[object, tuple[int, int, float, bool]] = {}  # area or file → pages, kind, hot share, shared
     for number, ops in enumerate(scripts):
         script = parse_script(ops)
         for place, op in enumerate(script.ops):
             if op.code in (OP_MMAP_ANON, OP_SHM):
-                wanted[number, place] = (op.pages, op.pattern, op.hot_share)
+                wanted[number, place] = (op.pages, op.pattern, op.hot_share, op.code == OP_SHM)
             elif op.code == OP_WRITE_FILE:
-                wanted[op.path] = (op.wrap_pages or op.pages, op.pattern, 0.0)
+                wanted[op.path] = (op.wrap_pages or op.pages, op.pattern, 0.0, True)
             elif op.code == OP_MALLOC:
                 for part, pages in enumerate(heap_pages(op, wants_heap(script) == GLIBC)):
-                    before = wanted.get((number, "heap", part), (0, ORDERED, 0.0))[0]
-                    wanted[number, "heap", part] = (min(total, before + pages), ORDERED, 0.0)
+                    before = wanted.get((number, "heap", part), (0, ORDERED, 0.0, False))[0]
+                    wanted[number, "heap", part] = (min(total, before + pages), ORDERED, 0.0, False)
             elif op.code in (OP_READ_FILE, OP_MMAP_FILE) and op.path in spec.files:
-                wanted[op.path] = (max(1, spec.files[op.path] // PAGE), op.pattern, op.hot_share)
+                wanted[op.path] = (max(1, spec.files[op.path] // PAGE), op.pattern, op.hot_share, True)
     groups = cohorts = 0
-    for pages, kind, hot_share in wanted.values():
+    for pages, kind, hot_share, shared in wanted.values():
         hot = int(pages * hot_share) if kind == UNIFORM else 0
         parts = (hot, pages - hot) if 0 < hot < pages else (pages,)
         groups += len(parts)
-        cohorts += sum(plain(cohorts_for)(total, part, kind) for part in parts)
+        cohorts += sum(plain(cohorts_for)(total, part, kind, shared) for part in parts)
     return groups, cohorts
 
 

@@ -159,6 +159,7 @@ class _Run:
             self.engine.stop()
         events = course.history.events
         self.writer.events(events)
+        self.writer.place(course.whereabouts.placements())
         wall = time.perf_counter() - began
         history_hash = self.writer.close(digests, wall_seconds=round(wall, 3))
         self.folder.finish()
@@ -188,6 +189,8 @@ class _Run:
     def _resume(self, course: Course, latest: Latest) -> None:
         files = self.folder.files(latest)
         course.resume(read_state(files / "controller.state"), self.folder.events(latest))
+        if self.plan.services:
+            self.engine.follow(course.balancers.replicas)
         self.saved = (course.epochs, course.now_ns)
 
 
@@ -221,7 +224,7 @@ def _manifest(plan: Plan, chosen: Profile) -> Manifest:
         scenario=plan.scenario.name,
         seed=plan.seed,
         tick_ns=TICK_NS,
-        cpu_profile=plan.hosts[0].cpu_profile,
+        cpu_profile=", ".join(sorted({host.cpu_profile for host in plan.hosts})),
         metric_profile=chosen.name,
         size_class=law.size_class(),
         start_unix_ms=plan.start_unix_s * 1000,

@@ -10,19 +10,24 @@ Leaves out: scaling; what a node that is not ready does to its pods (they stay).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from fleetsim.containers.deployment import Replica, fenceposts, to_create, to_delete, too_many
 from fleetsim.containers.pod import Pod
 from fleetsim.containers.pod_spec import NodeOptions, pod_spec, tree_of
 from fleetsim.containers.scheduler import NodeInfo, place
+from fleetsim.containers.workload import ServerWorkload
+from fleetsim.fleet.availability import Availability
+from fleetsim.fleet.services import Endpoint
 from fleetsim.host.kubelet_types import NR_PODS
+from fleetsim.host.programs import CHILD
 from fleetsim.host.spec import Command, Event
 
 RETRY_NS = 10_000_000_000
 """After a node refused a pod it is left alone for so long (the scheduler's back-off queue: 1 s to 10 s)."""
 CONTROL_PLANE = "control-plane"
+OF_A_TASK = ("killed", "latency", "errors")
 
 
 @dataclass(frozen=True)
@@ -44,8 +49,10 @@ class Placed:
     pod: Pod
     host: str | None
     revision: int
+    task: str  # whom a service's requests go to
     available: bool = False
     leaving: bool = False
+    load_ns: int = -1  # the step of a recorded load that it has
 
 
 @dataclass
@@ -58,6 +65,12 @@ class Rollout:
     made: int = 0
     pods: dict[str, Placed] = field(default_factory=dict)
     pending_told: set[str] = field(default_factory=set)
+    hosts: dict[str, None] = field(default_factory=dict)  # where pods of it stood so far
+    availability: Availability = field(init=False)
+
+    def __post_init__(self) -> None:
+        one = self.deployment
+        self.availability = Availability(one.name, one.replicas, fenceposts(one.max_surge, one.max_unavailable, one.replicas)[1])
 
     def make(self) -> Placed:
         """A new pod of the latest template, not placed yet."""
@@ -65,13 +78,37 @@ class Rollout:
         template = hashlib.sha256(f"{name}\0{self.revision}".encode()).hexdigest()[:9]
         suffix = hashlib.sha256(f"{self.seed}\0{name}\0{self.made}".encode()).hexdigest()[:5]
         self.made += 1
-        placed = Placed(replace(self.deployment.template, name=f"{name}-{template}-{suffix}"), None, self.revision)
+        pod = replace(self.deployment.template, name=f"{name}-{template}-{suffix}")
+        placed = Placed(pod, None, self.revision, pod.serving_task)
         self.pods[placed.pod.name] = placed
         return placed
+
+    def endpoints(self) -> Iterator[Endpoint]:
+        """Its placed pods, as a service sees them."""
+        for one in self.pods.values():
+            if one.host is not None:
+                yield Endpoint((one.host, one.task), one.leaving)
 
     def replicas(self) -> list[Replica]:
         alive = [one for one in self.pods.values() if not one.leaving]
         return [Replica(one.pod.name, one.available, one.revision == self.revision) for one in alive]
+
+
+def endpoints_of(planes: Iterable[ControlPlane]) -> dict[str, list[Endpoint]]:
+    """The pods of every Deployment, in the order in which they were made; Deployments of one name are one."""
+    found: dict[str, list[Endpoint]] = {}
+    for plane in planes:
+        for rollout in plane.rollouts:
+            found.setdefault(rollout.deployment.name, []).extend(rollout.endpoints())
+    return found
+
+
+def ends_with_its_pod(pod: Pod, event: Event) -> Iterator[Event]:
+    """Whatever harm is open at a pod that has left: what is missing from now on is a replica of its Deployment."""
+    for process in pod.processes:
+        for impact in OF_A_TASK:
+            for task in (process.name, process.name + CHILD) if impact == "killed" else (process.name,):
+                yield Event(event.t_ns, event.host, 0, "impact_end", task, {"impact": impact})
 
 
 class ControlPlane:
@@ -86,6 +123,7 @@ class ControlPlane:
             for pod in fixed:
                 self.nodes[host] = self.nodes[host].with_pod(pod.request_bytes or 0)
         self.rollouts = [Rollout(one, seed) for one in deployments]
+        self.changed = False  # pods came or are going since the last look
         self.refused: dict[tuple[str, str], int] = {}  # (deployment, host) → until when it is left alone
         for rollout in self.rollouts:
             for _ in range(rollout.deployment.replicas):
@@ -98,6 +136,7 @@ class ControlPlane:
         placed.host = place(placed.pod.name, request, placed.pod.qos, open_nodes, self.seed)
         if placed.host is not None:
             self.nodes[placed.host] = self.nodes[placed.host].with_pod(request)
+            rollout.hosts[placed.host] = None
         return placed.host is not None
 
     def pods_on(self, host: str) -> list[Pod]:
@@ -118,26 +157,31 @@ class ControlPlane:
 
     def react(self, events: Iterable[Event], now_ns: int) -> tuple[list[Command], list[Event]]:
         """What to do after what happened: (commands for the hosts, events of the control plane)."""
-        for event in events:
-            if event.host in self.nodes:
-                self.see(event, now_ns)
         commands: list[Command] = []
         told: list[Event] = []
+        self.changed = False
+        for event in events:
+            if event.host in self.nodes:
+                self.see(event, now_ns, told)
         for rollout in self.rollouts:
             due = sum(at <= now_ns for at in rollout.deployment.restarts_ns)
             if due > rollout.revision:
-                rollout.revision = due
+                rollout.revision, rollout.availability.rolling = due, True
                 told.append(Event(now_ns, "", 0, "rollout", rollout.deployment.name, {"revision": rollout.revision}))
+            told += rollout.availability.look(rollout.replicas(), list(rollout.hosts), now_ns)
             self.reconcile(rollout, now_ns, commands, told)
+            commands += self.loads(rollout, now_ns)
+        self.changed = self.changed or bool(commands)
         return commands, told
 
-    def see(self, event: Event, now_ns: int) -> None:
+    def see(self, event: Event, now_ns: int, told: list[Event]) -> None:
         if event.kind == "node_condition" and event.data.get("condition") == "MemoryPressure":
             self.nodes[event.host] = replace(self.nodes[event.host], pressure=event.data["status"] == "True")
         for rollout in self.rollouts:
             placed = rollout.pods.get(event.subject)
             if placed is None or placed.host != event.host:
                 continue
+            self.changed = self.changed or event.kind in ("pod_phase", "pod_gone", "pod_rejected")
             if event.kind in ("pod_ready", "pod_unready"):
                 placed.available = event.kind == "pod_ready"
             elif event.kind == "pod_phase":  # Failed or Succeeded: a ReplicaSet does not count it any more
@@ -146,6 +190,7 @@ class ControlPlane:
                 self.refused[rollout.deployment.name, event.host] = now_ns + RETRY_NS
             if event.kind in ("pod_gone", "pod_rejected"):
                 self.nodes[event.host] = self.nodes[event.host].without_pod(placed.pod.request_bytes or 0)
+                told += ends_with_its_pod(placed.pod, event) if event.kind == "pod_gone" else ()
                 del rollout.pods[event.subject]
 
     def reconcile(self, rollout: Rollout, now_ns: int, commands: list[Command], told: list[Event]) -> None:
@@ -175,3 +220,15 @@ class ControlPlane:
         assert placed.host is not None
         spec = pod_spec(placed.host, placed.pod, self.options, tree_of(self.options, self.fixed))
         commands.append(Command(now_ns, placed.host, "start_pod", {"spec": spec}, CONTROL_PLANE))
+
+    def loads(self, rollout: Rollout, now_ns: int) -> Iterator[Command]:
+        """A recorded load comes to every replica: the next step to all of them, the present one to a replica that is new."""
+        arguments = rollout.deployment.template.arguments
+        steps = arguments.load.steps if isinstance(arguments, ServerWorkload) and arguments.load is not None else ()
+        step = max((step for step in steps if step[0] <= now_ns), default=None)
+        if step is None:
+            return
+        for placed in rollout.pods.values():
+            if placed.host is not None and not placed.leaving and placed.load_ns != step[0]:
+                placed.load_ns = step[0]
+                yield Command(now_ns, placed.host, "load", {"task": placed.task, "rate_milli": step[1]}, "load")

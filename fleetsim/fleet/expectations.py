@@ -69,9 +69,11 @@ def _chosen(scenario: Scenario, entry: ExpectEntry, on: str, roster: Roster, fau
 
 
 def _on_subjects(on: str, chosen: Chosen, roster: Roster, faults: Sequence[PlannedFault]) -> list[str] | None:
-    """Whom an impact must hurt; of a service it is the service itself."""
+    """Whom an impact must hurt; of a service it is the service itself, of a Deployment it or one of its pods."""
     kind, _, name = on.partition("/")
-    return [name] if kind == SERVICE and name in roster.services else _subjects(chosen, faults)
+    if kind == SERVICE and name in roster.services:
+        return [name]
+    return [*(_subjects(chosen, faults) or ()), on] if on in roster.placed else _subjects(chosen, faults)
 
 
 def _subjects(chosen: Chosen, faults: Sequence[PlannedFault]) -> list[str] | None:

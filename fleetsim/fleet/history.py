@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from fleetsim.fleet.plan import Plan
 from fleetsim.host.spec import Event
 from fleetsim.rundir.models import HistoryEvent
 
+CONTROL_PLANE_SEQ = 1 << 41  # of what the control plane tells: after the hosts and the services at the same instant
 IMPACT_KINDS = ("impact_start", "impact_end")
 
 
@@ -30,7 +32,7 @@ class History:
         self._open: set[tuple[str, str, str]] = set()
         marks = [(fault.start_ns, "fault_start", fault) for fault in plan.faults]
         marks += [(fault.end_ns, "fault_end", fault) for fault in plan.faults if fault.end_ns is not None]
-        self._fleet_seq = len(marks)
+        self._fleet_seq = CONTROL_PLANE_SEQ
         for seq, (t_ns, kind, fault) in enumerate(sorted(marks, key=lambda mark: mark[0])):
             self.events.append(
                 HistoryEvent(t_ns=t_ns, host="", seq=seq, kind=kind, subject=fault.kind, id=fault.id, data=fault.history_data())
@@ -45,12 +47,9 @@ class History:
         self._begun, self._open, self._fleet_seq = state["begun"], state["open"], state["fleet_seq"]
 
     def tell(self, events: Iterable[Event]) -> None:
-        """What the control plane did: it belongs to the whole fleet."""
+        """What the control plane did and saw."""
         for event in events:
-            told = HistoryEvent(
-                t_ns=event.t_ns, host="", seq=self._fleet_seq, kind=event.kind, subject=event.subject, data=dict(event.data)
-            )
-            self.events.append(told)
+            self.take([replace(event, seq=self._fleet_seq)])
             self._fleet_seq += 1
 
     def take(self, events: Iterable[Event]) -> None:

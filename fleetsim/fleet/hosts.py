@@ -72,6 +72,7 @@ def host_spec(group: Group, name: str, pods: tuple[Pod, ...], further_files: Map
         name=name,
         memory_bytes=keys.memory,
         cpus=keys.cpus,
+        cpu_profile=keys.cpu_profile,
         numa_nodes=keys.numa_nodes,
         swap_bytes=keys.swap,
         swaps=tuple(swap_spec(area) for area in keys.swaps),

@@ -25,6 +25,7 @@ import numpy as np
 import pyarrow as pa
 
 from fleetsim import __version__, law
+from fleetsim.fleet.engine import Replica
 from fleetsim.fleet.shard_run import ShardPlan, ShardRun
 from fleetsim.fleet.state_file import pack, sources_digest, unpack
 from fleetsim.host.content import content_digest
@@ -45,14 +46,22 @@ class Duty:
     block_rows: int
 
 
+Follow = tuple[tuple[Replica, ...], ...]
+"""The services' replicas of each shard."""
+
+
 @dataclass(frozen=True)
 class Call:
-    """One epoch: for each shard its commands and the rates of its replicas (int64, as bytes: a hundred small arrays pickle slowly)."""
+    """One epoch: for each shard its commands and the rates of its replicas; or, without `until_ns`, other replicas to follow.
+
+    Rates are int64 as bytes, as ports are: a hundred small arrays pickle slowly.
+    """
 
     number: int
-    until_ns: int
+    until_ns: int | None
     commands: tuple[tuple[Command, ...], ...]
     rates: tuple[bytes, ...] | None
+    follow: Follow | None = None
 
 
 @dataclass(frozen=True)
@@ -102,8 +111,11 @@ class HostsActor:
         run.advance((part.scrape_interval_ms + 1000) * 1_000_000, ())
         run.ports.read()
 
-    def begin(self, duty: Duty, states: Sequence[bytes], calls: Sequence[Call], number: int) -> Answer:
-        """Be where call `number` left the hosts: at their `states` (none: at boot), and on through `calls`."""
+    def begin(self, duty: Duty, states: Sequence[bytes], calls: Sequence[Call], number: int, follow: Follow | None = None) -> Answer:
+        """Be where call `number` left the hosts: at their `states` (none: at boot), and on through `calls`.
+
+        `follow`: the replicas at the time of the states, if they were no longer those of the plan.
+        """
         self._number = -1
         self._rss_before = resident_bytes()
         self._choose_folder(duty)
@@ -116,6 +128,8 @@ class HostsActor:
                 run.resume(state["run"])
                 if state["samples"] is not None:
                     writer.resume(state["samples"])
+            if follow is not None:
+                run.follow(follow[place])
             self._writers.append(writer)
             self._runs.append(run)
         answer = Answer([], self._ports(), 0.0)
@@ -147,6 +161,10 @@ class HostsActor:
         began = time.perf_counter()
         events: list[Event] = []
         for place, run in enumerate(self._runs):
+            if call.follow is not None:
+                run.follow(call.follow[place])
+            if call.until_ns is None:
+                continue
             if call.rates is not None:
                 run.ports.send(np.frombuffer(call.rates[place], np.int64))
             events += run.advance(call.until_ns, call.commands[place])

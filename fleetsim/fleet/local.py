@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fleetsim.fleet.checkpoint import Cut, check_cut, cut_of, shard_file
-from fleetsim.fleet.engine import Places, in_order
+from fleetsim.fleet.engine import Places, Replica, in_order, replicas_of
 from fleetsim.fleet.plan import Plan
 from fleetsim.fleet.shard_run import SampleSink, ShardPlan, ShardRun, series_ids
 from fleetsim.fleet.state_file import read_state, write_state
@@ -55,7 +55,7 @@ class LocalEngine:
         self._cut = cut_evenly(hosts, shard_size(hosts)) if checkpoint is None else check_cut(cut_of(checkpoint), hosts, checkpoint)
         where = [(number, place) for number, (_, count) in enumerate(self._cut) for place in range(count)]
         self._at = {spec.name: at for spec, at in zip(plan.hosts, where, strict=True)}
-        self._places = Places(plan, [number for number, _ in where], len(self._cut))
+        self._places = Places(replicas_of(plan), self._at, len(self._cut))
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="shard")
         ids = series_ids(plan, self._profile, self._sink)
         parts = ShardPlan.cut_all(plan, self._cut, ids)
@@ -85,6 +85,11 @@ class LocalEngine:
         events = in_order([event for events in done for event in events])
         self._busy = False
         return events
+
+    def follow(self, replicas: Sequence[Replica]) -> None:
+        self._places = Places(replicas, self._at, len(self._cut))
+        for number, shard in enumerate(self._shards):
+            shard.follow(self._places.replicas(number))
 
     def ports(self) -> NDArray[Any]:
         return self._places.together([shard.ports.read() for shard in self._shards])

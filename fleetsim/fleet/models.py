@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from fleetsim.containers.load import Load
 from fleetsim.fleet.disks import DISKS
@@ -79,6 +79,9 @@ class HostKeys(Keys):
     swaps: list[SwapKeys] = Field(default_factory=list, description="swap areas of each, instead of 'swap'", max_length=NR_SWAPFILES)
     zswap: ZswapKeys | None = Field(None, description="zswap in front of the swap areas (default: none)")
     cpus: int = Field(4, description="CPUs of each", ge=1, le=1024)
+    cpu_profile: Literal["server", "vm"] = Field(
+        "server", description="what its operations cost: those of bare metal or of a virtual machine"
+    )
     numa_nodes: Literal[1, 2] = Field(1, description="NUMA nodes of each, with equal shares of its memory and CPUs")
     disk: str | None = Field(None, description=f"kind of disk: {', '.join(DISKS)} (default nvme; to be said where there is swap)")
     sysctl: dict[str, int] = Field(default_factory=dict, description="kernel settings, such as {vm.swappiness: 10}")
@@ -95,7 +98,9 @@ class HostKeys(Keys):
     runtime: Literal["kubernetes", "docker", "systemd"] = Field(
         "kubernetes", description="who starts and restarts what runs there: a kubelet, bare Docker, or systemd (each pod is a service)"
     )
-    kubelet: KubeletKeys | None = Field(None, description="settings of its kubelet (default: one that never evicts)")
+    kubelet: KubeletKeys | None = Field(
+        None, description="settings of its kubelet (default: Kubernetes' own; {eviction_hard: 0} never evicts)"
+    )
     pods: list[dict[str, Any]] = Field(default_factory=list, description="what runs on each of them")
     deployments: list[dict[str, Any]] = Field(
         default_factory=list, description="replicas that a scheduler places on them, and replaces when they are evicted"
@@ -151,13 +156,30 @@ class ServiceKeys(Keys):
     """Pods on many hosts behind a load balancer."""
 
     name: str = Field(description="the service's name; targets say service/NAME")
-    pods: str = Field(description="its replicas: a pod's name, or group/pod")
+    pods: str = Field(description="its replicas: the name of a pod or a deployment, or group/pod")
     load: Load = Field(description="requests that come to all of it, such as 2000/s")
     balance: Literal["round_robin", "least_requests"] = Field("round_robin", description="who gets the next request")
     health: HealthKeys = Field(default_factory=lambda: HealthKeys.model_validate({}), description="health checks")
     retries: int = Field(0, description="how often a client tries again at once when a request failed", ge=0, le=10)
     retry_budget: float = Field(20.0, description="retries in percent of the new requests, at most", ge=0, le=1000)
-    panic: bool = Field(True, description="with no healthy replica left, all are tried as if they were")
+    panic: bool = Field(True, description="with no healthy replica left, all that are Ready are tried as if they were")
+    drain: Duration | None = Field(
+        None,
+        description="how long a replica that is taken out may finish what it has before it is cut off (default: as long as it takes)",
+    )
+    connections: int = Field(
+        0,
+        description="long-lived connections that carry all requests, each to one replica, as of gRPC (0: each request is balanced)",
+        ge=0,
+        le=100_000,
+    )
+    connection_age: Duration = Field(0, description="a connection is closed and opened anew after so long, such as 5m (0: never)")
+
+    @model_validator(mode="after")
+    def _of_connections(self) -> ServiceKeys:
+        if self.connection_age and not self.connections:
+            raise ValueError("'connection_age' needs 'connections', such as 100; without them every request is balanced by itself")
+        return self
 
     _dns = field_validator("name")(dns_name)
 

@@ -43,6 +43,7 @@ def _group(group: Group) -> dict[str, Any]:
         **({"swaps": [_swap(area) for area in keys.swaps]} if keys.swaps else {}),
         **({} if keys.zswap is None else {"zswap": keys.zswap.model_dump()}),
         "cpus": keys.cpus,
+        "cpu_profile": keys.cpu_profile,
         "numa_nodes": keys.numa_nodes,
         "hugepages_1gib": keys.hugepages_1gib,
         "disk": keys.disk or DEFAULT_DISK,
@@ -66,6 +67,8 @@ def _service(keys: ServiceKeys) -> dict[str, Any]:
         shown["load"] = {"low": f"{load.low / 1000:g}/s", "high": f"{load.high / 1000:g}/s"}
         shown["load"] |= {"peak": show_duration(load.peak), "period": show_duration(load.period)}
     shown["health"] |= {"every": show_duration(health.every), "timeout": show_duration(health.timeout)}
+    shown["drain"] = None if keys.drain is None else show_duration(keys.drain)
+    shown["connection_age"] = show_duration(keys.connection_age)
     return shown
 
 
@@ -83,6 +86,7 @@ def _pod(pod: Pod) -> dict[str, Any]:
         "qos": pod.qos,
         "restart": pod.restart,
         **({} if pod.numa_node is None else {"numa_node": pod.numa_node}),
+        **({"pre_stop": f"{pod.pre_stop_s}s"} if pod.pre_stop_s else {}),
         **({"priority": pod.priority} if pod.priority else {}),
         **({"empty_dirs": {path: show_bytes(size) for path, size in pod.empty_dirs.items()}} if pod.empty_dirs else {}),
     }

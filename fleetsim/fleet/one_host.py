@@ -23,13 +23,12 @@ from fleetsim.fleet.progress import Progress, silent
 from fleetsim.fleet.timeline import Course, run_timeline
 from fleetsim.host.content import content_digest
 from fleetsim.host.ports import PORT, Ports
+from fleetsim.host.programs import CHILD
 from fleetsim.host.shard import Shard
 from fleetsim.host.spec import Command, Event
 from fleetsim.linux.mm_types import TASK_EXITING, TASK_RUNNING
 from fleetsim.units import show_duration
 from fleetsim.userland.address_space import Labels
-
-CHILD = "-child"
 
 
 class OneHost:
@@ -51,7 +50,10 @@ class OneHost:
             if coupled or spec.name == self.name:
                 self._running[spec.name] = Shard([spec], plan.seed, number, agent=Kubelet())
         self.shard = self._running[self.name]
-        replicas = [replica for service in plan.services for replica in service.replicas]
+        self.follow([replica for service in plan.services for replica in service.replicas])
+
+    def follow(self, replicas: Sequence[tuple[str, str]]) -> None:
+        self._ports = []
         for name, shard in self._running.items():
             mine = [(place, task) for place, (host, task) in enumerate(replicas) if host == name]
             ports = Ports(shard.records, [shard.names_of(0)], [(0, task) for _, task in mine])

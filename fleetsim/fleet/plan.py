@@ -129,7 +129,7 @@ def make_plan(scenario: Scenario, seed: int | None = None, job: str = TargetTemp
             [Placement(kind="pod", name=pod.name, host=host) for host in groups for pod in pods[host]]
             + [Placement(kind="service", name=name, host=host) for name, of in roster.services.items() for host in {s.host: 0 for s in of}]
         ),
-        services=tuple(_service(scenario, number, roster, groups) for number in range(len(scenario.keys.services))),
+        services=tuple(_service(scenario, number, roster, pods) for number in range(len(scenario.keys.services))),
         loads=tuple(_loads(groups, scenario.keys.duration)),
         size_class=_size_class(scenario, groups, hosts, faults),
         notes=(
@@ -234,21 +234,20 @@ def _loads(groups: dict[str, Group], duration_ns: int) -> Iterator[Command]:
                         yield Command(t_ns, host, "load", {"task": task, "rate_milli": rate}, author="load")
 
 
-def _service(scenario: Scenario, number: int, roster: Roster, groups: dict[str, Group]) -> Service:
+def _service(scenario: Scenario, number: int, roster: Roster, pods: PodsByHost) -> Service:
     keys = scenario.keys.services[number]
-    replicas: list[tuple[str, str]] = []
     slos: list[Slo | None] = []
-    for subject in roster.services[keys.name]:
-        pod = next(pod for pod in groups[subject.host].pods if pod.name == subject.pod)
+    placed = [(s.host, pod) for s in roster.services[keys.name] for pod in pods[s.host] if pod.name == s.pod]
+    templates = [one.template for group in scenario.groups for one in group.deployments if one.name == keys.pods]
+    for pod in templates or [pod for _, pod in placed]:
         if not isinstance(pod.arguments, ServerWorkload) or pod.arguments.load is not None:
             wrong = "has a load of its own; take that out" if isinstance(pod.arguments, ServerWorkload) else "does not serve requests"
             raise scenario.source.refuse(("services", number, "pods"), f"pod {pod.name!r} of service {keys.name!r} {wrong}")
-        replicas.append((subject.host, pod.arguments.processes(pod.name)[0].name))
         slos.append(pod.arguments.slo)
     slo = slos[0]
     return Service(
         name=keys.name,
-        replicas=tuple(replicas),
+        replicas=tuple((host, pod.serving_task) for host, pod in placed),
         load=keys.load,
         balance=keys.balance,
         check=HealthCheck(keys.health.every, keys.health.timeout, keys.health.unhealthy, keys.health.healthy),
@@ -257,6 +256,10 @@ def _service(scenario: Scenario, number: int, roster: Roster, groups: dict[str, 
         panic=keys.panic,
         has_slo=slo is not None,
         slo_permille=10 if slo is None else round(1000 - 10 * slo.share),
+        deployment=keys.pods if templates else "",
+        drain_ns=keys.drain,
+        connections=keys.connections,
+        connection_age_ns=keys.connection_age,
     )
 
 

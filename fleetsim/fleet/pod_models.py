@@ -95,6 +95,9 @@ class OfPod(Keys):
         0, description="of two pods above their request the one with less is evicted first", ge=-1_000_000_000, le=1_000_000_000
     )
     grace: WholeSeconds = Field(30 * NS_PER_S, description="terminationGracePeriod: SIGKILL follows SIGTERM after that")
+    pre_stop: WholeSeconds = Field(
+        0, description="lifecycle.preStop.sleep of its containers (Kubernetes): how long they go on before SIGTERM, within the grace period"
+    )
     empty_dirs: dict[str, Size] = Field(
         default_factory=dict, description="emptyDir volumes of medium Memory, such as {/cache: 256MiB} (0: as much as the pod may take)"
     )
@@ -116,6 +119,12 @@ class OfPod(Keys):
             if not re.fullmatch(r"(/[A-Za-z0-9._-]+)+", path):
                 raise ValueError(f"{path!r} is not a directory to mount on; write an absolute path without spaces, such as /cache")
         return empty_dirs
+
+    @model_validator(mode="after")
+    def _hook_in_time(self) -> OfPod:
+        if self.pre_stop > self.grace:
+            raise ValueError("'pre_stop' is longer than 'grace', which the Kubernetes API refuses; write at most the grace period")
+        return self
 
     @property
     def restart_policy(self) -> str:
@@ -195,7 +204,3 @@ class KubeletKeys(Keys):
         if self.eviction_soft and not self.eviction_soft_grace:
             raise ValueError("'eviction_soft' needs 'eviction_soft_grace', such as 90s")
         return self
-
-
-NO_EVICTION = KubeletKeys.model_validate({"eviction_hard": 0})
-"""Host groups that say nothing of their kubelet have one that never evicts: what happens there is the kernel's doing alone."""

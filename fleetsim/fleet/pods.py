@@ -17,7 +17,7 @@ from fleetsim.containers.pod_spec import NodeOptions
 from fleetsim.containers.resources import Node
 from fleetsim.containers.workload import WORKLOADS, PodWorkload
 from fleetsim.fleet.deployments import Deployment
-from fleetsim.fleet.pod_models import NO_EVICTION, ContainerKeys, DeploymentKeys, OfPod, PodKeys, PodOfContainersKeys
+from fleetsim.fleet.pod_models import ContainerKeys, DeploymentKeys, KubeletKeys, OfPod, PodKeys, PodOfContainersKeys
 from fleetsim.fleet.refusal import build, unknown_key, unknown_name
 from fleetsim.fleet.yaml_source import Place, Source
 from fleetsim.host.boot import mem_total_pages
@@ -31,8 +31,9 @@ PAGE = 4096
 
 def node_options(host: HostKeys) -> NodeOptions:
     """The host as its kubelet, Docker or systemd sees it."""
-    keys = host.kubelet or NO_EVICTION
-    node = Node(mem_total_pages(host.memory) * PAGE, keys.kube_reserved, keys.system_reserved, keys.eviction_hard)
+    keys = host.kubelet or KubeletKeys.model_validate({})
+    spec = keys.spec(host.runtime)
+    node = Node(mem_total_pages(host.memory) * PAGE, keys.kube_reserved, keys.system_reserved, spec.eviction_hard_bytes)
     return NodeOptions(
         node,
         host.swap_bytes,
@@ -42,7 +43,7 @@ def node_options(host: HostKeys) -> NodeOptions:
         keys.memory_throttling_percent * 10,
         keys.swap_behavior == "LimitedSwap",
         keys.single_process_oom_kill,
-        keys.spec(host.runtime),
+        spec,
     )
 
 
@@ -90,6 +91,7 @@ def _of_pod(keys: OfPod) -> dict[str, Any]:
         "oom_policy": keys.oom_policy,
         "priority": keys.priority,
         "grace_s": keys.grace // NS_PER_S,
+        "pre_stop_s": keys.pre_stop // NS_PER_S,
         "empty_dirs": keys.empty_dirs,
     }
 

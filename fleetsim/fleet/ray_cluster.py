@@ -36,7 +36,6 @@ class RayCluster:
 
     def __init__(self, address: str, threads: int | None = None) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what is wrong is said in a sentence, or is in Ray's own log files
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # the new behaviour; Ray warns of the old one
         self.size_class = law.size_class()
         self._own_folder: str | None = None

@@ -29,8 +29,8 @@ from ray.util.metrics import Gauge
 
 from fleetsim.errors import FleetsimError, ToolFailed
 from fleetsim.fleet.checkpoint import Cut, check_cut, cut_of, shard_file
-from fleetsim.fleet.engine import Places, in_order
-from fleetsim.fleet.hosts_actor import Answer, Call, Duty, HostsActor, Used
+from fleetsim.fleet.engine import Places, Replica, in_order, replicas_of
+from fleetsim.fleet.hosts_actor import Answer, Call, Duty, Follow, HostsActor, Used
 from fleetsim.fleet.local import shard_size
 from fleetsim.fleet.plan import Plan
 from fleetsim.fleet.ray_cluster import RayCluster
@@ -62,7 +62,7 @@ class MeasuredActor(HostsActor):
 
     def advance(self, call: Call) -> Answer | None:
         answer = super().advance(call)
-        if answer is not None and self._runs:
+        if answer is not None and self._runs and call.until_ns is not None:
             tags = {"hosts": f"{self._runs[0].shard.names[0]} - {self._runs[-1].shard.names[-1]}"}
             self._virtual_s.set(call.until_ns / 1e9, tags)
             self._busy_s.set(answer.busy_s, tags)
@@ -85,7 +85,10 @@ class RayEngine:
         self._number = 0  # of the last call
         self._base: Path | None = None  # the checkpoint that actors come back from …
         self._since: list[list[Call]] = []  # … and each one's calls since
+        self._followed: list[Follow] | None = None  # replicas of each actor's shards, if no longer those of the plan …
+        self._followed_at_base: list[Follow] | None = None  # … and those of that checkpoint
         self._answers: list[Answer] = []
+        self._took_s: list[float] = [0.0]  # each one's last epoch
 
     # --- start and stop ------------------------------------------------------------------------------------------------
 
@@ -96,7 +99,7 @@ class RayEngine:
         self._groups = share_out(self._cut, actors)
         where = [(number, place) for number, (_, count) in enumerate(self._cut) for place in range(count)]
         self._at = {spec.name: at for spec, at in zip(plan.hosts, where, strict=True)}
-        self._places = Places(plan, [number for number, _ in where], len(self._cut))
+        self._places = Places(replicas_of(plan), self._at, len(self._cut))
         self._base, self._since = checkpoint, [[] for _ in self._groups]
         ids = series_ids(plan, self._profile, self._writer)
         parts = ShardPlan.cut_all(plan, self._cut, ids)
@@ -176,17 +179,27 @@ class RayEngine:
             )
             for group in self._groups
         ]
+        self._do(calls)
+        self._took_s = [answer.busy_s for answer in self._answers]
+        return in_order([event for answer in self._answers for event in answer.events])
+
+    def follow(self, replicas: Sequence[Replica]) -> None:
+        self._places = Places(replicas, self._at, len(self._cut))
+        self._followed = [tuple(self._places.replicas(shard) for shard in group) for group in self._groups]
+        self._do([Call(self._number + 1, None, (), None, follow) for follow in self._followed])
+
+    def _do(self, calls: Sequence[Call]) -> None:
+        """The next call of every actor."""
         self._answers = self._each(lambda actor, number: actor.advance.remote(calls[number]))
         self._number += 1
         for since, call in zip(self._since, calls, strict=True):
             since.append(call)
-        return in_order([event for answer in self._answers for event in answer.events])
 
     def ports(self) -> NDArray[Any]:
         return self._places.together([np.frombuffer(ports, PORT) for answer in self._answers for ports in answer.ports])
 
     def slowest(self) -> str:
-        took = [answer.busy_s for answer in self._answers]
+        took = self._took_s
         middle = median(took)
         if len(took) < 2 or middle <= 0 or max(took) < SLOW * middle:
             return ""
@@ -198,7 +211,7 @@ class RayEngine:
 
     def busy_s(self) -> list[float]:
         """How long each actor took for the last epoch."""
-        return [answer.busy_s for answer in self._answers]
+        return self._took_s
 
     # --- what is asked between epochs -----------------------------------------------------------------------------------
 
@@ -208,6 +221,7 @@ class RayEngine:
             for shard, state in zip(self._groups[number], states, strict=True):
                 write_whole(folder / shard_file(*self._cut[shard]), state)
         self._base, self._since = folder, [[] for _ in self._groups]
+        self._followed_at_base = self._followed
 
     def _with_blocks(self, number: int, method: str) -> Any:
         """What an actor's `save` or `finish` says, after its blocks that only it can see have been fetched."""
@@ -259,7 +273,8 @@ class RayEngine:
 
     def _begin(self, number: int) -> Any:
         states = [] if self._base is None else [(self._base / shard_file(*self._cut[shard])).read_bytes() for shard in self._groups[number]]
-        return self._actors[number].begin.remote(self._duties[number], states, self._since[number], self._number)
+        follow = None if self._followed_at_base is None else self._followed_at_base[number]
+        return self._actors[number].begin.remote(self._duties[number], states, self._since[number], self._number, follow)
 
     @staticmethod
     def _all(asked: Sequence[Any]) -> list[Any]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fleetsim.containers.plugin import load_entry_points
 from fleetsim.containers.pod import Pod
 from fleetsim.errors import BadInput
 from fleetsim.faults.base import FAULTS, Fault
@@ -77,9 +78,10 @@ class Scenario:
 
 
 def load_plugins() -> None:
-    """Every fault and workload registers itself."""
+    """Every fault and workload registers itself; workloads that users have written are found by their entry points."""
     import_all("fleetsim.faults")
     import_all("fleetsim.containers")
+    load_entry_points()
 
 
 def load_scenario(path: Path) -> Scenario:

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fleetsim.containers.kubelet import Kubelet
+from fleetsim.fleet.engine import Replica, replicas_of
 from fleetsim.fleet.plan import Plan
 from fleetsim.host.ports import Ports
 from fleetsim.host.shard import Shard
@@ -53,13 +54,13 @@ def series_ids(plan: Plan, profile: Profile, sink: SampleSink) -> list[NDArray[n
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """Hosts `first` … of a plan. `servers`: (host's index here, task) of the services' replicas; `ids`: of each host's series."""
+    """Hosts `first` … of a plan. `replicas`: of the services, as they are at first; `ids`: of each host's series."""
 
     first: int
     seed: int
     hosts: tuple[HostSpec, ...]
     targets: tuple[ScrapeTarget, ...]
-    servers: tuple[tuple[int, str], ...]
+    replicas: tuple[Replica, ...]
     ids: tuple[NDArray[np.int64], ...]
     start_ms: int
     duration_ns: int
@@ -72,27 +73,24 @@ class ShardPlan:
     @staticmethod
     def cut_all(plan: Plan, cut: Sequence[tuple[int, int]], ids: Sequence[NDArray[np.int64]]) -> list[ShardPlan]:
         """The shards of (first host, number of hosts) each; the replicas are gone through once for all of them."""
-        shard_of = {
-            spec.name: (shard, i) for shard, (first, count) in enumerate(cut) for i, spec in enumerate(plan.hosts[first : first + count])
-        }
-        servers: list[list[tuple[int, str]]] = [[] for _ in cut]
-        for service in plan.services:
-            for host, task in service.replicas:
-                if (at := shard_of.get(host)) is not None:
-                    servers[at[0]].append((at[1], task))
+        shard_of = {spec.name: shard for shard, (first, count) in enumerate(cut) for spec in plan.hosts[first : first + count]}
+        replicas: list[list[Replica]] = [[] for _ in cut]
+        for replica in replicas_of(plan):
+            if (shard := shard_of.get(replica[0])) is not None:
+                replicas[shard].append(replica)
         return [
             ShardPlan(
                 first=first,
                 seed=plan.seed,
                 hosts=plan.hosts[first : first + count],
                 targets=plan.scrape_targets[first : first + count],
-                servers=tuple(mine),
+                replicas=tuple(mine),
                 ids=tuple(ids[first : first + count]),
                 start_ms=plan.start_unix_s * 1000,
                 duration_ns=plan.duration_ns,
                 scrape_interval_ms=plan.scrape_interval_ms,
             )
-            for (first, count), mine in zip(cut, servers, strict=True)
+            for (first, count), mine in zip(cut, replicas, strict=True)
         ]
 
 
@@ -100,7 +98,9 @@ class ShardRun:
     def __init__(self, part: ShardPlan, profile: Profile, sink: Samples) -> None:
         count = len(part.hosts)
         self.shard = Shard(part.hosts, part.seed, part.first, agent=Kubelet())
-        self.ports = Ports(self.shard.records, [self.shard.names_of(i) for i in range(count)], part.servers)
+        self._number = {spec.name: number for number, spec in enumerate(part.hosts)}
+        self._replicas = part.replicas
+        self.follow(part.replicas)
         self._sink, self._ids = sink, part.ids
         self._start_ms = part.start_ms
         until_ms = part.start_ms + part.duration_ns // NS_PER_MS + 1
@@ -110,6 +110,11 @@ class ShardRun:
         ]
         self._next = [0] * count
         self._waiting = [0] * count
+
+    def follow(self, replicas: Sequence[Replica]) -> None:
+        """The services' replicas among its hosts, (host, task) of each: `ports` are theirs, in this order."""
+        names = [self.shard.names_of(i) for i in range(len(self._number))]
+        self.ports = Ports(self.shard.records, names, [(self._number[host], task) for host, task in replicas])
 
     def advance(self, until_ns: int, commands: Sequence[Command]) -> list[Event]:
         for command in commands:
@@ -150,8 +155,9 @@ class ShardRun:
         return {"shard": self.shard.state(), "scrapers": [one.snapshot() for one in self._scrapers], "next": list(self._next)}
 
     def resume(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state`."""
+        """Go on from `state`; whom to follow is not in it, as that is the control plane's to say."""
         self.shard.resume(state["shard"])
+        self.follow(self._replicas)
         for scraper, seen in zip(self._scrapers, state["scrapers"], strict=True):
             scraper.restore(seen)
         self._next = list(state["next"])

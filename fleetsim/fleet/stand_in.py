@@ -50,14 +50,18 @@ class StandIn:
     """One actor's answers."""
 
     def __init__(self, parts: Sequence[ShardPlan]) -> None:
-        self._hosts = [(part.hosts, part.servers) for part in parts]
-        self._ports = [np.zeros(len(part.servers), PORT) for part in parts]
+        self._hosts = [part.hosts for part in parts]
+        self._ports = [np.zeros(len(part.replicas), PORT) for part in parts]
         self._epoch = 0
 
     def begin(self) -> Answer:
         return Answer([], [ports.tobytes() for ports in self._ports], 0.0)
 
     def advance(self, call: Call) -> Answer:
+        if call.follow is not None:
+            self._ports = [np.zeros(len(replicas), PORT) for replicas in call.follow]
+        if call.until_ns is None:
+            return self.begin()
         self._epoch += 1
         events = self._starts(call.until_ns) if self._epoch in (1, READY_S) else []
         for shard, ports in enumerate(self._ports):
@@ -72,7 +76,7 @@ class StandIn:
         """As real hosts do: `boot`, and `task_start` and `pod_ready` of every container."""
         first = self._epoch == 1
         events = []
-        for hosts, _ in self._hosts:
+        for hosts in self._hosts:
             for spec in hosts:
                 pods = [pod.name for pod in spec.pods]
                 if first:

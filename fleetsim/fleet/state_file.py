@@ -5,7 +5,8 @@
 
 Rules: a file appears under its name only when it is complete and on the disk (written beside it, then renamed). Reading checks the
 format, the sources that wrote it (a state means nothing to other laws) and the digest before anything is unpickled, and refuses what
-is damaged or foreign with one sentence. Only classes of fleetsim and of NumPy's arrays are made from it.
+is damaged or foreign with one sentence. Only classes of fleetsim, of installed workloads and of
+NumPy's arrays are made from it.
 Limits: the digest finds damage, not malice; a checkpoint is as trustworthy as the folder it lies in.
 """
 
@@ -17,11 +18,13 @@ import json
 import os
 import pickle
 from functools import cache
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from fleetsim.containers.plugin import GROUP
 from fleetsim.errors import BadInput
 
 FORMAT = 1
@@ -33,6 +36,7 @@ NOT_SIMULATING = ("cli", "verdict", "gameday")
 _PLAIN = {
     *(("builtins", name) for name in ("set", "frozenset", "complex", "slice", "range", "bytearray", "object")),
     *(("collections", name) for name in ("OrderedDict", "defaultdict", "Counter", "deque")),
+    ("functools", "partial"),
     ("types", "MappingProxyType"),
     ("types", "SimpleNamespace"),
     ("copyreg", "_reconstructor"),
@@ -45,9 +49,15 @@ _ARRAYS = {"numpy", "numpy._core.multiarray", "numpy.core.multiarray", "numpy._c
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        if module.partition(".")[0] == "fleetsim" or module in _ARRAYS or (module, name) in _PLAIN:
+        if module.partition(".")[0] in {"fleetsim", *plug_in_packages()} or module in _ARRAYS or (module, name) in _PLAIN:
             return super().find_class(module, name)
         raise pickle.UnpicklingError(f"{module}.{name} has no place in a checkpoint")
+
+
+@cache
+def plug_in_packages() -> frozenset[str]:
+    """The packages whose workloads are installed: what their programs know is in the state of their hosts."""
+    return frozenset(point.module.partition(".")[0] for point in entry_points(group=GROUP))
 
 
 @cache

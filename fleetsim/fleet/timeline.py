@@ -14,16 +14,21 @@ from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from fleetsim.fleet.deployments import endpoints_of
 from fleetsim.fleet.engine import EPOCH_NS, Engine
 from fleetsim.fleet.history import History
 from fleetsim.fleet.plan import Plan, PlannedFault
 from fleetsim.fleet.services import Balancers
+from fleetsim.fleet.whereabouts import Whereabouts
 from fleetsim.host.spec import Command, Event
 from fleetsim.rundir.models import HistoryEvent
 from fleetsim.units import NS_PER_S
 
 LOOK_NS = 60 * NS_PER_S
 """The longest that hosts run between two looks; short enough for a progress bar."""
+
+
+KEPT = ("now_ns", "epochs", "waiting", "planes", "balancers", "whereabouts")
 
 
 class Course:
@@ -36,15 +41,16 @@ class Course:
         self.planes = plan.control_planes()
         self.balancers = Balancers(plan.services, engine.ports(), plan.start_unix_s * NS_PER_S)
         self.history = History(plan)
+        self.whereabouts = Whereabouts(plan)
 
     def state(self) -> dict[str, Any]:
         """All but the events of the history, which only grow and are kept apart."""
-        known = {name: getattr(self, name) for name in ("now_ns", "epochs", "waiting", "planes", "balancers")}
+        known = {name: getattr(self, name) for name in KEPT}
         return {**known, "history": self.history.state()}
 
     def resume(self, state: Mapping[str, Any], events: Sequence[HistoryEvent]) -> None:
-        self.now_ns, self.epochs, self.waiting = state["now_ns"], state["epochs"], state["waiting"]
-        self.planes, self.balancers = state["planes"], state["balancers"]
+        for name in KEPT:
+            setattr(self, name, state[name])
         self.history.resume(state["history"], events)
 
 
@@ -63,11 +69,15 @@ def run_timeline(plan: Plan, engine: Engine, course: Course, looked: Callable[[C
         if plan.services:
             events += course.balancers.look(engine.ports(), until_ns)
         course.history.take(events)
+        course.whereabouts.take(events)
         again = _faults_again(plan, events, until_ns)
         for plane in course.planes:
             commands, told = plane.react(events, until_ns)
             again += commands
             course.history.tell(told)
+        again += course.balancers.commands()
+        if any(plane.changed for plane in course.planes) and course.balancers.follow(endpoints_of(course.planes), until_ns):
+            engine.follow(course.balancers.replicas)
         if again:
             course.waiting = sorted([*again, *course.waiting], key=_when)
         course.now_ns = until_ns

@@ -26,10 +26,16 @@
 - compression: kswapd's memory pressure while it fills zram or zswap (h33, h35, h36: 8 to 22 µs a page on top of a page sent to a
   disk), and the system time of the process that sweeps them back (h35, h36: 3 and 4 µs on top of a swap-in);
 - swap-in: system time of a process per page it reads in again (e25 8.6 µs, e03 10.3 µs), its fault included;
-- estimates, not measured by themselves: a cached name, a pipe, a fault that only maps, a system call.
+- estimates, not measured by themselves: a cached name, a pipe, a fault that only maps, a system call, the entry of a huge page.
 `server` is bare metal of about 2020: kernel-laws §10.5, rows tagged [D] and [M] where there is one, else an estimate. It has a TLB: what an
 access costs on top depends on how much memory is used, how, and in which pages (linux/translation.py). The emulator of `lab` has
 none such: what its accesses cost is in what was measured.
+`vm` is such a server's virtual machine with nested paging: what kernel-laws §10.2 and §10.5 measured in theirs [M], and elsewhere what
+`server` costs. From there, the middle of each range: an anonymous fault whose page the hypervisor has behind it 2.2 to 3.0 µs, a
+copy-on-write fault 4 to 8 µs, a fork 0.5 to 0.64 ms per GiB of huge pages, giving back 80 to 140 ms per GiB of small pages and 3 to 4
+of huge ones, zeroing a huge page 227 µs. A fork of small pages took 17 to 26 ms per GiB there and 15 to 32 on the machine of
+docs/calibration.md: 19 of it, 72 ns an entry. One without pages: `latest_fork_usec` of an empty Redis, 0.32 to 0.42 ms, less its
+700 pages. Leaves out: the second table that a TLB miss walks; pages that the hypervisor must find first (7.5 to 11.5 µs a fault).
 `lab-tcg` is `lab` times one factor, for recordings made with a real clock: the median, over the six repeats of e02, e03 and
 e05 recorded both ways, of the ratio of total memory pressure (4.9, 5.1, 5.8, 7.9, 11.0, 17.8; median 6.9).
 """
@@ -46,7 +52,8 @@ NAME_MISS, NAME_HIT, FILE_STAT, FILE_CREATE, PIPE, SLAB_SCAN = range(26, 32)
 HUGE_CLEAR, HUGE_FREE, FAULT_HUGE, COMPACT_SCAN, MIGRATE = range(32, 37)
 LRU_MOVE, REFERENCES, AGE_PTE = 37, 38, 39
 COMPRESS, DECOMPRESS = 40, 41
-TLB_MHZ = 42  # no operation: clock of the CPU whose TLB an access pays for (linux/translation.py); 0: it has none
+FORK_HUGE = 42
+TLB_MHZ = 43  # no operation: clock of the CPU whose TLB an access pays for (linux/translation.py); 0: it has none
 
 OPERATIONS: dict[str, tuple[int, int, int]] = {
     # operation: (position, lab ns, server ns)                                   per page unless said
@@ -71,6 +78,7 @@ OPERATIONS: dict[str, tuple[int, int, int]] = {
     "fault on a new page of shared memory": (FAULT_SHMEM, 5_450, 1_000),
     "write() of a new page of a tmpfs file": (SHMEM_WRITE, 4_656, 1_000),
     "fork copies the entry of a mapped page": (FORK_PAGE, 134, 35),
+    "fork copies the entry of a huge page and sets a page table aside, per huge page": (FORK_HUGE, 2_000, 400),
     "fork of a small program, per process": (FORK, 200_000, 60_000),
     "malloc() or free(), user time": (MALLOC, 190, 40),
     "brk, mmap, munmap or madvise, per call": (MADVISE, 4_000, 1_000),
@@ -94,15 +102,32 @@ OPERATIONS: dict[str, tuple[int, int, int]] = {
     "timer tick, HZ=250, per tick": (TICK, 4_000_000, 4_000_000),
 }
 
+VM: dict[int, int] = {
+    # ns where a virtual machine differs from `server`
+    FAULT_ANON: 2_600,
+    COW: 6_000,
+    EXIT: 420,
+    FORK_PAGE: 72,
+    FORK_HUGE: 1_100,
+    FORK: 300_000,
+    HUGE_CLEAR: 227_000,
+    HUGE_FREE: 6_800,
+    FAULT_HUGE: 260_000,
+}
+
+PROFILES = ("lab", "lab-tcg", "server", "vm")
 TCG_FACTOR = 7
 SERVER_MHZ = 3000
 
 
 def costs(profile: str) -> list[int]:
     """The 48 entries of row["cost"] for a profile name (KeyError for an unknown one)."""
-    column, factor = {"lab": (1, 1), "server": (2, 1), "lab-tcg": (1, TCG_FACTOR)}[profile]
+    column, factor = {"lab": (1, 1), "server": (2, 1), "vm": (2, 1), "lab-tcg": (1, TCG_FACTOR)}[profile]
     row = [0] * 48
     for entry in OPERATIONS.values():
         row[entry[0]] = entry[column] * (1 if entry[0] == TICK else factor)
-    row[TLB_MHZ] = SERVER_MHZ if profile == "server" else 0
+    if profile == "vm":
+        for place, ns in VM.items():
+            row[place] = ns
+    row[TLB_MHZ] = SERVER_MHZ if profile in ("server", "vm") else 0
     return row

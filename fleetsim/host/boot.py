@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from fleetsim.errors import BadInput
-from fleetsim.hardware.cpu import costs
+from fleetsim.hardware.cpu import PROFILES, costs
 from fleetsim.host.boot_swap import disks, swap_areas
 from fleetsim.host.cgroups import cgroups
 from fleetsim.host.pods import add_pod, configure
@@ -62,7 +62,7 @@ def boot(spec: HostSpec, row: Any, host_key: int, tick_ns: int) -> Names:
     try:
         row["cost"] = costs(spec.cpu_profile)
     except KeyError:
-        raise BadInput(f"host {spec.name}: unknown CPU profile {spec.cpu_profile!r}; known are lab, lab-tcg, server") from None
+        raise BadInput(f"host {spec.name}: unknown CPU profile {spec.cpu_profile!r}; known are {', '.join(PROFILES)}") from None
     clear_tables(row)
     row["nr_nodes"] = spec.numa_nodes
     if spec.measured:

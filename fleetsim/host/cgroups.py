@@ -54,6 +54,7 @@ def add_cgroup(row: Any, names: Names, spec: CgroupSpec) -> None:
         raise BadInput(f"host {names.host}: more than {mm.NR_CGROUPS - 1} cgroups, {dying} of them removed but still charged")
     names.cgroups[spec.name] = i
     empty_cgroup(row["cgroups"][i], names.cgroups[spec.parent])
+    row["cgroups"][names.cgroups[spec.parent]]["children"] += 1
     lru_gen_init_lruvec(row, i)
     row["nr_cgroups"] = max(int(row["nr_cgroups"]), i + 1)
     for file, value in spec.limits.items():

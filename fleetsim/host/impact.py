@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Harm that a user of the host would notice, measured: a task killed, or a task that does not keep its pace.
 
-`killed` opens when the kernel kills a task and closes when it runs again (or stays open). `slow` opens when a paced
-thread did less than half of what its pace asked for during ten seconds, and closes after ten seconds at 80 % and more:
-the distance between the two keeps it from flapping. A server has two more, each measured over ten seconds and closed by ten seconds
-that are in order: `latency`, when more of its requests than its objective allows took longer than that says (or none is answered
-while the oldest waits longer), and `errors`, when more than one in a hundred failed: refused, given up, or broken off.
+`killed` opens when the kernel kills a task and closes when somebody does its work again: it is restarted; for a child, its parent forks
+the next one or begins anew; for a pod of a Deployment, the pod has left (what is missing then is a replica). Else it stays open.
+`slow` opens when a paced thread did less than half of what its pace asked for during ten seconds, and closes after ten seconds at
+80 % and more: the distance between the two keeps it from flapping. A server has two more, each measured over ten seconds and closed by
+ten seconds that are in order: `latency`, when more of its requests than its objective allows took longer than that says (or none is
+answered while the oldest waits longer), and `errors`, when more than one in a hundred failed: refused, given up, or broken off.
 `unresponsive` is a host on which nobody got anything done for nine tenths of ten seconds, because all waited for memory.
 Nothing here looks at memory: only at work not done.
 """

@@ -28,6 +28,7 @@ REASONS = ("", "CrashLoopBackOff", "Completed", "Error", "OOMKilled", "Evicted",
 GUARANTEED, BURSTABLE, BESTEFFORT = range(3)
 QOS_CLASSES = ("guaranteed", "burstable", "besteffort")
 ALWAYS, ON_FAILURE, NEVER_RESTART, UNLESS_STOPPED = range(4)
+UNIT_STATES = ("inactive", "active", "activating", "failed")
 RESTART_POLICIES = ("Always", "OnFailure", "Never", "UnlessStopped")
 KUBERNETES, DOCKER, SYSTEMD = range(3)
 RUNTIMES = ("kubernetes", "docker", "systemd")
@@ -49,6 +50,7 @@ POD = np.dtype(
         ("cg", "i2"),  # row of its cgroup
         ("priority", "i4"),
         ("grace_ns", "i8"),  # terminationGracePeriodSeconds
+        ("pre_stop_s", "i2"),  # how long the preStop hook of its containers sleeps before SIGTERM
         ("memory_request", "i8"),  # bytes, all containers
     ]
 )
@@ -69,6 +71,7 @@ CONTAINER = np.dtype(
         ("cg", "i2"),
         ("first", "i2"),  # row of its PID 1
         ("oom_policy", "i1"),  # systemd's OOMPolicy=
+        ("unit", "i1"),  # systemd's ActiveState
         ("exit_code", "i4"),
         ("restarts", "i4"),
         ("max_retries", "i4"),  # Docker's on-failure:N, −1: no limit
@@ -78,6 +81,8 @@ CONTAINER = np.dtype(
         ("failed_ns", "i8"),  # when it last failed (the back-off's lastUpdate)
         ("started_ns", "i8"),
         ("finished_ns", "i8"),
+        ("hook", "i1"),  # 1: it is being stopped, and its preStop hook is under way …
+        ("term_s", "i4"),  # … until this second; SIGTERM comes, or came, then
         ("kill_ns", "i8"),  # SIGKILL follows its SIGTERM then, 0: none under way
         ("window_ns", "i8"),  # systemd: when the interval of its start limit began …
         ("window_starts", "i4"),  # … and starts within it

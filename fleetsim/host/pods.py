@@ -20,6 +20,8 @@ from fleetsim.linux import mm_types as mm
 from fleetsim.linux.fs_types import NR_MOUNTS
 from fleetsim.linux.memcontrol import nr_dying_descendants
 from fleetsim.linux.shm import shmem_unlink
+from fleetsim.workloads.arrivals import COUNTERS
+from fleetsim.workloads.requests import observe
 
 PAGE = 4096
 
@@ -57,6 +59,7 @@ def add_pod(row: Any, names: Names, spec: PodSpec, *, at_boot: bool) -> int:
     pod["used"], pod["phase"], pod["qos"] = 1, kt.PENDING, kt.QOS_CLASSES.index(spec.qos)
     pod["restart"], pod["cg"], pod["priority"] = kt.RESTART_POLICIES.index(spec.restart), names.cgroups[spec.cgroup], spec.priority
     pod["grace_ns"], pod["memory_request"] = spec.grace_s * mm.NS_PER_S, spec.request_bytes
+    pod["pre_stop_s"] = spec.pre_stop_s
     names.pods[spec.name] = p
     row["nr_pods"] = max(int(row["nr_pods"]), p + 1)
     for container in spec.containers:
@@ -200,7 +203,12 @@ def free_task_row(row: Any, names: Names, t: int) -> None:
     th = int(row["tasks"][t]["main_thread"])
     program = row["programs"][th]
     if int(program["work"]) > 0:
+        work = row["works"][int(program["work"]) - 1]
+        if work["server"]["used"]:
+            observe(row, work["server"])
+            names.ended[name] = {counter: int(work["server"][counter]) for counter in COUNTERS}
         row["works"][int(program["work"]) - 1] = empty_row(row["works"])
+        names.plugins.pop(int(program["work"]) - 1, None)
     row["ops"][int(program["first"]) : int(program["first"]) + int(program["ops"])] = empty_row(row["ops"])
     row["programs"][th] = empty_row(row["programs"])
     row["heaps"]["used"][row["heaps"]["task"] == t] = 0

@@ -9,6 +9,7 @@ from typing import Any
 
 from fleetsim.allocators.tables import GLIBC
 from fleetsim.errors import BadInput
+from fleetsim.host.plugin_kernel import Process
 from fleetsim.host.spec import TaskSpec, Work
 from fleetsim.linux import mm_types as mm
 from fleetsim.linux.dcache import NEGATIVE, OPENED, PLAIN
@@ -29,6 +30,7 @@ from fleetsim.workloads.script_types import (
 )
 from fleetsim.workloads.works import ARGUMENTS, KINDS, NR_WORKS
 
+CHILD = "-child"  # how the process that a process has forked is called
 DAY_NS = 86_400 * mm.NS_PER_S
 
 
@@ -51,13 +53,15 @@ class Names:
     containers: dict[tuple[str, str], int] = field(default_factory=dict)  # (pod, container)
     pod_of: dict[str, str] = field(default_factory=dict)  # task → pod
     gone: set[str] = field(default_factory=set)  # tasks and cgroups of pods that have left
+    ended: dict[str, dict[str, int]] = field(default_factory=dict)  # servers among them → what they had counted until then
+    plugins: dict[int, Process] = field(default_factory=dict)  # row of a work → the Python side of its process
 
     def task_name(self, row: int) -> str:
         return next((name for name, t in self.tasks.items() if t == row), "")
 
     def add_child(self, row: int, parent: int) -> None:
         """Row `row` is a process that `parent` forked: it is called NAME-child, the latest of several by that name."""
-        name = f"{self.task_name(parent)}-child"
+        name = self.task_name(parent) + CHILD
         self.tasks = {other: t for other, t in self.tasks.items() if t != row or other == name}
         self.tasks[name] = row
 
@@ -101,6 +105,7 @@ def add_task(row: Any, names: Names, spec: TaskSpec, *, started: bool, at: int =
     row["nr_tasks"] = max(int(row["nr_tasks"]), t + 1)
     names.tasks[spec.name] = t
     names.gone.discard(spec.name)
+    names.ended.pop(spec.name, None)
     task = row["tasks"][t]
     task["state"] = mm.TASK_WAITING
     task["cg"] = names.cgroups[spec.cgroup]
@@ -138,8 +143,11 @@ def add_work(row: Any, names: Names, t: int, work: Work) -> int:
         server["rate"], server["swing"], server["timeout_ns"] = users.rate_milli, users.swing_milli, users.timeout_ns
         since_midnight = int(row["boot_unix_s"]) * mm.NS_PER_S % DAY_NS  # whatever the period: a day is one, by default
         server["period_ns"], server["peak_ns"] = users.period_ns, users.peak_ns - since_midnight
-        server["cancels"] = users.cancels
+        server["cancels"], server["finish_ms"] = users.cancels, -(-users.finish_ns // mm.NS_PER_MS)
         server["slo_ns"], server["late_permille"] = users.slo_ns, users.late_permille
+    if work.plugin is not None:
+        files = {path: file_row(row, names, str(on_host)) for path, on_host in work.values.items()}
+        names.plugins[w] = Process(work.plugin, names.task_name(t), w, files)
     row["programs"][th]["work"] = w + 1
     row["nr_threads"] = max(int(row["nr_threads"]), th + 1)
     return th

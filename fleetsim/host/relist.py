@@ -10,15 +10,16 @@ asked (what would delay it later is not foreseen), and it does not take a worker
 
 from __future__ import annotations
 
-from fleetsim.host.kubelet_types import FAILURE, RELIST_NS, RUNNING, STARTUP, SUCCESS
+from fleetsim.host.kubelet_types import CONTAINER_CREATING, FAILURE, RELIST_NS, RUNNING, STARTUP, SUCCESS, WAITING
 from fleetsim.law import law
-from fleetsim.linux.mm_types import LRU_INACTIVE_FILE, NEVER, NS_PER_S, TASK_RUNNING, VM
+from fleetsim.linux.mm_types import EV, LRU_INACTIVE_FILE, NEVER, NS_PER_S, TASK_RUNNING, VM
 from fleetsim.linux.nodes import nr_free
 from fleetsim.workloads.requests import answer_ns
 
 CONTAINERS, PROBES, NODE = 1, 2, 4  # what is worth a decision
 STATUS_NS = 10 * NS_PER_S
 VM_OOM_KILL = VM["oom_kill"]
+EV_OOM_KILL = EV["oom_kill"]
 
 
 @law
@@ -37,7 +38,7 @@ def answers_in_ns(row, t):
     w = row["programs"][th]["work"]
     if w > 0:
         server = row["works"][w - 1]["server"]
-        if server["used"] > 0 and server["ready"] == 0:
+        if server["used"] > 0 and (server["ready"] == 0 or server["closing"] > 0):
             return -1
         if server["used"] > 0:
             waits = max(waits, answer_ns(row, server))
@@ -99,19 +100,41 @@ def ask_probes(row):
 
 
 @law
+def is_news(row, container):
+    """Is a container not as the kubelet knows it: its PID 1 started or is gone, somebody in it was killed for memory, it is to be ended?
+
+    Source: pkg/kubelet/pleg/generic.go generateEvents (the state of containers); processes that PID 1 forks are none of its business.
+    """
+    task = row["tasks"][container["first"]]
+    if container["state"] == WAITING:
+        return task["pid"] != container["pid"] or container["reason"] == CONTAINER_CREATING
+    if container["state"] != RUNNING:
+        return False
+    killed = row["cgroups"][container["cg"]]["events"][EV_OOM_KILL] != container["oom_seen"]
+    return killed or task["state"] != TASK_RUNNING or container["kill_ns"] > 0
+
+
+@law
 def is_stirred(row):
-    """True if a process started, was gone or was killed for memory since the last look, or something is under way.
+    """True if some container is not as it was at the last look, or something is under way.
+
+    While no process started, was gone or was killed for memory nobody has to look at the containers.
 
     Source: pkg/kubelet/pleg/generic.go computeEvents. Which container it was is found out where it is decided what to do.
     """
     kubelet = row["kubelet"]
+    if kubelet["busy"] > 0:
+        return True
     same = kubelet["pids_seen"] == row["next_pid"] and kubelet["exits_seen"] == row["nr_exits"]
-    if same and kubelet["oom_seen"] == row["vm"][VM_OOM_KILL] and kubelet["busy"] == 0:
+    if same and kubelet["oom_seen"] == row["vm"][VM_OOM_KILL]:
         return False
     kubelet["pids_seen"] = row["next_pid"]
     kubelet["exits_seen"] = row["nr_exits"]
     kubelet["oom_seen"] = row["vm"][VM_OOM_KILL]
-    return True
+    news = False
+    for c in range(row["nr_containers"]):
+        news = news or (row["containers"][c]["used"] > 0 and is_news(row, row["containers"][c]))
+    return news
 
 
 @law

@@ -20,12 +20,14 @@ from fleetsim.host.cgroups import add_cgroup, remove_cgroup, set_limit
 from fleetsim.host.impact import IMPACT_KILLED, IMPACT_NAMES
 from fleetsim.host.kubelet_types import RELIST_NS
 from fleetsim.host.oom_log import oom_report
+from fleetsim.host.plugins import take_turn
 from fleetsim.host.pods import add_pod, configure, no_room
-from fleetsim.host.programs import Names, add_task, add_thread
+from fleetsim.host.ports import cut
+from fleetsim.host.programs import CHILD, Names, add_task, add_thread
 from fleetsim.host.redis_events import REDIS_EVENTS, redis_event
 from fleetsim.host.spec import CgroupSpec, Command, Event, HostSpec, KubeletSpec, PodSpec, TaskSpec
 from fleetsim.host.state import HOST
-from fleetsim.host.step import CALL_AGAIN, EVENTS, run_host
+from fleetsim.host.step import ASKS, CALL_AGAIN, EVENTS, run_host
 from fleetsim.linux import events as ev
 from fleetsim.linux import mm_types as mm
 from fleetsim.linux.alloc_slowpath import enforce_limit
@@ -36,6 +38,7 @@ from fleetsim.linux.swap_types import ON_ZRAM
 from fleetsim.linux.swapfile import count_slots
 from fleetsim.workloads.arrivals import arrive
 from fleetsim.workloads.jvm_state import GC_NAMES
+from fleetsim.workloads.requests import answer_the_gathered
 from fleetsim.workloads.script import begin_program
 
 TICK_NS = 200_000_000
@@ -67,6 +70,10 @@ class Agent(Protocol):
 
     def look(self, shard: Shard, host_index: int, now_ns: int) -> int:
         """Look at the host, which stands at `now_ns`; the instant of the next look, which the record says too."""
+        ...
+
+    def notice(self, shard: Shard, host_index: int) -> None:
+        """Something happened on the host just now; a kubelet looks when its time comes, others hear of exits at once."""
         ...
 
 
@@ -173,8 +180,13 @@ class Shard:
     # --- inside ------------------------------------------------------------------------------------------------------
 
     def _run(self, i: int, until_ns: int) -> None:
-        while (told := run_host(self.records, i, until_ns)) == CALL_AGAIN:
+        while (told := run_host(self.records, i, until_ns)) in (CALL_AGAIN, ASKS):
+            if told == ASKS:
+                take_turn(self.records, i, self._names[i], until_ns)
+                continue
             self._collect(i)
+            if self._looks[i] < mm.NEVER:
+                self._agent_of(i).notice(self, i)
         if told == EVENTS:
             self._collect(i)
         elif told < 0:
@@ -203,9 +215,14 @@ class Shard:
                 self.dmesg[i] += stamp(swap_error_line(row, a, direction), int(e["t_ns"]) // 1000)
         if kills:
             self.dmesg[i] += stamp(oom_report(row, names, kills), int(row["now_ns"]) // 1000)
+        killed: set[tuple[int, int]] = set()
         for e in rows:
             if e["kind"] == ev.TASK_START and e["arg"][3] > 0:
                 names.add_child(int(e["subject"]), int(e["arg"][3]) - 1)
+            if e["kind"] == ev.OOM_KILL:  # the kernel's log and counters have the victim of a group kill twice; it died once
+                if (int(e["t_ns"]), int(e["subject"])) in killed:
+                    continue
+                killed.add((int(e["t_ns"]), int(e["subject"])))
             self._translate(i, e, names)
         lost = int(row["event_seq"]) - len(rows)
         if lost:
@@ -241,17 +258,19 @@ class Shard:
             self._looks[i] = self.records[i]["kubelet"]["next_ns"] = mm.NEVER  # nobody looks after anything there any more
         elif kind in (ev.REFUSED, ev.TABLE_FULL):
             data = {"pages": arg[0]}
-        if name in names.pod_of:
-            data["pod"] = names.pod_of[name]
+        if pod := names.pod_of.get(name) or names.pod_of.get(name.removesuffix(CHILD)):
+            data["pod"] = pod
         again = kind == ev.TASK_START and arg[2] > 0
         self._emit(i, t_ns, "restart" if again else ev.KINDS[kind], name, data)
         killed = {"impact": IMPACT_NAMES[IMPACT_KILLED]}
         if kind == ev.OOM_KILL and (i, name) not in self._killed:
             self._killed.add((i, name))
             self._emit(i, t_ns, "impact_start", name, killed)
-        elif again and (i, name) in self._killed:
-            self._killed.remove((i, name))
-            self._emit(i, t_ns, "impact_end", name, killed)
+        elif kind == ev.TASK_START:  # it, or a child after it, does the work again; or the program that had forked it begins anew
+            for back in (name, *([name + CHILD] if again else [])):
+                if (i, back) in self._killed:
+                    self._killed.remove((i, back))
+                    self._emit(i, t_ns, "impact_end", back, killed)
 
     def _carry_out(self, i: int, command: Command) -> None:
         row, names, args = self.records[i], self._names[i], command.args
@@ -264,7 +283,7 @@ class Shard:
             return
         done(row, names, args)
         self._collect(i)  # a kill that a command caused is told at its own instant
-        if command.kind in ("settle_limit", "load", "start_pod"):
+        if command.kind in ("settle_limit", "load", "cut", "start_pod"):
             return
         shown = {k: list(v) if isinstance(v, tuple) else v for k, v in args.items() if isinstance(v, (str, int, tuple))}
         self._emit(i, int(row["now_ns"]), "command", command.kind, {"author": command.author, **shown})
@@ -328,6 +347,14 @@ class Shard:
             if work["kind"] > 0 and int(work["task"]) == t:
                 arrive(row, work["server"])
                 work["server"]["rate"], work["server"]["swing"] = int(args["rate_milli"]), 0
+
+    def _do_cut(self, row: Any, names: Names, args: Any) -> None:
+        t = self._task(names, args)
+        for work in row["works"]:
+            if work["kind"] > 0 and int(work["task"]) == t and work["server"]["ready"]:
+                arrive(row, work["server"])
+                answer_the_gathered(row, work["server"])
+                cut(work["server"])
 
     def _do_disk(self, row: Any, names: Names, args: Any) -> None:
         number = disk_number(row, names, str(args["disk"]))

@@ -6,7 +6,7 @@ Bytes and seconds here (this is an edge); `boot.py` converts to pages and nanose
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,6 +37,16 @@ class Requests:
     cancels: bool = False  # the server drops a request whose client went away; else it serves it for nothing
     slo_ns: int = 0  # latency objective, 0: none …
     late_permille: int = 10  # … which so many of a thousand requests may miss
+    finish_ns: int = 0  # after SIGTERM it finishes what it has, for so long at most; 0: it ends at once
+
+
+@dataclass(frozen=True)
+class PlugIn:
+    """A workload whose program is Python of a user's own (host/plugins.py). It is shipped and kept in checkpoints by pickling."""
+
+    name: str  # as scenarios write it
+    begin: Callable[[], Any]  # makes the program of a process that starts; it has a method `step(kernel)`
+    origin: str = ""  # the distribution that it comes with
 
 
 @dataclass(frozen=True)
@@ -48,8 +58,12 @@ class Work:
     values: Mapping[str, int | str] = field(default_factory=dict)
     requests: Requests | None = None
     areas: tuple[tuple[int, bool], ...] = ()  # (pages, used at random) of what it may map at once: is there room in the record?
-    files: tuple[tuple[str, int, bool], ...] = ()  # (path, most pages it ever writes to it, used at random)
-    children: int = 0  # processes that it may fork
+    shared: tuple[int, ...] = ()  # pages of the shared memory that it makes, used at random
+    files: tuple[tuple[str, int, int], ...] = ()  # (path, most pages it ever writes to it, parts used at random: 0, 1 or hot and cold)
+    children: int = 0  # processes that it may fork …
+    inherits: int = 0  # … each with copies of so many of its areas …
+    on_top: tuple[tuple[int, bool], ...] = ()  # … as which it writes to so many pages that the fork left shared
+    plugin: PlugIn | None = None  # of the kind `plugin`: `values` has its files then, path in the container → path on the host
 
 
 @dataclass(frozen=True)
@@ -107,6 +121,7 @@ class PodSpec:
     priority: int = 0
     restart: str = "Always"  # Always | OnFailure | Never, Docker's UnlessStopped
     grace_s: int = 30
+    pre_stop_s: int = 0  # lifecycle.preStop.sleep of its containers
     cgroups: tuple[CgroupSpec, ...] = ()
     tmpfs: Mapping[str, int] = field(default_factory=dict)  # emptyDir and /dev/shm: mount point on the host → bytes
 
@@ -170,7 +185,7 @@ class HostSpec:
     thp_defrag: str = "madvise"  # … /defrag: always | defer | defer+madvise | madvise | never
     lru_gen: str = "n"  # lru_gen/enabled: y, n or a number with one bit per part of MGLRU
     lru_gen_min_ttl_ms: int = 0
-    cpu_profile: str = "server"  # server | lab | lab-tcg
+    cpu_profile: str = "server"  # hardware/cpu.py PROFILES
     disk: DiskSpec = DiskSpec(2_000_000_000, 80.0)
     swap_disk: DiskSpec | None = None  # None: swap shares `disk`
     swaps: tuple[SwapSpec, ...] = ()  # instead of `swap_bytes` and `swap_disk`
@@ -194,7 +209,7 @@ class Command:
 
     t_ns: int
     host: str
-    kind: str  # start_thread | stop_thread | start_task | kill | mkdir | rmdir | sysctl | limit | disk | load | start_pod | delete_pod
+    kind: str  # start_thread | stop_thread | start_task | kill | mkdir | rmdir | sysctl | limit | disk | load | cut | …_pod
     args: Mapping[str, object] = field(default_factory=dict)
     author: str = "chaos"
 
@@ -207,6 +222,7 @@ class Command:
     # sysctl        {"name": "vm.swappiness", "value": 10}
     # limit         {"cgroup": name, "file": "memory.max", "bytes": n}
     # load          {"task": name, "rate_milli": n}            requests per 1000 s that come from now on
+    # cut           {"task": name}                             connections to it are cut: the requests that are there fail
     # start_pod     {"spec": PodSpec}                          the scheduler bound a pod to this node
     # delete_pod    {"pod": name}                              SIGTERM, after the grace period SIGKILL, then it is gone
     # disk          {"disk": "data", "slow_percent": 1000, "failing": 0}   a device gets slow (100: as it was), or fails every transfer

@@ -15,6 +15,9 @@ from fleetsim.linux.mm_types import KERNEL_FIELDS, NR_THREADS
 from fleetsim.workloads.script_types import PROGRAM, SCRIPT_FIELDS
 from fleetsim.workloads.works import WORK_FIELDS
 
+TURN = np.dtype([("cpu", "i2"), ("preempted_ns", "i8"), ("utime_ns", "i8"), ("stime_ns", "i8")])
+"""What `run_thread` knows in the middle of a plug-in's turn: its CPU, until when somebody else had it, the task's times before."""
+
 HOST = np.dtype(
     [
         *KERNEL_FIELDS,
@@ -23,6 +26,7 @@ HOST = np.dtype(
         *WORK_FIELDS,
         *ALLOCATOR_FIELDS,
         *KUBELET_FIELDS,
+        ("turn", TURN),
         ("slow_next_ns", "i8"),  # when progress is next compared with pace (impact.py)
         ("slow_seen", "i8", (NR_THREADS, 2)),  # progress and due at the last comparison
         ("full_seen_ns", "i8"),  # PSI memory full at the last comparison

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from fleetsim.hardware.cpu import START
 from fleetsim.host.impact import WINDOW_NS, measure_host, measure_pace, measure_servers
+from fleetsim.host.kubelet_types import KUBERNETES
 from fleetsim.law import law
 from fleetsim.linux.check import validate_fast
 from fleetsim.linux.cputime import account_cpus, account_iowait, account_time, can_preempt, cpu_to_node, put_off, select_task_rq
@@ -43,7 +44,7 @@ from fleetsim.workloads.works import begin_work, note_gone, step_work
 
 LOAD_PERIOD_NS = 5 * NS_PER_S
 FREE_STEPS_MAX = 1_000_000
-SOUND, EVENTS, CALL_AGAIN = 0, 1, 2  # what run_host returns
+SOUND, EVENTS, CALL_AGAIN, ASKS = 0, 1, 2, 3  # what run_host returns
 DUE_NOTHING, DUE_CLOCK, DUE_KSWAPD, DUE_WRITEBACK, DUE_JOURNAL, DUE_HUGE, DUE_TASK, DUE_THREAD = range(8)
 
 
@@ -177,6 +178,8 @@ def run_task(row, t):
     task = row["tasks"][t]
     if task["state"] == TASK_EXITING:
         exit_mmap(row, t)
+        if row["kubelet"]["runtime"] != KUBERNETES and row["nr_exits"] != row["kubelet"]["exits_seen"]:
+            row["attention"] = 1  # Docker and systemd hear of it at once (SIGCHLD); a kubelet finds it when it relists
         return
     task["node"] = home_node(row, t)
     cpu = select_task_rq(row, task)
@@ -217,41 +220,82 @@ def waits_for_cpu(row, th, cg, until_ns):
 
 
 @law
-def run_thread(row, th):
-    """Give a thread a CPU for one chunk of its work, or let it wait for one.
+def begin_turn(row, th):
+    """Give a thread a CPU and an empty bill, or let it wait for a CPU.
+
+    returns  (int64 its CPU, −1: it waits; int64 until when somebody whom it preempts has that CPU, 0: nobody)
 
     Source: kernel/sched (who waits longest runs next); CPU pressure is the wait. Leaves out: time slices, nice, cpu.max.
     """
-    thread = row["threads"][th]
-    cg = row["tasks"][thread["task"]]["cg"]
+    task = row["tasks"][row["threads"][th]["task"]]
     begin = row["now_ns"]
     row["current"] = th
-    cpu = select_task_rq(row, row["tasks"][thread["task"]])
+    cpu = select_task_rq(row, task)
     free = row["cpu"][cpu]["free_ns"]
     preempts = free > begin and can_preempt(row, cpu, th)
     if free > begin and not preempts:
-        waits_for_cpu(row, th, cg, free)
-        return
+        waits_for_cpu(row, th, task["cg"], free)
+        return -1, 0
     row["spent_ns"] = 0
     row["reclaim_ns"] = 0
     row["wait_ns"] = 0
     row["stall_ns"][:] = 0
-    task = row["tasks"][thread["task"]]
-    user_before, system_before = task["utime_ns"], task["stime_ns"]
     if row["nr_nodes"] > 1:
-        enter_task(row, thread["task"], cpu_to_node(row, cpu))
+        enter_task(row, row["threads"][th]["task"], cpu_to_node(row, cpu))
+    return cpu, free if preempts else 0
+
+
+@law
+def run_thread(row, th, under_way):
+    """One chunk of a thread's work, if there is a CPU for it; or the next part of the chunk that is under way, if it is a plug-in's.
+
+    under_way  bool  the latter
+    returns    bool  False: the turn is not over, its program is to go on (`asking`)
+
+    Source: fleetsim's own pacing.
+    """
+    task, turn = row["tasks"][row["threads"][th]["task"]], row["turn"]
+    if under_way:
+        cpu, preempted_ns = turn["cpu"], turn["preempted_ns"]
+        user_before, system_before = turn["utime_ns"], turn["stime_ns"]
+    else:
+        cpu, preempted_ns = begin_turn(row, th)
+        user_before, system_before = task["utime_ns"], task["stime_ns"]
+        if cpu < 0:
+            return True
     work = row["programs"][th]["work"]
     if work > 0:
         step_work(row, th, work - 1)
     else:
         script_step(row, th)
-    if row["nr_nodes"] > 1:
-        leave_task(row, thread["task"])
+    if row["asking"] > 0:
+        turn["cpu"] = cpu
+        turn["preempted_ns"] = preempted_ns
+        turn["utime_ns"] = user_before
+        turn["stime_ns"] = system_before
+        return False
     spent, user = row["spent_ns"], min(row["spent_ns"], task["utime_ns"] - user_before)
     task["stime_ns"] = system_before + spent - user
+    end_turn(row, th, cpu, preempted_ns, user)
+    return True
+
+
+@law
+def end_turn(row, th, cpu, preempted_ns, user):
+    """Book what a thread's chunk of work cost it and the others.
+
+    cpu, preempted_ns  int64  from `begin_turn`
+    user               int64  of its processor time, in user mode
+
+    Source: kernel/sched/cputime.c, kernel/sched/psi.c.
+    """
+    thread = row["threads"][th]
+    cg, begin, spent = row["tasks"][thread["task"]]["cg"], row["now_ns"], row["spent_ns"]
+    if row["nr_nodes"] > 1:
+        leave_task(row, thread["task"])
     account_time(row, cpu, HELD_BY_THREAD, user, spent - user)
-    if preempts and spent > 0 and put_off(row, cpu, free + spent):
-        stall(row, -1, PSI_MEM, free, free + spent)
+    if preempted_ns > 0 and spent > 0 and put_off(row, cpu, preempted_ns + spent):
+        stall(row, -1, PSI_MEM, preempted_ns, preempted_ns + spent)
     useful = spent - row["reclaim_ns"]
     thread["work_until_ns"] = begin + useful
     row["busy_until_ns"][th] = begin + spent + row["wait_ns"]
@@ -277,22 +321,28 @@ def run_thread(row, th):
 def run_until(row, until_ns):
     """Everything that is due on the host before `until_ns`, in order; the clock stands at `until_ns` afterwards.
 
-    returns  bool  False: stopped early because a task was just killed and its report should be written; call again
+    returns  bool  False: stopped early because a task was just killed and its report should be written, or because a plug-in wants
+                   its Python program (`asking`); call again
 
     Source: fleetsim's own main loop (design §4).
     """
-    row["attention"] = 0
+    under_way = row["asking"] > 0
+    if not under_way:
+        row["attention"] = 0
     row["reschedule"] = 1  # a command may have changed anything
     thread, thread_ns = -1, NEVER
     changed = True
     while True:
-        if row["reschedule"] > 0:
-            reschedule(row)
-            changed = True
-        if changed:
-            thread, thread_ns = next_thread(row)
-            changed = False
-        what, which, when = next_due(row, until_ns, thread, thread_ns)
+        if under_way:
+            what, which, when = DUE_THREAD, row["asking"] - 1, row["now_ns"]
+        else:
+            if row["reschedule"] > 0:
+                reschedule(row)
+                changed = True
+            if changed:
+                thread, thread_ns = next_thread(row)
+                changed = False
+            what, which, when = next_due(row, until_ns, thread, thread_ns)
         if what == DUE_NOTHING:
             break
         row["now_ns"] = when
@@ -313,7 +363,9 @@ def run_until(row, until_ns):
             run_task(row, which)
             row["reschedule"] = 1
         else:
-            run_thread(row, which)
+            if not run_thread(row, which, under_way):
+                return False
+            under_way = False
             row["due_ns"][which] = row["threads"][which]["ready_ns"] if row["threads"][which]["used"] > 0 else NEVER
             changed = True
         if row["boosted"] > 0:
@@ -332,14 +384,14 @@ def run_until(row, until_ns):
 def run_host(records, i, until_ns):
     """`run_until` for host `i` of a shard: an array is recognised at once when called from Python, a record is not (0.5 against 28 µs).
 
-    returns  int64  CALL_AGAIN: stopped early, see `run_until`; else at `until_ns`: SOUND, EVENTS if there are any to be told,
-                    or −k if rule k of linux/check.py is broken
+    returns  int64  CALL_AGAIN or ASKS (a plug-in's program): stopped early, see `run_until`; else at `until_ns`: SOUND, EVENTS if
+                    there are any to be told, or −k if rule k of linux/check.py is broken
 
     Source: measured with Numba 0.68; linux/check.py.
     """
     row = records[i]
     if not run_until(row, until_ns):
-        return CALL_AGAIN
+        return ASKS if row["asking"] > 0 else CALL_AGAIN
     broken = validate_fast(row)
     if broken > 0:
         return -broken

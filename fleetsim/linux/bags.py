@@ -94,27 +94,51 @@ def hand_over_shadows(row, g, i):
 
 
 @law
-def merge_oldest(row, g):
-    """Make room: the two oldest bags of one list and class become one. The pair with the fewest pages is chosen.
+def two_oldest(row, g, strict):
+    """The two oldest bags of one list, and with `strict` of one class, of those pairs the one with the fewest pages.
 
-    returns  int64  the row that became free, or −1: no two bags are alike
+    returns  (int64 the older, int64 the younger), −1 if no two bags are alike
 
-    Source: fleetsim's own representation: ages blur where they matter least, far from the head of a list.
+    Source: fleetsim's own representation.
     """
     group, cohorts = row["groups"][g], row["cohorts"]
     keep, drop, fewest = -1, -1, 1 << 62
-    for j in range(group["first"], group["first"] + group["cohorts"]):
+    for j in range(group["first"] + 1, group["first"] + group["cohorts"]):
         b = cohorts[j]
-        if b["list"] == LRU_NONE or b["wb"] > 0:
+        if b["list"] == LRU_NONE or b["nr"] >= fewest:
             continue
-        for i in range(group["first"], group["first"] + group["cohorts"]):
+        age = bag_age(row, b)
+        for i in range(group["first"], j):
             a = cohorts[i]
-            alike = a["list"] == b["list"] and a["cg"] == b["cg"] and (a["flags"] & CLASS) == (b["flags"] & CLASS)
-            alike = alike and a["gen"] == b["gen"]
-            if i != j and alike and bag_age(row, a) >= bag_age(row, b) and a["nr"] + b["nr"] < fewest:
+            if a["nr"] + b["nr"] >= fewest or a["list"] != b["list"]:
+                continue
+            if a["cg"] != b["cg"] or a["gen"] != b["gen"] or (strict and (a["flags"] & CLASS) != (b["flags"] & CLASS)):
+                continue
+            older = bag_age(row, a)
+            if older >= age and b["wb"] == 0:
                 keep, drop, fewest = i, j, a["nr"] + b["nr"]
+            elif older <= age and a["wb"] == 0:
+                keep, drop, fewest = j, i, a["nr"] + b["nr"]
+    return keep, drop
+
+
+@law
+def merge_oldest(row, g):
+    """Make room: the two oldest bags of one list and class become one; of one list, if every class has but one. The flags are those of
+    the larger bag then.
+
+    returns  int64  the row that became free, or −1: no two bags are on one list
+
+    Source: fleetsim's own representation: ages blur where they matter least, far from the head of a list.
+    """
+    cohorts = row["cohorts"]
+    keep, drop = two_oldest(row, g, True)
+    if drop < 0:
+        keep, drop = two_oldest(row, g, False)
     if drop < 0:
         return -1
+    if cohorts[drop]["nr"] > cohorts[keep]["nr"]:
+        cohorts[keep]["flags"] = cohorts[keep]["flags"] & ~CLASS | cohorts[drop]["flags"] & CLASS
     blend_base(cohorts[keep], cohorts[drop]["nr"], cohorts[drop]["base"])
     move_pages(row, drop, keep, cohorts[drop]["nr"])
     list_del(row, drop)

@@ -9,7 +9,7 @@ Leaves out: MADV_DONTFORK, vfork, threads (the child has the calling one only), 
 
 from __future__ import annotations
 
-from fleetsim.hardware.cpu import FORK, FORK_PAGE
+from fleetsim.hardware.cpu import FORK, FORK_HUGE, FORK_PAGE
 from fleetsim.law import law
 from fleetsim.linux.events import REFUSED, TABLE_FULL, TASK_START, record
 from fleetsim.linux.exit import IMAGE_DATA, IMAGE_SLAB, IMAGE_STACK
@@ -76,9 +76,10 @@ def room_for(row, t):
 def share_group(row, a, b, g):
     """The pages of group `g`, the parent's area `a` has them, are the child's area `b`'s too from now on.
 
-    returns  int64  page-table entries copied
+    returns  int64  ns that copying the page-table entries takes
 
-    Source: mm/memory.c copy_present_pte, copy_nonpresent_pte; mm/huge_memory.c copy_huge_pmd (one entry for 512 pages).
+    Source: mm/memory.c copy_present_pte, copy_nonpresent_pte; mm/huge_memory.c copy_huge_pmd (one entry for 512 pages, and a page
+    table set aside for when it is split).
     """
     group = row["groups"][g]
     if group["task"] >= 0:
@@ -101,18 +102,19 @@ def share_group(row, a, b, g):
     child = row["tasks"][row["areas"][b]["task"]]
     add_rss(child, group, mine["mapped"])
     child["swapents"] += mine["swapped"]
-    return mine["mapped"] + mine["swapped"] - min(mine["mapped"], group["huge"] * HPAGE_PMD_NR) + group["huge"]
+    small = mine["mapped"] + mine["swapped"] - min(mine["mapped"], group["huge"] * HPAGE_PMD_NR)
+    return small * row["cost"][FORK_PAGE] + group["huge"] * row["cost"][FORK_HUGE]
 
 
 @law
 def dup_mmap(row, t, c):
     """Copy every area of task `t` for its child `c`.
 
-    returns  int64  page-table entries copied
+    returns  int64  ns that copying the page-table entries takes
 
     Source: kernel/fork.c dup_mmap, mm/memory.c copy_page_range; kernel-laws §10.2.
     """
-    entries = 0
+    spent = 0
     b = 0
     for a in range(NR_AREAS):
         area = row["areas"][a]
@@ -133,11 +135,11 @@ def dup_mmap(row, t, c):
                 continue
             layer = g
             while layer >= 0:
-                entries += share_group(row, a, b, layer)
+                spent += share_group(row, a, b, layer)
                 layer = row["groups"][layer]["below"]
         if area["kind"] == AREA_ANON:
             twin["tables"] = area["tables"]
-    return entries
+    return spent
 
 
 @law
@@ -233,12 +235,12 @@ def copy_process(row, t, th):
     child["main_thread"] = th
     child["state"] = TASK_RUNNING
     row["committed"] += IMAGE_DATA
-    entries = dup_mmap(row, t, c)
+    copying = dup_mmap(row, t, c)
     account_tables(row, c)
     kernel_side(row, child)
     child["hwm"] = child["rss_anon"] + child["rss_file"]
-    row["spent_ns"] += entries * row["cost"][FORK_PAGE]
-    parent["stime_ns"] += row["cost"][FORK] + entries * row["cost"][FORK_PAGE]
+    row["spent_ns"] += copying
+    parent["stime_ns"] += row["cost"][FORK] + copying
     start_thread(row, th, c, row["now_ns"] + row["spent_ns"])
     row["nr_threads"] = max(row["nr_threads"], th + 1)
     row["reschedule"] = 1

@@ -246,6 +246,7 @@ def css_free(row, cg):
     if group["used"] != DYING or group["usage"] > 0 or group["swap"] > 0:
         return False
     group["used"] = 0
+    row["cgroups"][group["parent"]]["children"] -= 1
     return True
 
 

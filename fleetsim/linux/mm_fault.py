@@ -187,6 +187,19 @@ def at_rest(row, g, groups):
 
 
 @law
+def all_present(row, a):
+    """True if every page of area `a` that was touched is mapped, whatever reclaim does elsewhere.
+
+    Source: fleetsim's own representation.
+    """
+    area = row["areas"][a]
+    missing = area["touched"] + row["swap_cache"] + row["lazy"]
+    for k in range(area["groups"]):
+        missing -= row["groups"][area["group"] + k]["resident"]
+    return missing <= 0
+
+
+@law
 def is_resident(row, a):
     """True if every page of area `a` that was touched is resident and nobody reclaims: see `at_rest`, which asks for the others too.
 
@@ -194,11 +207,16 @@ def is_resident(row, a):
     """
     if row["kswapd"][0]["state"] != KSWAPD_SLEEP or row["kswapd"][1]["state"] != KSWAPD_SLEEP or row["swap_cache"] + row["lazy"] > 0:
         return False
-    area = row["areas"][a]
-    missing = area["touched"]
-    for k in range(area["groups"]):
-        missing -= row["groups"][area["group"] + k]["resident"]
-    return missing <= 0
+    return all_present(row, a)
+
+
+@law
+def seldom_used(row, a, accesses):
+    """True if `accesses` at random, made in one go, are to reclaim as if they were spread: all pages are there, and few of them are met.
+
+    Source: fleetsim's own pacing: who scans then sees an eighth of the accessed bits at most sooner or later than with small batches.
+    """
+    return all_present(row, a) and 8 * accesses < row["areas"][a]["touched"]
 
 
 @law

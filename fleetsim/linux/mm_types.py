@@ -4,9 +4,9 @@
 Pages, nanoseconds, `int64` where it is summed; narrower only in the big tables. Every field names its unit and its kernel
 counterpart. Rows are passed to laws by reference (`row["zones"][i]["free"]`: the same code runs compiled and as plain Python).
 
-How memory is represented (design §3.2, measured in a prototype): a *group* is the pages of one area that are alike. An
-**ordered** group (swept or streamed) is cut into consecutive slices, one cohort each; a **uniform** group (random
-access) keeps its resident pages in bags. Both are rows of `COHORT`: a count of pages that stand together on one LRU list.
+How memory is represented (design §3.2, measured in a prototype): a *group* is the pages of one area that are alike. An **ordered** group
+(swept or streamed) is cut into consecutive slices, one cohort each; a **uniform** group (random access) keeps its resident pages in
+bags. Both are rows of `COHORT`: a count of pages that stand together on one LRU list.
 """
 
 from __future__ import annotations
@@ -25,8 +25,7 @@ from fleetsim.linux.workers import CPU, KSWAPD, LRU_GEN, SCAN_CONTROL
 # --- capacities of the size class in use (a full table answers as the kernel would: ENOMEM, EAGAIN, and an event) ----
 NR_ZONES = 4
 NR_CGROUPS = CAPACITY.cgroups
-NR_TASKS = CAPACITY.tasks
-NR_THREADS = CAPACITY.threads
+NR_TASKS, NR_THREADS = CAPACITY.tasks, CAPACITY.threads
 NR_AREAS, NR_GROUPS, NR_COHORTS = CAPACITY.areas, CAPACITY.groups, CAPACITY.cohorts
 NR_WRITEBACK = CAPACITY.writeback
 NR_EVENTS = CAPACITY.events
@@ -87,6 +86,7 @@ CGROUP = np.dtype(
     [
         ("used", "i1"),  # 1 if the row is a cgroup
         ("parent", "i2"),  # row of the parent, −1 for the root; reclaim looks at it and the next ten for every cgroup of every pass
+        ("children", "i2"),  # cgroups right below it, removed ones included as long as they have a row
         ("dentries", "i4"),  # unused names and inodes on its LRU lists
         ("inodes", "i4"),
         ("shadow_nodes", "i4"),  # nodes of page-cache trees that hold nothing but shadows
@@ -394,6 +394,7 @@ KERNEL_FIELDS = [
     ("nr_events", "i8"),
     ("event_seq", "i8"),
     ("free_steps", "i8"),  # steps of threads, one after the other, that took no time
-    ("attention", "i8"),  # 1: stop here, somebody outside wants to look (an OOM report is written at the instant of the kill)
+    ("asking", "i4"),  # 0: no turn of a plug-in is under way, else one more than the row of its thread (workloads/plugin.py)
+    ("attention", "i4"),  # 1: stop here, somebody outside wants to look (an OOM report is written at the instant of the kill)
 ]
 """The kernel's part of a host's record; `host/state.py` adds the workloads' own."""

@@ -68,19 +68,19 @@ def weigh(row, cg, kind, dt_ns):
 
     Source: kernel/sched/psi.c collect_percpu_times, get_recent_times; kernel-laws §9, T-9.1.
     """
+    host, _ = count_threads(row, cg, kind, 0)
+    some, full = share_of_stall(dt_ns, host, row["cpus"])
+    row["psi_total_ns"][kind][PSI_SOME] += some
+    row["psi_total_ns"][kind][PSI_FULL] += 0 if kind == PSI_CPU else full
+    alone = host[2] == 1  # nobody else is awake: every group above sees the same
     at = max(cg, 0)
-    while True:
-        host, inside = count_threads(row, cg, kind, at)
-        if at > 0:
+    while at > 0:
+        if not alone:
+            _, inside = count_threads(row, cg, kind, at)
             some, full = share_of_stall(dt_ns, inside, row["cpus"])
-            row["cgroups"][at]["psi_total_ns"][kind][PSI_SOME] += some
-            row["cgroups"][at]["psi_total_ns"][kind][PSI_FULL] += full
-            at = max(0, row["cgroups"][at]["parent"])
-        if at == 0:
-            some, full = share_of_stall(dt_ns, host, row["cpus"])
-            row["psi_total_ns"][kind][PSI_SOME] += some
-            row["psi_total_ns"][kind][PSI_FULL] += 0 if kind == PSI_CPU else full
-            return
+        row["cgroups"][at]["psi_total_ns"][kind][PSI_SOME] += some
+        row["cgroups"][at]["psi_total_ns"][kind][PSI_FULL] += full
+        at = row["cgroups"][at]["parent"]
 
 
 @law

@@ -29,9 +29,10 @@ from fleetsim.linux.exit import begin_exit, unmap_file
 from fleetsim.linux.fork import copy_process
 from fleetsim.linux.hugetlb import map_hugetlb as map_hugetlb
 from fleetsim.linux.madvise import MADV_HUGEPAGE, MADV_NOHUGEPAGE, MADVICE, PART_EVERY, PART_FIRST, PART_LAST
+from fleetsim.linux.math64 import int_sqrt as int_sqrt
 from fleetsim.linux.mempolicy import MPOL_BIND, MPOL_DEFAULT, MPOL_INTERLEAVE, MPOL_LOCAL, MPOL_PREFERRED
 from fleetsim.linux.mempolicy import set_mempolicy as set_mempolicy
-from fleetsim.linux.mm_fault import access, access_rest, at_rest, is_resident, read_untouched, touch
+from fleetsim.linux.mm_fault import access, access_rest, at_rest, is_resident, read_untouched, seldom_used, touch
 from fleetsim.linux.mm_types import AREA_FILE, AREA_FREE, NR_AREAS, ORDERED, TASK_EXITING, TASK_RUNNING, UNIFORM
 from fleetsim.linux.mmap_layout import place_area
 from fleetsim.linux.namei import lookup_files as lookup_files
@@ -105,6 +106,7 @@ __all__ = [
     "read_file",
     "read_untouched",
     "sched_setaffinity",
+    "seldom_used",
     "set_content",
     "set_mempolicy",
     "set_oom_score_adj",

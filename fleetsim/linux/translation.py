@@ -5,8 +5,9 @@ An access costs what the CPU profile says, and on a profile that has a TLB the n
 on top. An area is at most four classes of pages to it: hot and cold part, each in huge and in small pages. So transparent huge pages
 and hugetlb make random access to a large area faster, and splitting them makes it slower again, by as much as a TLB would.
 
-Rules: the model is asked when something it depends on has changed (size, the share of huge pages by 64ths, the share of hot accesses),
-which is seldom; between, the answer stands in the area. Profiles without a TLB (the emulated machines of the recordings) pay nothing.
+Rules: the model is asked when something it depends on has changed (size to a thirty-second, the share of huge pages by 64ths, the share
+of hot accesses), which is seldom; between, the answer stands in the area. Profiles without a TLB (the emulated machines of the
+recordings) pay nothing.
 Leaves out: other tasks on the same CPU, caches of data, the walker's misses in them, that a sweep over hugetlb pages is one (it is
 taken as random access, for the kernel is not told), huge pages that a fork shares, misses by code.
 Source: kernel-laws §11.2; the profile is `skylake` (Cascade Lake, bare metal of about 2020, as `server`).
@@ -33,7 +34,20 @@ for _level in ("l1", "l2"):
 PAGE_BYTES, PTES = 4096, 512
 SHARE_PARTS = 64  # the share of huge pages is looked at in so many parts
 COST_BITS = 10  # area["walk_cost"] is in 1024ths of a nanosecond
+SIZE_BITS = 5  # of a size that the model is told: a heap that breathes by a percent at every collection is not asked about anew
 M31 = (1 << 31) - 1
+
+
+@law
+def about(pages):
+    """`pages` to SIZE_BITS binary digits: at most 3 % off, and exact below 32 pages.
+
+    Source: the model's own error is of that order around the knees (docs/benchmarks.md, "The TLB simulator").
+    """
+    grain = 1
+    while pages >> SIZE_BITS >= grain:
+        grain <<= 1
+    return (pages + grain // 2) // grain * grain
 
 
 @law
@@ -105,7 +119,7 @@ def walk_cost(row, a, hot_q):
     Source: see the module.
     """
     area = row["areas"][a]
-    reach = area["touched"] if area["touched"] > 0 else area["pages"]
+    reach = about(area["touched"] if area["touched"] > 0 else area["pages"])
     hot, cold_huge, hot_huge, ordered = 0, SHARE_PARTS, 0, 0
     if area["kind"] != AREA_HUGETLB:
         g = area["group"]

@@ -28,9 +28,10 @@ from fleetsim.linux.zap import zap_group
 
 COHORT_PAGES_MIN = 64
 COHORTS_MAX = 64
-COHORTS_MIDDLE, COHORTS_SMALL, COHORTS_LEAST, COHORTS_TINY = 32, 16, 12, 4
-BAGS, BAGS_TINY = 24, 12
-TINY = 512  # below this part of RAM a group is kept coarsely; chosen for room in the record, its effect was not measured alone
+COHORTS_MIDDLE, COHORTS_SMALL, COHORTS_LEAST, COHORTS_TINY, COHORTS_FEWEST = 32, 16, 6, 4, 2
+TINY, FEWEST = 512, 4096  # below these parts of RAM an ordered group has COHORTS_TINY and COHORTS_FEWEST
+BAGS, BAGS_SMALL, BAGS_TINY = 24, 10, 6
+SMALL_BAGS, TINY_BAGS = 64, 2048  # below these parts of RAM a uniform group has BAGS_SMALL and BAGS_TINY
 
 
 @law
@@ -62,16 +63,21 @@ def find_groups(row, wanted):
 
 
 @law
-def cohorts_for(totalram, pages, kind):
-    """How many cohorts a group of `pages` pages gets: 64 for one that matters (1/16 of RAM and more), 32, 16, 12 and 4 for smaller ones.
+def cohorts_for(totalram, pages, kind, shared):
+    """How many cohorts a group of `pages` pages gets: 64 for one that matters (1/16 of RAM and more), 32, 16, 6, 4 and 2 for smaller ones.
 
-    A group with random access gets bags instead, half as many if it is tiny.
+    A group with random access gets bags instead: 24, 10 and 6.
 
-    Source: design §3.2: K = 64 cohorts of ≥ 64 pages are enough; 16 to 32 for small groups. The bounds 1/32 and 1/128 are the
-    lowest at which replays of the recordings keep their score (docs/benchmarks.md).
+    shared   bool   its pages may be charged to several cgroups (a file, a shared object): fewer than 10 bags would not do
+    returns  int64  rows
+
+    Source: design §3.2: K = 64 cohorts of ≥ 64 pages are enough, fewer for small groups. The bounds are the coarsest at which replays of
+    the recordings keep their score (docs/benchmarks.md, "How many cohorts").
     """
     if kind == UNIFORM:
-        return BAGS if pages * TINY >= totalram else BAGS_TINY
+        if pages * SMALL_BAGS >= totalram:
+            return BAGS
+        return BAGS_SMALL if shared or pages * TINY_BAGS >= totalram else BAGS_TINY
     most = COHORTS_MAX
     if pages * 16 < totalram:
         most = COHORTS_MIDDLE
@@ -81,6 +87,8 @@ def cohorts_for(totalram, pages, kind):
         most = COHORTS_LEAST
     if pages * TINY < totalram:
         most = COHORTS_TINY
+    if pages * FEWEST < totalram:
+        most = COHORTS_FEWEST
     return max(1, min(most, pages // COHORT_PAGES_MIN))
 
 
@@ -92,7 +100,7 @@ def make_group(row, g, kind, is_file, task, pages):
 
     Source: fleetsim's own representation (design §3.2).
     """
-    wanted = cohorts_for(row["totalram"], pages, kind)
+    wanted = cohorts_for(row["totalram"], pages, kind, task < 0)
     first = find_cohorts(row, wanted)
     if first < 0:
         return False

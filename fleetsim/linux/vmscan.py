@@ -298,11 +298,14 @@ def sweep(row, sc, priority):
     """
     sc["skipped_deactivate"] = 0
     sc["low_skipped"] = 0
+    first, after = 0, row["nr_cgroups"]
+    if row["cgroups"][sc["target"]]["children"] == 0:  # a container that reached its limit: there is nobody else to look at
+        first, after = sc["target"], sc["target"] + 1
     for step in range(priority + 1):
         sc["priority"] = priority - step
         sc["scanned"] = 0
         prepare_scan_count(row, sc)
-        for cg in range(row["nr_cgroups"]):
+        for cg in range(first, after):
             if may_shrink(row, sc, cg):
                 shrink_lruvec(row, sc, cg)
                 shrink_slab(row, sc, cg)

@@ -101,9 +101,9 @@ class RunWriter:
                 self._events.append((event.t_ns, event.host, event.seq, line))
 
     def place(self, placements: Iterable[Placement]) -> None:
-        """Pods and services that came, moved or went while the run went on."""
+        """Where pods and services stood, now that they have come, moved and gone: instead of what was said at the beginning."""
         with self._lock:
-            self._targets = self._targets.model_copy(update={"placements": [*self._targets.placements, *placements]})
+            self._targets = self._targets.model_copy(update={"placements": list(placements)})
 
     def close(self, record_digests: Iterable[tuple[str, bytes]], *, wall_seconds: float | None = None) -> str:
         """Seal the run. `record_digests`: (host, digest of its final record). Returns `history_hash` (hex)."""

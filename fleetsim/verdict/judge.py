@@ -107,11 +107,12 @@ class _Judging:
         late = [host for host in meant if first.get(host, deadline_ns + 1) > deadline_ns]
         seen_ns = max((first[host] for host in meant if host in first), default=None)
         facts = self._facts(fault, impact_at_s=seconds(seen_ns), fired_at_s=seconds(seen_ns), delay_s=seconds(seen_ns, start_ns))
+        since = "into the run" if fault is None else "after the fault"
         if late:
-            when = f"{span(first[late[0]] - start_ns)} after the fault, too late" if late[0] in first else "never"
+            when = f"{span(first[late[0]] - start_ns)} {since}, too late" if late[0] in first else "never"
             return self.answer(self.expectation, "missed", False, f"{self.expectation.name} came to {some(late)} {when}", **facts)
         assert seen_ns is not None
-        return self.answer(self.expectation, "caught", True, f"{some(meant)} hurt {span(seen_ns - start_ns)} after the fault", **facts)
+        return self.answer(self.expectation, "caught", True, f"{some(meant)} hurt {span(seen_ns - start_ns)} {since}", **facts)
 
     def _alert(self, fault: Fault | None, firings: list[Firing]) -> ExpectationVerdict:
         start_ns, deadline_ns = self._time(fault)

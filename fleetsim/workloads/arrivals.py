@@ -17,6 +17,8 @@ LE_MS = (5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000)
 NR_BUCKETS = len(LE_MS) + 1
 RATE_NS = 10**12  # a rate counts requests per 1000 s
 DONE, LATE, FAILED = 0, 1, 2
+COUNTERS = ("arrived", "served", "refused", "timed_out", "broken", "late")
+"""Fields of SERVER that count requests since the boot of the host."""
 IO = 1  # kind of stall (PSI_IO)
 
 SERVER = np.dtype(
@@ -51,6 +53,8 @@ SERVER = np.dtype(
         ("majflt", "i8"),  # the task's major faults before them, less those that waited for a disk in other calls
         ("service_ns", "i8"),  # what a request took last, on average
         ("pace_ns", "i8"),  # … and how much later it would have let the next one begin, with all workers busy
+        ("finish_ms", "i4"),  # so long it finishes what it has after SIGTERM, taking nothing new; 0: it ends at once
+        ("closing", "i1"),  # 1: that is what it does now
         ("timeout_ns", "i8"),  # after that long clients give up; 0: never
         ("slo_ns", "i8"),
         ("arrived", "i8"),
@@ -104,8 +108,21 @@ def rate_now(server, now):
 
 
 @law
+def lose(server, n, counter):
+    """`n` of the requests that wait have failed; what counts them is up to the caller.
+
+    returns  int64  the new value of the counter
+
+    Source: fleetsim's own.
+    """
+    server["backlog"] -= n
+    server["window"][FAILED] += n
+    return counter + n
+
+
+@law
 def arrive(row, server):
-    """Count what arrived up to now.
+    """Count what arrived up to now. A server that is shutting down has closed its listening socket: it refuses.
 
     Source: arrivals are even at the rate.
     """
@@ -122,16 +139,5 @@ def arrive(row, server):
     server["since_ns"] += passed // 1000 * 1000
     server["arrived"] += new
     server["backlog"] += new
-
-
-@law
-def lose(server, n, counter):
-    """`n` of the requests that wait have failed; what counts them is up to the caller.
-
-    returns  int64  the new value of the counter
-
-    Source: fleetsim's own.
-    """
-    server["backlog"] -= n
-    server["window"][FAILED] += n
-    return counter + n
+    if server["closing"] > 0 and new > 0:
+        server["refused"] = lose(server, new, server["refused"])

@@ -139,6 +139,8 @@ def read(row, th, batch):
         if batch[AREA] == 0:
             batch[HELD] = done
             end_run(batch)
+            if batch[TO_WRITE] == 0 and left > done:
+                batch[STAGE] = READING
 
 
 @law

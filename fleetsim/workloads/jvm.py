@@ -16,7 +16,7 @@ from fleetsim.linux.syscalls import OUT_OF_MEMORY_ERROR, access, access_rest, co
 from fleetsim.workloads.arrivals import lose, rate_now
 from fleetsim.workloads.jvm_gc import begin_gc, collect, collection_for, visit_cold
 from fleetsim.workloads.jvm_heap import CHUNK, allocate, eden_room, fill_live, map_heap, own_pages, sweep
-from fleetsim.workloads.jvm_sizes import set_eden
+from fleetsim.workloads.jvm_sizes import expect, set_eden
 from fleetsim.workloads.jvm_state import ARGUMENTS as ARGUMENTS
 from fleetsim.workloads.jvm_state import (
     BACKGROUND,
@@ -66,7 +66,6 @@ from fleetsim.workloads.jvm_state import (
     STAGE,
     START_NS,
     STARTING,
-    SURVIVAL_Q,
     SWEPT,
     TENURED_PERMILLE,
     YOUNG,
@@ -76,6 +75,7 @@ from fleetsim.workloads.requests import come_up, finish, in_parallel, rest, take
 QUIET_NS = 1_000_000_000  # between two batches while nothing is near
 BUSY_NS = 100_000_000  # at most this much work in one batch, as far as known
 QUIET_BATCHES = 8
+QUIET_CHUNK = 8 * CHUNK  # pages that marking visits in one go then
 FILL_BYTES = 16 * MIB
 EXIT_BY_FLAG, EXIT_BY_MAIN = 3, 1  # ExitOnOutOfMemoryError; an exception that nobody catches in main
 RATE_S = 1000  # rates of requests count 1000 s
@@ -93,7 +93,7 @@ def start(row, th, jvm):
         if not map_heap(row, th, jvm):
             exit_group(row, th, EXIT_BY_MAIN)
             return False
-        jvm[SURVIVAL_Q] = ONE_Q
+        expect(jvm)
         jvm[LAST_NS] = row["now_ns"]
         jvm[LAST_GC_NS] = row["now_ns"]
         set_eden(jvm)
@@ -149,7 +149,8 @@ def fill(row, th, jvm):
 
 @law
 def mark(row, th, jvm):
-    """Concurrent marking goes on, by threads of its own: what it waits for delays it, not the requests.
+    """Concurrent marking goes on, by threads of its own: what it waits for delays it, not the requests. While all that was touched is
+    resident and nobody reclaims, nothing can keep it waiting, and it does more in one go.
 
     Source: g1ConcurrentMark.cpp; its remark is a pause.
     """
@@ -157,11 +158,12 @@ def mark(row, th, jvm):
         return
     spent, wait = row["spent_ns"], row["wait_ns"]
     done = 0
+    most = QUIET_CHUNK if is_resident(row, jvm[OLD] - 1) else CHUNK
     if jvm[MARK_HOT] > 0:
-        done = access_rest(row, th, jvm[OLD] - 1, 0, min(CHUNK, jvm[MARK_HOT]), jvm[MARK_HOT], 0)
+        done = access_rest(row, th, jvm[OLD] - 1, 0, min(most, jvm[MARK_HOT]), jvm[MARK_HOT], 0)
         jvm[MARK_HOT] -= done
     elif jvm[MARK_COLD] > 0:
-        done = visit_cold(row, th, jvm, min(CHUNK, jvm[MARK_COLD]), jvm[MARK_COLD], 1)
+        done = visit_cold(row, th, jvm, min(most, jvm[MARK_COLD]), jvm[MARK_COLD], 1)
         jvm[MARK_COLD] -= done
     compute(row, th, max(0, done) * (PAGE >> 10) * MARK_KIB)
     threads = max(1, jvm[CONCURRENT_THREADS])

@@ -19,7 +19,7 @@ from fleetsim.law import law
 from fleetsim.linux.syscalls import GC_PAUSE, access_rest, compute, write_log
 from fleetsim.workloads.arrivals import IO
 from fleetsim.workloads.jvm_heap import CHUNK, STEP_NS, give_back, grow, heap_pages, touch_tables, write_old, write_young, young_max
-from fleetsim.workloads.jvm_sizes import grow_for_time, marking_threshold, note_survival, resize, set_eden, survivors_kept
+from fleetsim.workloads.jvm_sizes import grow_for_time, marking_threshold, note_copying, note_survival, resize, set_eden, survivors_kept
 from fleetsim.workloads.jvm_state import (
     CAPACITY,
     CLEANUP,
@@ -28,6 +28,7 @@ from fleetsim.workloads.jvm_state import (
     COMPACT_HOLES,
     COMPACT_KIB,
     CONCURRENT_START,
+    COPIED,
     COPY_KIB,
     COPY_OLD,
     COPY_YOUNG,
@@ -139,6 +140,8 @@ def plan_young(server, jvm, kind):
     alive = jvm[EDEN_LONG] + jvm[SURVIVORS]
     spent = PAUSE_NS[jvm[COLLECTOR]] * jvm[GC_THREADS] + (alive + busy >> 10) * COPY_KIB[jvm[COLLECTOR]]
     note_survival(jvm, jvm[EDEN_LONG] + busy, jvm[EDEN])
+    if jvm[COLLECTOR] == G1:
+        jvm[COPIED] = alive + busy
     keep = survivors_kept(jvm, jvm[EDEN_LONG])
     jvm[OLD_USED] += alive - keep
     jvm[OLD_LIVE] = min(jvm[GOAL], jvm[OLD_LIVE] + alive - keep)
@@ -163,7 +166,7 @@ def plan_full(jvm):
     jvm[WALK_HOT] = hot
     jvm[WALK_COLD] = jvm[OLD_LIVE] // PAGE - hot
     jvm[COPY_OLD] = alive // PAGE
-    moved = COMPACT_HOLES[jvm[COLLECTOR]] * min(jvm[OLD_USED], 4 * max(0, jvm[OLD_USED] - jvm[OLD_LIVE])) // max(1, jvm[OLD_USED])
+    moved = COMPACT_HOLES[jvm[COLLECTOR]] * min(jvm[OLD_USED], 9 * max(0, jvm[OLD_USED] - jvm[OLD_LIVE]) // 2) // max(1, jvm[OLD_USED])
     live = jvm[OLD_LIVE] + alive
     jvm[OLD_LIVE] = min(jvm[GOAL], live)
     jvm[OLD_USED] = jvm[OLD_LIVE]
@@ -295,6 +298,8 @@ def after_young(row, jvm, kind, pause_ns, end_ns):
     Source: g1Policy.cpp record_collection_pause_end.
     """
     grow_for_time(jvm, pause_ns, end_ns - jvm[LAST_GC_NS])
+    if jvm[COLLECTOR] == G1 and kind != MIXED_GC:
+        note_copying(jvm, pause_ns)
     if kind == MIXED_GC:
         jvm[MIXED_LEFT] -= 1
         if jvm[MIXED_LEFT] <= 0:

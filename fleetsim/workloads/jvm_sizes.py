@@ -3,17 +3,24 @@
 
 Source: HotSpot 17: g1Policy.cpp calculate_young_list_desired_min_length, update_young_list_target_length; g1HeapSizingPolicy.cpp;
 g1IHOPControl.cpp; genCollectedHeap and cardGeneration.cpp compute_new_size.
-Leaves out: adaptive IHOP, the confidence intervals of G1's predictions, MinHeapDeltaBytes.
+G1 begins with a guess of what copying costs (30 ns a byte with two threads, many times what it does) that loses three tenths of its
+weight in each collection: until then eden stays at its least, which was seen with the real one (docs/calibration.md).
+Leaves out: adaptive IHOP (switched off it changes nothing there), MinHeapDeltaBytes.
 """
 
 from __future__ import annotations
 
 from fleetsim.law import ONE_Q, Q, law
+from fleetsim.linux.syscalls import int_sqrt
 from fleetsim.workloads.jvm_heap import grow, young_max
 from fleetsim.workloads.jvm_state import (
     CAPACITY,
     COLLECTOR,
-    COPY_KIB,
+    COPIED,
+    COPY_GUESS_NS,
+    COPY_NS,
+    COPY_VAR_NS2,
+    COUNT,
     EDEN_MAX,
     FREE_MAX,
     FREE_MIN,
@@ -31,31 +38,46 @@ from fleetsim.workloads.jvm_state import (
     PHASE,
     REGION,
     RESERVE_PERCENT,
-    STAGE,
-    STARTING,
     SURVIVAL_Q,
     SURVIVOR_RATIO,
     SURVIVORS,
     YOUNG_MIN_PERCENT,
 )
 
+COPY_NS_MAX = 500_000_000  # so that a variance fits 63 bits
+
 
 @law
-def affordable_eden(jvm):
-    """Bytes of eden that G1 expects to collect within its pause goal, survivors at hand included.
+def copying_expected(jvm):
+    """ns of a pause that G1 expects copying a MiB not to exceed: the mean and half a deviation, and more than that with few samples.
 
-    Source: g1Policy.cpp G1YoungLengthPredictor::will_fit.
+    Source: g1Predictions.hpp stddev_estimate (G1ConfidencePercent 50).
     """
-    ns = (PAUSE_GOAL_NS - PAUSE_NS[G1]) * jvm[GC_THREADS] - (jvm[SURVIVORS] >> 10) * COPY_KIB[G1]
-    per_mib = max(1, COPY_KIB[G1] * jvm[SURVIVAL_Q] >> 10)  # ns per MiB of eden: 2^20ths of it survive
-    return max(0, ns) // per_mib << 20
+    mean, few = jvm[COPY_NS], 4 - min(4, jvm[COUNT])  # one sample is the guess
+    return mean + max(int_sqrt(jvm[COPY_VAR_NS2]), mean * few // 2) // 2
+
+
+@law
+def affordable_eden(jvm, free):
+    """Bytes of eden that G1 expects to collect within its pause goal, survivors at hand included, and to find room for in `free` bytes.
+
+        of eden E and what is thought to survive of it: base + copying(survivors + s·E) ≤ goal, 2.2·s·E ≤ free − E
+
+    Source: g1Policy.cpp G1YoungLengthPredictor::will_fit (TargetPLABWastePct 10, G1ConfidencePercent 50).
+    Leaves out: the cards it expects to scan; survival by the age of a region, and its deviation.
+    """
+    survival_q, mib_ns = jvm[SURVIVAL_Q], copying_expected(jvm)
+    ns = PAUSE_GOAL_NS - PAUSE_NS[G1] - (jvm[SURVIVORS] >> 10) * mib_ns // 1024
+    in_time = max(0, ns) // max(1, mib_ns * (survival_q >> 10) >> 10) << 20
+    return min(in_time, (free >> 10) * 1024 // (1024 + 22 * (survival_q >> 10) // 10) << 10)
 
 
 @law
 def set_eden(jvm):
     """How much eden will hold until its next collection.
 
-        G1: young = min(60 % of capacity, what is free but for the reserve, what the pause goal affords), at least 5 %; mixed: 5 %
+        G1: young = min(60 % of capacity, what is free but for the reserve, what it expects to be able to collect), at least 5 %;
+            mixed: 5 %
         Serial: 8/10 of a third of the capacity
 
     Source: see the module.
@@ -68,9 +90,9 @@ def set_eden(jvm):
         return
     least = max(jvm[REGION], capacity * YOUNG_MIN_PERCENT // 100)
     wanted = least
-    if jvm[PHASE] != MIXING and jvm[STAGE] != STARTING:  # it has no experience yet
-        free = capacity - jvm[OLD_USED] - capacity * RESERVE_PERCENT // 100
-        wanted = max(least, min(young_max(jvm, capacity), min(free, affordable_eden(jvm))))
+    if jvm[PHASE] != MIXING:
+        free = max(0, capacity - jvm[OLD_USED] - jvm[SURVIVORS] - capacity * RESERVE_PERCENT // 100)
+        wanted = max(least, min(young_max(jvm, capacity), jvm[SURVIVORS] + affordable_eden(jvm, free)))
     young = min(wanted, capacity - jvm[OLD_USED])  # the reserve is used before a full collection
     jvm[EDEN_MAX] = max(0, young - jvm[SURVIVORS]) // jvm[REGION] * jvm[REGION]
 
@@ -105,12 +127,26 @@ def marking_threshold(jvm):
 
 @law
 def grow_for_time(jvm, pause_ns, since_ns):
-    """G1 commits more when collections take more than 1/13 of the time: 40 % of what is uncommitted, at most as much again.
+    """G1 commits more, every fourth young pause, if pauses take more than 1/13 of the time (less in a heap below half its maximum).
 
-    Source: GCTimeRatio 12; g1HeapSizingPolicy.cpp young_collection_expansion_amount (G1ExpandByPercentOfAvailable 20, scaled by 2).
+        a fifth of what is uncommitted, at most as much again as there is; twice that where pauses took 3.5 times as much
+
+    since_ns  int64  from the end of the last collection to the end of this one
+
+    Source: GCTimeRatio 12; g1HeapSizingPolicy.cpp young_collection_expansion_amount (MinOverThresholdForGrowth 4,
+    G1ExpandByPercentOfAvailable 20). Leaves out: the pauses before this one, four of which have to be too long.
     """
-    if jvm[COLLECTOR] == G1 and pause_ns * 13 > since_ns:
-        grow(jvm, jvm[CAPACITY] + min(jvm[CAPACITY], (jvm[HEAP_MAX] - jvm[CAPACITY]) * 2 // 5))
+    if jvm[COLLECTOR] != G1 or jvm[COUNT] < 5 or jvm[COUNT] % 4 != 1:  # the first pause has none before it to measure from
+        return
+    capacity, most = jvm[CAPACITY], jvm[HEAP_MAX]
+    threshold = min(1000, max(130, 2000 * (capacity >> 10) // max(1, most >> 10)))  # thousandths of 1/13
+    over = 13_000 * (pause_ns >> 10) // max(1, since_ns >> 10) - threshold
+    if over <= 0:
+        return
+    percent = max(20, over // 10) if over < 1000 else 100
+    if over > 1500:
+        percent = min(200, 100 + (over - 1500) // 20)
+    grow(jvm, capacity + min(capacity, (most - capacity) // 5) * percent // 100)
 
 
 @law
@@ -141,7 +177,31 @@ def resize(jvm, used):
 def note_survival(jvm, survived, eden):
     """Remember what share of eden survived, the newer the more.
 
-    Source: g1Predictions.hpp, g1Analytics.cpp (decaying average, α = 0.3).
+    Source: g1SurvRateGroup.cpp, numberSeq.cpp AbsSeq::add (decaying average, α = 0.3).
     """
     share_q = (survived >> 10 << Q) // max(1, eden >> 10)
     jvm[SURVIVAL_Q] = (7 * jvm[SURVIVAL_Q] + 3 * min(ONE_Q, share_q)) // 10
+
+
+@law
+def note_copying(jvm, pause_ns):
+    """Remember what a MiB cost in a young pause, faults and waits for swap included, the newer the more; and the variance.
+
+    Source: g1Policy.cpp record_collection_pause_end (cost per byte), numberSeq.cpp AbsSeq::add. Leaves out: that there are means of
+    their own while marking goes on.
+    """
+    if jvm[COPIED] > 0:
+        ns = min(COPY_NS_MAX, max(0, pause_ns - PAUSE_NS[G1]) * 1024 // max(1, jvm[COPIED] >> 10))
+        jvm[COPY_NS] = (7 * jvm[COPY_NS] + 3 * ns) // 10
+        off = ns - jvm[COPY_NS]
+        jvm[COPY_VAR_NS2] = (7 * jvm[COPY_VAR_NS2] + 3 * off * off) // 10
+
+
+@law
+def expect(jvm):
+    """What G1 expects before it has collected: that copying is slow, as if the machine were.
+
+    Source: g1Analytics.cpp cost_per_byte_ms_defaults, g1SurvRateGroup.cpp (0.4 survives).
+    """
+    jvm[COPY_NS] = COPY_GUESS_NS[min(max(1, jvm[GC_THREADS]), len(COPY_GUESS_NS)) - 1] << 20
+    jvm[SURVIVAL_Q] = ONE_Q * 2 // 5

@@ -8,8 +8,9 @@
 Both parts of the heap together never have more pages than the heap is large: a region that passes from one to the other is given back
 by the one and taken by the other. Sizes are bytes unless they say pages.
 Costs: processor time of OpenJDK 17.0.15's collections, objects of 256 bytes (`tests/ground_truth/calibration/jvm.json`): lines through
-its young pauses, 0.94 ms per MiB copied and 6.7 ms of two threads (G1), 1.31 and 0.85 ms (Serial); full collections 0.9 to 1.9 s per
-GiB that is left (G1), 0.7 to 1.0 (Serial), the more the more had to move. Marking, remark and cleanup: the same program's logs.
+its young pauses, 0.94 ms per MiB copied and 6.7 ms of two threads (G1), 1.31 and 0.85 ms (Serial). Of that the logs' Sys (0.5 ms per
+MiB, 2.5 µs a page) is faults on new pages, which the kernel here charges by itself. Full collections 0.9 to 2.8 s per GiB that is left
+(G1), 0.7 to 1.4 (Serial), the more the more had to move. Marking, remark and cleanup: the same program's logs.
 """
 
 from __future__ import annotations
@@ -111,7 +112,10 @@ ARGUMENTS = (
 SUM_US = COUNT + 4  # … and jvm_gc_pause_seconds_sum, in µs
 GC_LIVE = SUM_US + 4  # jvm_gc_live_data_size_bytes: old data after the last full collection or marking
 ERRORS = GC_LIVE + 1  # OutOfMemoryErrors
-NR_USED = ERRORS + 1
+COPY_NS = ERRORS + 1  # what G1 takes copying a MiB to cost, of a pause …
+COPY_VAR_NS2 = ERRORS + 2  # … and its variance
+COPIED = FULL_RUN  # G1, which does not shrink in steps: bytes that the young collection under way copies
+NR_USED = ERRORS + 3
 
 STARTING, FILLING, SERVING = range(3)
 IDLE, MARKING, MIXING = range(3)
@@ -126,7 +130,8 @@ LIVE_THRESHOLD = 85  # G1MixedGCLiveThresholdPercent
 SURVIVOR_RATIO, MAX_TENURING = 8, 15
 
 PAUSE_NS = (850_000, 3_300_000)  # Serial, G1: a pause in which nothing survives, of each of the collector's threads
-COPY_KIB = (1_280, 920)  # ns of processor time per KiB that survives
-COMPACT_KIB, COMPACT_HOLES = (650, 900), (300, 1_000)  # of a full collection per KiB that is live; on top where there was garbage
+COPY_KIB = (930, 500)  # ns of processor time per KiB that survives, besides the faults on pages that are new
+COPY_GUESS_NS = (60, 30, 30, 15, 15, 10, 10, 9)  # per byte, what G1 takes copying to cost before it has copied; by its threads
+COMPACT_KIB, COMPACT_HOLES = (605, 590), (390, 1_370)  # of a full collection per KiB that is live; on top where there was garbage
 MARK_KIB = 900  # of concurrent marking
 REMARK_NS, CLEANUP_NS = 3_000_000, 300_000

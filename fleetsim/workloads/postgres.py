@@ -46,7 +46,7 @@ from fleetsim.workloads.postgres_backends import (
     spawn,
     warm_up,
 )
-from fleetsim.workloads.postgres_buffers import full_after, miss
+from fleetsim.workloads.postgres_buffers import carried, change, full_after, miss, push_out
 from fleetsim.workloads.postgres_types import (
     ADJ,
     BLOCK,
@@ -76,6 +76,7 @@ from fleetsim.workloads.postgres_types import (
     PHASE,
     PROTECT,
     SHARED,
+    SINCE,
     SORT_PERMILLE,
     SORTS,
     STAGE,
@@ -87,6 +88,8 @@ from fleetsim.workloads.postgres_types import (
     WAL_BYTES,
     WAL_LEFT,
     WAL_PAGES,
+    WHOLE_COLD,
+    WHOLE_HOT,
     WORK_PAGES,
     WRITE_PERMILLE,
     WRITES,
@@ -137,17 +140,6 @@ def start(row, th, w):
 
 
 @law
-def carried(pg, slot, amount, whole):
-    """`amount` / `whole`, what is left over is carried to the next time in a slot.
-
-    Source: fleetsim's own rounding.
-    """
-    exact = amount + pg[slot]
-    pg[slot] = exact % whole
-    return exact // whole
-
-
-@law
 def begin(row, th, w, n):
     """A batch of `n` queries: what they compute, look at, miss, sort and change.
 
@@ -174,13 +166,9 @@ def begin(row, th, w, n):
     compute(row, th, sorts * each)
     pg[SORTS] = min(min(sorts, count(row, w, CLIENT)), 1 + sorts * each // span)
     pg[WRITES] = carried(pg, CARRY_WRITES, n * pg[WRITE_PERMILLE], 1000)
-    blocks = max(1, pg[BUFFER_PAGES] // BLOCK)
-    pg[WAL_LEFT] = carried(pg, CARRY_WAL, pg[WRITES] * pg[WAL_BYTES], PAGE) + (1 if pg[WRITES] > 0 else 0)
-    pg[DIRTY] += pg[WRITES] * (blocks - min(blocks, pg[DIRTY])) // blocks
-    if pg[FILLED] >= pg[BUFFER_PAGES]:
-        pushed = missed * pg[DIRTY] // blocks
-        pg[DIRTY] -= pushed
-        pg[EVICTED] += pushed
+    whole = change(pg, file_size(row, pg[DATA]), pg[WRITES])
+    pg[WAL_LEFT] = carried(pg, CARRY_WAL, pg[WRITES] * pg[WAL_BYTES] + whole * BLOCK * PAGE, PAGE) + (1 if pg[WRITES] > 0 else 0)
+    push_out(pg, missed, n)
     pg[SYNC] = SYNC_DATA
     pg[PHASE] = SORTING
 
@@ -325,7 +313,7 @@ def checkpoint(row, th, w):
     if passed >= pg[CHECKPOINT_NS] and pg[TO_WRITE] <= 0:
         pg[CHECKPOINT_AT] = row["now_ns"]
         pg[TO_WRITE] = pg[DIRTY]
-        pg[DIRTY] = 0
+        pg[DIRTY] = pg[WHOLE_HOT] = pg[WHOLE_COLD] = pg[SINCE] = 0
         pg[CHECKPOINT_SYNC] = SYNC_DATA if pg[TO_WRITE] + pg[EVICTED] > 0 else SYNC_DONE
         passed = 0
     left_ns = max(SECOND_NS, pg[CHECKPOINT_NS] * 9 // 10 - passed)

@@ -51,7 +51,7 @@ def count(row, w, role):
     Source: fleetsim's own table.
     """
     n = 0
-    for b in range(NR_BACKENDS):
+    for b in range(row["backends_used"]):
         n += 1 if row["backends"][b]["owner"] == w + 1 and row["backends"][b]["role"] == role else 0
     return n
 
@@ -88,6 +88,7 @@ def spawn(row, th, w, role):
     if t < 0:
         return False
     backend = row["backends"][b]
+    row["backends_used"] = max(row["backends_used"], b + 1)
     backend["owner"] = w + 1
     backend["role"] = role
     backend["th"] = child
@@ -113,7 +114,7 @@ def release(row, w):
     Source: src/backend/postmaster/postmaster.c HandleChildCrash: SIGQUIT to all.
     """
     left = 0
-    for b in range(NR_BACKENDS):
+    for b in range(row["backends_used"]):
         backend = row["backends"][b]
         if backend["owner"] != w + 1:
             continue
@@ -136,7 +137,7 @@ def crashed(row, w):
     Source: src/backend/postmaster/postmaster.c reaper.
     """
     gone = False
-    for b in range(NR_BACKENDS):
+    for b in range(row["backends_used"]):
         backend = row["backends"][b]
         if backend["owner"] == w + 1:
             gone = gone or row["threads"][backend["th"]]["used"] == 0 or not is_running(row, row["threads"][backend["th"]]["task"])
@@ -164,7 +165,7 @@ def warm_up(row, w):
 
     Source: src/backend/utils/cache; kernel-laws §16.3.
     """
-    for b in range(NR_BACKENDS):
+    for b in range(row["backends_used"]):
         backend = row["backends"][b]
         if backend["owner"] == w + 1 and backend["private"] >= 0:
             area = row["areas"][backend["private"]]
@@ -180,8 +181,8 @@ def next_client(row, w):
     Source: fleetsim's own.
     """
     pg = row["works"][w]["slots"]
-    for _ in range(NR_BACKENDS):
-        pg[TURN] = (pg[TURN] + 1) % NR_BACKENDS
+    for _ in range(row["backends_used"]):
+        pg[TURN] = (pg[TURN] + 1) % row["backends_used"]
         backend = row["backends"][pg[TURN]]
         if backend["owner"] == w + 1 and backend["role"] == CLIENT:
             return pg[TURN]
@@ -210,7 +211,7 @@ def sort(row, w):
     """
     pg = row["works"][w]["slots"]
     left = pg[SORTS]
-    for b in range(NR_BACKENDS):
+    for b in range(row["backends_used"]):
         backend = row["backends"][b]
         if left == 0:
             break
@@ -233,7 +234,7 @@ def end_sorts(row, w):
 
     Source: src/backend/utils/mmgr/aset.c AllocSetDelete; glibc's free() of a large block is munmap (kernel-laws §15.1).
     """
-    for b in range(NR_BACKENDS):
+    for b in range(row["backends_used"]):
         backend = row["backends"][b]
         if backend["owner"] == w + 1 and backend["sort"] >= 0:
             if not munmap(row, backend["th"], backend["sort"]):
@@ -249,7 +250,7 @@ def is_checkpointer(row, w, th):
     Source: fleetsim's own table.
     """
     found = False
-    for b in range(NR_BACKENDS):
+    for b in range(row["backends_used"]):
         backend = row["backends"][b]
         found = found or (backend["owner"] == w + 1 and backend["th"] == th and backend["role"] == CHECKPOINTER)
     return found

@@ -37,6 +37,7 @@ ARGUMENTS = (
     "work_pages",
     "sort_permille",
     "write_permille",
+    "changes",
     "wal_bytes",
     "wal_pages",
     "cpu_ns",
@@ -57,6 +58,7 @@ ARGUMENTS = (
     WORK_PAGES,  # what a sort takes, at most work_mem
     SORT_PERMILLE,  # queries that sort
     WRITE_PERMILLE,  # … that change a row and commit
+    CHANGES,  # blocks that one of them changes, as many of them hot as of the looks
     WAL_BYTES,  # log of one of them
     WAL_PAGES,  # the log is written from the start again after that much (min_wal_size)
     CPU_NS,  # processor time of a query
@@ -78,6 +80,11 @@ ARGUMENTS = (
     CARRY_WRITES,
     CARRY_SORTS,
     CARRY_WAL,
+    CARRY_HOT_CHANGES,
+    CARRY_HOT_WHOLE,
+    CARRY_COLD_WHOLE,
+    CARRY_DIRTY,
+    CARRY_PUSHED,
     LEFT_HOT,  # pages that the batch under way still reads
     LEFT_COLD,
     SORTS,  # sorts of the batch …
@@ -90,6 +97,10 @@ ARGUMENTS = (
     EVICTED,  # … that had to be written before their buffer could be used
     TO_WRITE,  # … that the checkpoint under way still writes
     CHECKPOINT_AT,  # when it began, 0: none is under way
+    WHOLE_HOT,  # blocks that were changed, and so logged as a whole, since the last checkpoint began
+    WHOLE_COLD,
+    SINCE,  # queries since then, at most FULL_AFTER
     CHECKPOINT_SYNC,  # stage of its fsync
     LAST_NS,  # when the last batch began
-) = range(46)
+) = range(55)
+NR_USED = LAST_NS + 1

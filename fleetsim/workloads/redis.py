@@ -16,7 +16,7 @@ Source: Redis 7.0 server.c, db.c, evict.c; kernel-laws §16.2.
 from __future__ import annotations
 
 from fleetsim.law import ONE_Q, Q, law
-from fleetsim.linux.syscalls import at_rest, compute, exit_group
+from fleetsim.linux.syscalls import compute, exit_group, is_resident, seldom_used
 from fleetsim.workloads import redis_slots
 from fleetsim.workloads.redis_heap import bytes_per_key, delete, grow, insert, look, map_areas, most_keys, purge, used
 from fleetsim.workloads.redis_laws import hit_share, share_q
@@ -69,7 +69,7 @@ from fleetsim.workloads.redis_slots import (
     WRITE_Q,
     WRITTEN,
 )
-from fleetsim.workloads.requests import come_up, fail, finish, in_parallel, rest, take
+from fleetsim.workloads.requests import come_up, expected, fail, finish, in_parallel, rest, take
 
 ARGUMENTS = redis_slots.ARGUMENTS
 QUIET_TICKS = 5  # ticks between two batches while all that it uses is resident and no child runs
@@ -271,16 +271,18 @@ def cron(row, th, w):
 
 
 @law
-def calm(row, redis):
-    """True while nothing that it uses is missing and no child runs.
+def calm(row, server, redis):
+    """True while no child runs, nothing that it uses is missing, and nobody reclaims, or nobody can tell. Pages that are still
+    write-protected since the last save need not be waited for: a fault more of a batch is a fault more.
 
-    Source: fleetsim's own pacing.
+    Source: fleetsim's own pacing; no latency depends on it (requests.py).
     """
-    return (
-        redis[CHILD] == 0
-        and at_rest(row, row["areas"][redis[VALUES] - 1]["group"], 1)
-        and at_rest(row, row["areas"][redis[WRITTEN] - 1]["group"], 1)
-    )
+    if redis[CHILD] > 0:
+        return False
+    if is_resident(row, redis[VALUES] - 1) and is_resident(row, redis[WRITTEN] - 1):
+        return True
+    n = expected(row, server, QUIET_TICKS * row["tick_ns"])
+    return seldom_used(row, redis[WRITTEN] - 1, 3 * n) and seldom_used(row, redis[VALUES] - 1, n * (redis[LOOKS] >> 16) >> 10)
 
 
 @law
@@ -304,7 +306,7 @@ def step(row, th, w):
         n = 0 if redis[PHASE] == CRON else take(row, th, server, max(1, BUSY_NS // max(1, server["service_ns"])))
         if n == 0:
             redis[PHASE] = 0
-            gather_ns = row["tick_ns"] * QUIET_TICKS if calm(row, redis) else row["tick_ns"] if redis[CHILD] == 0 else FORKED_NS
+            gather_ns = row["tick_ns"] * QUIET_TICKS if calm(row, server, redis) else row["tick_ns"] if redis[CHILD] == 0 else FORKED_NS
             rest(row, th, server, gather_ns if cron(row, th, w) and server["backlog"] == 0 else 0)
             return
         plan(row, th, w, n)

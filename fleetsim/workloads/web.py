@@ -10,8 +10,8 @@ Leaves out: what the bytes mean; a thread's own stack.
 from __future__ import annotations
 
 from fleetsim.law import law
-from fleetsim.linux.syscalls import ORDERED, UNIFORM, access, at_rest, compute, exit_group, map_anonymous, touch
-from fleetsim.workloads.requests import come_up, finish, in_parallel, rest, take
+from fleetsim.linux.syscalls import ORDERED, UNIFORM, access, at_rest, compute, exit_group, map_anonymous, seldom_used, touch
+from fleetsim.workloads.requests import come_up, expected, finish, in_parallel, rest, take
 
 PAGE = 4096
 CHUNK = 2048  # pages that are touched in one go
@@ -93,6 +93,19 @@ def serve(row, th, w):
 
 
 @law
+def ticks_between(row, web, server):
+    """Ticks from one batch to the next: more if all that it uses is there and nobody reclaims, or nobody can tell.
+
+    Source: fleetsim's own pacing; no latency depends on it (requests.py).
+    """
+    a = web[BASE] - 1
+    if a < 0:
+        return 1
+    looks = expected(row, server, QUIET_TICKS * row["tick_ns"]) * web[LOOKS]
+    return QUIET_TICKS if at_rest(row, row["areas"][a]["group"], 1) or seldom_used(row, a, looks) else 1
+
+
+@law
 def step(row, th, w):
     """Start, or answer the requests that have come since the last time.
 
@@ -106,7 +119,7 @@ def step(row, th, w):
             come_up(row, server)
         rest(row, th, server, 0)
         return
-    ticks = QUIET_TICKS if web[BASE] > 0 and at_rest(row, row["areas"][web[BASE] - 1]["group"], 1) else 1
+    ticks = ticks_between(row, web, server)
     if server["batch"] == 0:
         most = server["workers"] * BUSY_NS // max(1, server["service_ns"])
         n = take(row, th, server, max(server["workers"], most))

@@ -12,7 +12,7 @@ import numpy as np
 
 from fleetsim.law import law
 from fleetsim.linux.syscalls import CAPACITY, is_running
-from fleetsim.workloads import batch, idle, jvm, jvm_state, log, postgres, postgres_types, redis, web
+from fleetsim.workloads import batch, idle, jvm, jvm_state, log, plugin, postgres, postgres_types, redis, web
 from fleetsim.workloads.arrivals import SERVER
 from fleetsim.workloads.requests import go_down
 
@@ -28,11 +28,12 @@ ARGUMENTS = {
     "postgres": postgres_types.ARGUMENTS,
     "batch": batch.ARGUMENTS,
     "log": log.ARGUMENTS,
+    "plugin": plugin.ARGUMENTS,
 }
 """Name of a workload → what its first slots are: `Work.values` has them by these names."""
 
 KINDS = {name: number for number, name in enumerate(ARGUMENTS, 1)}
-IDLE, WEB, JVM, REDIS, POSTGRES, BATCH, LOG = KINDS.values()
+IDLE, WEB, JVM, REDIS, POSTGRES, BATCH, LOG, PLUGIN = KINDS.values()
 
 WORK = np.dtype(
     [
@@ -44,7 +45,11 @@ WORK = np.dtype(
     ]
 )
 
-WORK_FIELDS = [("works", WORK, (NR_WORKS,)), ("backends", postgres_types.BACKEND, (postgres_types.NR_BACKENDS,))]
+WORK_FIELDS = [
+    ("works", WORK, (NR_WORKS,)),
+    ("backends", postgres_types.BACKEND, (postgres_types.NR_BACKENDS,)),
+    ("backends_used", "i8"),  # rows in use so far
+]
 """The workloads' part of a host's record."""
 
 
@@ -80,6 +85,8 @@ def step_work(row, th, w):
         batch.step(row, th, w)
     elif kind == LOG:
         log.step(row, th, w)
+    elif kind == PLUGIN:
+        plugin.step(row, th, w)
 
 
 @law

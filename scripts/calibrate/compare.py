@@ -30,7 +30,7 @@ __all__ = ["MEMORY", "PAUSE", "Row", "main", "rows", "updated"]
 
 @dataclass(frozen=True)
 class Row:
-    """A figure of one situation: the real one's least, median and greatest, the model's, and what they may differ by."""
+    """A figure of one situation: the real one's least, median and greatest, which of them it is held against, and the model's."""
 
     situation: str
     figure: Figure
@@ -85,7 +85,7 @@ def rows(table: Compared, records: Sequence[Entry], models: Sequence[Entry]) -> 
             if figure.name not in model["figures"] or not figure.only.items() <= model["parameters"].items():
                 continue
             real = measured_of(same[0], figure, model["figures"])
-            scaled = [figure.scale * real[key] for key in ("min", "median", "max")]
+            scaled = [figure.scale * real[key] for key in ("min", figure.of, "max")]
             ours = figure.scale * model["figures"][figure.name]
             label = table.situation.format(**model["parameters"])
             yield Row(label, figure, scaled[0], scaled[1], scaled[2], ours, reason_for(table, model, figure))

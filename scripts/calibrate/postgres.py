@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PostgreSQL: what its backends take as their number grows, a cold page cache against a warm one, and what a sort takes.
+"""PostgreSQL: what its backends take as their number grows, a cold page cache against a warm one, what a sort takes, what commits write.
 
 `make measure PROGRAM=postgres`. A cluster of our own with pgbench's tables, on a unix socket. Cold is: the server started anew and the
 pages of its files given up (posix_fadvise), which asks nothing of the rest of the machine.
@@ -41,6 +41,7 @@ SETTINGS = {
     "max_wal_size": "4GB",
     "jit": "off",
 }
+UPDATES = (10_000, 40_000)  # commits between two checkpoints
 SORT = "SELECT aid FROM pgbench_accounts WHERE aid <= 1000000 ORDER BY md5(aid::text)"
 
 
@@ -199,6 +200,26 @@ def reads(own: Cluster) -> dict[str, float]:
     return {**kept, "shared_buffers_hit_percent": 100 * hit / (hit + read)}
 
 
+def writes(own: Cluster, commits: int) -> Run:
+    """From one checkpoint to the next: updates of random accounts, the log that they write, and the blocks, by whom they were written."""
+    own.sql("CHECKPOINT")
+    own.sql("SELECT pg_stat_reset_shared('bgwriter')", "SELECT pg_stat_reset_shared('wal')")
+    own.pgbench("-n", "-N", "-c", "2", "-t", str(commits // 2))  # an update of an account, a look at it, a line of history
+    time.sleep(0.7)
+    wal_bytes, images = (float(word) for word in own.sql("SELECT wal_bytes, wal_fpi FROM pg_stat_wal")[0].split("|"))
+    own.sql("CHECKPOINT")
+    time.sleep(0.7)
+    asked = "SELECT buffers_checkpoint, buffers_clean + buffers_backend FROM pg_stat_bgwriter"
+    by_checkpoint, before = (float(word) for word in own.sql(asked)[0].split("|"))
+    return {
+        "wal_per_commit_bytes": wal_bytes / commits,
+        "full_pages_per_commit": images / commits,
+        "blocks_by_checkpoint_count": by_checkpoint,
+        "blocks_before_count": before,
+        "blocks_count": by_checkpoint + before,
+    }
+
+
 def sort(own: Cluster, work_mem: str) -> Run:
     """One backend's peak RSS before and after a sort of a million rows, and what the sort says of itself."""
     peak = "SELECT pg_read_file('/proc/self/status')"
@@ -233,4 +254,7 @@ def measure() -> list[dict[str, Any]]:
             records.append(record("postgres", version(), "sort", {**parameters, "work_mem": work_mem, "rows": 1_000_000}, runs))
         runs = repeated("postgres: page cache cold and warm", cold_and_warm, own)
         records.append(record("postgres", version(), "page cache", {**parameters, "connections": 2}, runs))
+        for commits in UPDATES:
+            runs = repeated(f"postgres: {commits} commits between checkpoints", writes, own, commits)
+            records.append(record("postgres", version(), "writes", {**parameters, "commits": commits}, runs))
     return records

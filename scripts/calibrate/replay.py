@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The measured situations again, on simulated hosts (profile `server`): the models' figures, under the records' names.
+"""The measured situations again, on simulated hosts (profile `vm`): the models' figures, under the records' names.
 
 Leaves out: SETRANGE (the model's writes are SETs), saves without LZF, the churn of sizes (its keys have one size), latencies (the real ones
 are those of a busy machine), heaps of 2 GiB.
@@ -13,9 +13,10 @@ from typing import Any
 
 from fleetsim.containers.redis import Redis
 from fleetsim.workloads.redis_slots import CHILD, FORK_US, LIVE
+from scripts.calibrate import replay_postgres as postgres
 from scripts.calibrate.record import short
-from tests.workloads.jvms import FULL_AFTER_S, JvmWorld, alone, full_processor_ms, until_up, young_collection
-from tests.workloads.redis_worlds import redis_world
+from scripts.worlds.jvm import FULL_AFTER_S, JvmWorld, alone, full_processor_ms, until_up, young_collection
+from scripts.worlds.redis import RedisWorld, redis_world
 
 Figures = dict[str, float]
 Parameters = Mapping[str, Any]
@@ -35,10 +36,15 @@ def drawn(**keys: object) -> Redis:
     return Redis.model_validate(keys)
 
 
+def a_redis(redis: Redis, memory_mib: int, thp: str = "never") -> RedisWorld:
+    """The measured machine is a virtual one."""
+    return redis_world(redis, memory_mib, thp=thp, cpu_profile="vm")
+
+
 def dataset(parameters: Parameters) -> Figures:
     keys, size = int(parameters["keys"]), int(parameters["value_bytes"])
     empty, full = (
-        redis_world(drawn(keys=keys, loaded=loaded, value=f"{size}B", save=[]), 1024).at(20)  # loaded by then
+        a_redis(drawn(keys=keys, loaded=loaded, value=f"{size}B", save=[]), 1024).at(20)  # loaded by then
         for loaded in (0.0, 100.0)
     )
     rss = full.rss()
@@ -52,7 +58,7 @@ def dataset(parameters: Parameters) -> Figures:
 def deletion(parameters: Parameters) -> Figures:
     size, share = int(parameters["value_bytes"]), float(parameters["deleted_percent"])
     redis = drawn(keys=parameters["keys"], value=f"{size}B", delete={"at": "20s", "share": share}, save=[])
-    world = redis_world(redis, 512).at(19.9)
+    world = a_redis(redis, 512).at(19.9)
     full = world.rss()
     world.at(20 + 12)
     return {
@@ -63,22 +69,18 @@ def deletion(parameters: Parameters) -> Figures:
 
 
 def fork(parameters: Parameters) -> Figures:
-    """Fork time per GiB, which is processor time: on a server, and on the emulated machine of the kernel recordings (profile `lab`)."""
-    (rss, server_us), (_, lab_us) = (forked(parameters, profile) for profile in ("server", "lab"))
-    return {"vmrss_bytes": rss, "command_processor_per_gib_us": server_us, "command_processor_per_gib_lab_us": lab_us}
-
-
-def forked(parameters: Parameters, profile: str) -> tuple[int, float]:
+    """A fork's time, which is processor time."""
     keys = int(parameters["data_mib"]) * MIB // (4096 + 100)
     huge = bool(parameters["huge_pages"])
     redis = drawn(keys=keys, value="4KiB", save=[[FORK_AT_S, 0]], disable_thp=not huge)
-    world = redis_world(redis, 8192, thp="always" if huge else "never", cpu_profile=profile).at(FORK_AT_S - 1)
+    world = a_redis(redis, 8192, thp="always" if huge else "never").at(FORK_AT_S - 1)
     rss = world.rss()
     at = float(FORK_AT_S)
     while world.slot(FORK_US) == 0:
         at += 0.25
         world.at(at)
-    return rss, world.info("latest_fork_usec") * GIB / rss
+    fork_us = world.info("latest_fork_usec")
+    return {"vmrss_bytes": rss, "command_processor_per_gib_us": fork_us * GIB / rss, "fork_us": fork_us}
 
 
 def save_at(rate: int, parameters: Parameters) -> tuple[Figures, float]:
@@ -93,7 +95,7 @@ def save_at(rate: int, parameters: Parameters) -> tuple[Figures, float]:
         commands_per_s=1_000_000,
         disable_thp=not parameters["huge_pages"],
     )
-    world = redis_world(redis, 4096, thp="always" if parameters["huge_pages"] else "never").at(SAVE_AT_S - 0.5)
+    world = a_redis(redis, 4096, thp="always" if parameters["huge_pages"] else "never").at(SAVE_AT_S - 0.5)
     rss, used, at = world.rss(), world.info("used_memory"), SAVE_AT_S - 0.5
     child = None
     while not (ends := world.events("save_end")):
@@ -127,7 +129,7 @@ def save(parameters: Parameters, measured: Mapping[str, Any]) -> Figures:
 
 
 def maxmemory(parameters: Parameters) -> Figures:
-    world = redis_world(
+    world = a_redis(
         drawn(
             keys=parameters["keys"],
             value=f"{int(parameters['value_bytes'])}B",
@@ -159,10 +161,11 @@ def maxmemory(parameters: Parameters) -> Figures:
 def load(parameters: Parameters, measured: Mapping[str, Any]) -> Figures:
     jvm = alone(parameters["collector"].lower(), parameters["live_mib"], parameters["alloc_mib_per_s"], parameters["survive_percent"])
     at = until_up(jvm)
-    filled, before, paused = jvm.rss_mib(), jvm.count(JvmWorld.YOUNG), jvm.pause_s(JvmWorld.YOUNG)
+    young_ones = (JvmWorld.YOUNG, JvmWorld.MIXED)  # as the measurement counts them
+    filled, before, paused = jvm.rss_mib(), jvm.count(*young_ones), jvm.pause_s(*young_ones)
     jvm.at(at + FULL_AFTER_S)
-    young = jvm.count(JvmWorld.YOUNG) - before
-    processor = 1000 * GC_THREADS[parameters["collector"]] * (jvm.pause_s(JvmWorld.YOUNG) - paused)
+    young = jvm.count(*young_ones) - before
+    processor = 1000 * GC_THREADS[parameters["collector"]] * (jvm.pause_s(*young_ones) - paused)
     return {
         "young_per_s": young / FULL_AFTER_S,
         "young_processor_mean_ms": processor / max(1, young),
@@ -206,13 +209,18 @@ SITUATIONS: dict[tuple[str, str], Callable[[Parameters, Mapping[str, Any]], Figu
     ("jvm", "load"): load,
     ("jvm", "pause fit"): lambda parameters, _: pause_fit(parameters),
     ("jvm", "at start"): lambda parameters, _: at_start(parameters),
+    ("postgres", "backends"): postgres.backends,
+    ("postgres", "sort"): lambda parameters, _: postgres.sort(parameters),
+    ("postgres", "page cache"): postgres.page_cache,
+    ("postgres", "writes"): lambda parameters, _: postgres.writes(parameters),
 }
 
 
 def modelled(parameters: Parameters) -> bool:
     """Whether the model can be put into the situation (see what this file leaves out)."""
     default = parameters.get("command", "SET") == "SET" and parameters.get("rdbcompression", True)
-    return bool(default) and (parameters.get("heap_mib", 1024) == 1024)
+    fits = parameters.get("connections", 0) <= postgres.CONNECTIONS_MAX
+    return bool(default) and fits and (parameters.get("heap_mib", 1024) == 1024)
 
 
 def replay(entry: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -298,6 +298,18 @@ TABLES = {
             ("the difference, MiB", "spike_kib", MIB_OF_KIB),
         ),
     ),
+    "postgres-writes": Table(
+        "postgres",
+        "writes",
+        columns(
+            ("commits", "commits"),
+            ("log per commit, KiB", "wal_per_commit_bytes", 2**-10),
+            ("whole blocks in the log per commit", "full_pages_per_commit"),
+            ("blocks written", "blocks_count"),
+            ("of them by the checkpoint", "blocks_by_checkpoint_count"),
+            ("before it", "blocks_before_count"),
+        ),
+    ),
     "postgres-cache": Table(
         "postgres",
         "page cache",

@@ -106,7 +106,11 @@ def test_every_measurement_that_has_a_model_is_compared_and_every_figure_somewhe
 
 
 @pytest.mark.parametrize(
-    "measurement", ["dataset", "mass deletion", "fork", "save under writes", "maxmemory", "at start", "pause fit", "load"]
+    "measurement",
+    [
+        *("dataset", "mass deletion", "fork", "save under writes", "maxmemory", "at start", "pause fit", "load"),
+        *("backends", "sort", "page cache", "writes"),
+    ],
 )
 def test_the_figures_are_those_of_todays_models(measurement: str) -> None:
     """The first situation of each kind anew, in plain Python; make calibrate does them all."""
@@ -148,14 +152,28 @@ def test_a_saves_processor_time_and_a_jvms_pauses_are_within_30_percent() -> Non
     assert not beyond("jvm-start", "rss_kib")
 
 
-def test_a_fork_lies_between_the_profiles_server_and_lab() -> None:
-    """The explained one: the machine of the measurement is neither bare metal nor an emulator."""
-    server, lab = (
-        [row for row in ROWS["redis-fork"] if row.figure.name.endswith(f"gib_{end}") and "False" in row.situation]
-        for end in ("us", "lab_us")
-    )
-    assert len(server) == len(lab) == 3
-    assert all(low.model < low.measured < high.model for low, high in zip(server, lab, strict=True))
+def test_a_fork_is_within_30_percent_on_the_profile_of_a_virtual_machine() -> None:
+    assert not beyond("redis-fork", "fork_us", "vmrss_bytes")
+    assert {row.situation.rpartition(" ")[2] for row in beyond("redis-fork", "command_processor_per_gib_us")} == {"True"}
+
+
+def test_databases_processes_hits_and_writes_are_within_15_percent() -> None:
+    assert not beyond("postgres-cache", *(figure.name for figure in TABLES["postgres-cache"].figures))
+    assert not beyond("postgres-writes", *(figure.name for figure in TABLES["postgres-writes"].figures))
+    assert not beyond("postgres-backends", "rss_per_backend_kib", "shmem_per_backend_kib", "rss_sum_kib", "pss_sum_kib")
+    assert {row.situation for row in beyond("postgres-sort", "spike_kib")} == {"work_mem 4MB", "work_mem 256MB"}
+
+
+def test_g1_collects_as_often_and_has_as_much_memory_at_the_end() -> None:
+    late = beyond("jvm-load", "young_per_s", "done_rss_kib")
+    assert {row.situation for row in late} == {"Serial, 400 MiB live, 2 % survive"}
+    assert all(abs(row.percent) < 35 for row in late)
+
+
+def test_a_figure_may_be_held_against_the_least() -> None:
+    least = Compared("plain", "redis", "fork", "{data_mib} MiB", (Figure("fork, ms", "fork_us", 30.0, 1e-3, of="min"),))
+    (row,) = rows(least, [real(100, 200, 300)], [ours(110)])
+    assert row.percent == pytest.approx(10) and (row.low, row.high) == pytest.approx((0.1, 0.3))
 
 
 def test_every_difference_beyond_its_bound_is_explained_and_every_explanation_is_needed() -> None:

@@ -187,3 +187,12 @@ def test_threads_make_no_difference_to_kubelets_and_deployments(tmp_path: Path, 
         assert execute(["run", "--profile", "rules", "--threads", threads, "--json", "--out", str(tmp_path / threads), scenario]) == 0
         hashes.append(json.loads(capsys.readouterr().out)["history_hash"])
     assert hashes[0] == hashes[1]
+
+
+def test_an_evicted_replica_is_a_harm_until_its_successor_is_ready_and_a_rolling_restart_is_none(history: History) -> None:
+    events = history("evicted-and-taken-along")
+    away = [(e["kind"], e["subject"], e["t_ns"]) for e in events if e["data"].get("impact") == "unavailable"]
+    evictions = [e["t_ns"] for e in of_kind(events, "eviction")]
+    assert [(kind, name) for kind, name, _ in away] == [("impact_start", "indexer"), ("impact_end", "indexer")] * len(evictions)
+    assert [t_ns for kind, _, t_ns in away if kind == "impact_start"] == evictions
+    assert all(0 < end - start <= 5 * 10**9 for (*_, start), (*_, end) in zip(away[::2], away[1::2], strict=True))

@@ -61,7 +61,8 @@ def test_killed_by_the_kernel_or_out_of_heap(tmp_path: Path) -> None:
     orders = [event for event in events if event["subject"] == "orders"]
     search = [event for event in events if event["subject"] == "search"]
     ending = [word for word in dict.fromkeys(words(orders)) if word.split()[0] in ("oom_kill", "task_exit", "impact_start", "restart")]
-    assert ending == ["oom_kill", "impact_start killed", "task_exit", "impact_start errors", "restart"]
+    assert [word for word in ending if word != "impact_start errors"] == ["oom_kill", "impact_start killed", "task_exit", "restart"]
+    assert 1 < ending.index("impact_start errors") < ending.index("restart"), "told at the next look, every ten seconds"
     assert next(event["data"]["exit_code"] for event in orders if event["kind"] == "task_exit") == 137
     assert "out_of_memory_error" not in {event["kind"] for event in orders}
     assert [word for word in words(search) if "gc_pause" not in word and "latency" not in word][1:3] == [

@@ -61,7 +61,6 @@ def test_a_save_under_heavy_writes_fills_the_container_and_the_kernel_kills_all_
         "save_start",
         "oom_kill",
         "impact_start killed",
-        "oom_kill",
         "oom_kill child",
         "impact_start killed child",
         "task_exit",
@@ -71,6 +70,7 @@ def test_a_save_under_heavy_writes_fills_the_container_and_the_kernel_kills_all_
         "impact_start errors",
         "restart",
         "impact_end killed",
+        "impact_end killed child",
         "impact_end errors",
     ]
     kills = [event for event in events if event["kind"] == "oom_kill"]

@@ -75,3 +75,21 @@ def test_systemd_stops_the_whole_unit_when_a_child_is_killed_unless_it_is_told_t
 def test_oom_policy_kill_is_the_kernels_group_kill() -> None:
     w = pod_world(script_pod("app", limits=40, processes=FAMILY, oom_policy="kill", restart="Never"), runtime="systemd").at(6)
     assert set(w.kills()) == {"master", "child"}
+
+
+def test_a_units_states_follow_their_table() -> None:
+    """inactive → active → activating (auto-restart) → active → failed: each is a move of lifecycle.UNIT, or the run would stop."""
+    w = pod_world(script_pod("app", "sleep 1.95 | exit 1", restart="OnFailure"), runtime="systemd", memory_mib=128)
+    names = w.shard.names_of(0)
+    seen = []
+    for tenth in range(9, 60):
+        state = systemctl_show(w.at(tenth / 10).row, names, "app")["ActiveState"]
+        seen += [state] if not seen or seen[-1] != state else []
+    assert seen[:5] == ["inactive", "active", "activating", "active", "activating"] or seen[:2] == ["active", "activating"]
+
+
+def test_a_unit_that_somebody_kills_ended_by_a_signal() -> None:
+    w = pod_world(script_pod("app", "sleep 1000", restart="Never"), runtime="systemd", memory_mib=128)
+    w.command(2, "kill", task="app")
+    shown = systemctl_show(w.at(3).row, w.shard.names_of(0), "app")
+    assert (shown["ActiveState"], shown["Result"]) == ("failed", "signal")

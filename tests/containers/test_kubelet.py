@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pytest
 
+from fleetsim.containers.kubelet import Sync
 from fleetsim.containers.pod import Pod
 from fleetsim.containers.pod_spec import NodeOptions, pod_specs
 from fleetsim.containers.resources import Node
@@ -23,8 +24,8 @@ HOG = "mmap_anon a 100 | touch a 100 100 | sleep 100000"
 def test_a_container_above_its_limit_dies_of_it_and_comes_back_to_die_again() -> None:
     """limit 40 MiB, 100 MiB wanted: OOMKilled with 137 each time, the back-off doubles; the story of 3 AM."""
     w = pod_world(script_pod("app", HOG, limits=40)).at(80)
-    chain = ["oom_kill", "oom_kill", "container_exit", "back_off", "restart"]  # a kill of a group tells of the victim twice
-    assert [kind for kind, _ in w.story(*chain)][:15] == chain * 3
+    chain = ["oom_kill", "container_exit", "back_off", "restart"]
+    assert [kind for kind, _ in w.story(*chain)][:12] == chain * 3
     exits = w.events("container_exit")
     assert all(e.data["reason"] == "OOMKilled" and e.data["exit_code"] == 137 for e in exits)
     assert [e.data["seconds"] for e in w.events("back_off")][:3] == [10, 20, 40]
@@ -72,10 +73,32 @@ def test_with_pid_1_every_process_of_the_container_dies() -> None:
     assert (told.data["exit_code"], told.data["reason"]) == (3, "Error")
 
 
+def test_processes_that_a_container_forks_are_none_of_the_kubelets_business(monkeypatch: pytest.MonkeyPatch) -> None:
+    """pleg.go tells of containers: a child that comes and goes changes nothing, and nothing is decided. The end of PID 1 does."""
+    decided: list[float] = []
+    before = Sync.decide
+
+    def decide(sync: Sync, worth: int) -> None:
+        decided.append(sync.now / 1e9)
+        before(sync, worth)
+
+    monkeypatch.setattr(Sync, "decide", decide)
+    w = pod_world(script_pod("app", "sleep 5 | fork_hold 2 | fork_hold 2 | sleep 11 | exit 3"), memory_mib=128).at(4)
+    seen = len(decided)
+    w.at(14)
+    assert len([e for e in w.events("task_exit") if e.subject != "app"]) == 2 and len(decided) == seen
+    w.at(25)
+    assert w.events("container_exit")[0].data["exit_code"] == 3 and 16 < decided[seen] < 18
+
+
 def test_oom_group_takes_the_whole_container_although_the_child_was_the_large_one() -> None:
     w = pod_world(script_pod("app", limits=40, processes={"master": "sleep 1000", "child": HOG})).at(8)
-    assert [k for k, _ in w.story("oom_kill", "container_exit")] == ["oom_kill", "oom_kill", "oom_kill", "container_exit"]
+    assert [k for k, _ in w.story("oom_kill", "container_exit")] == ["oom_kill", "oom_kill", "container_exit"]
     assert w.events("container_exit")[0].data["reason"] == "OOMKilled"
+    assert w.events_of(w.shard.names_of(0).cgroup_name(int(w.container("app")["cg"])))["oom_kill"] == 3, (
+        "the kernel counts its victim twice"
+    )
+    assert sum("Killed process" in line for line in w.shard.dmesg[0]) == 3, "… and its log says it twice"
 
 
 def test_with_single_process_oom_kill_the_child_dies_and_the_container_lives_on() -> None:
@@ -269,7 +292,7 @@ def test_memory_in_an_empty_dir_kills_the_container_that_wrote_it_and_outlives_i
     w = pod_world(
         script_pod("w", "write_file /c/x 30 0 over | mmap_anon a 20 | touch a 20 100 | sleep 99", limits=40, empty_dirs={"/c": 0})
     ).at(14)
-    assert [k for k, _ in w.story("oom_kill", "container_exit", "restart")][:4] == ["oom_kill", "oom_kill", "container_exit", "restart"]
+    assert [k for k, _ in w.story("oom_kill", "container_exit", "restart")][:3] == ["oom_kill", "container_exit", "restart"]
     assert int(w.row["shmem"]) == 30 * 256
 
 

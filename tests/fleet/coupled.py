@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A small fleet in which everything couples hosts that can: a service behind a load balancer, Deployments, a kubelet, a leak that returns.
+"""A small fleet in which everything couples hosts that can: services behind load balancers (one of a
+Deployment's pods, which move), Deployments, a kubelet, a leak that returns.
 
 Shared by the tests of checkpoints and of engines; it is cheap enough to be run several times over.
 """
@@ -16,7 +17,7 @@ summary: A leak is killed and comes back, a service loses replicas, and a Deploy
 seed: 5
 duration: {duration}
 fleet:
-  - hosts: 3
+  - hosts: 5
     name: shop
     memory: 1GiB
     disk: ssd
@@ -32,7 +33,7 @@ fleet:
         timeout: 2s
         slo: {{latency: 500ms, share: 99}}
       - {{name: app, workload: script, limits: 64MiB, requests: 32MiB, ops: [mmap_anon a 20, touch a 20 20, sleep 1000]}}
-  - hosts: 2
+  - hosts: 3
     name: node
     memory: 1GiB
     kubelet: {{}}
@@ -54,6 +55,7 @@ fleet:
         restarts: [70s]
 services:
   - {{name: checkout, pods: checkout, load: {{low: 100/s, high: 100/s}}, retries: 1}}
+  - {{name: front, pods: web, load: {{low: 20/s, high: 20/s}}}}
 timeline:
   - {{at: 15s, fault: leaking_allocator, on: one app, rate: 4MiB/s}}
   - {{at: 30s, fault: memory_spike, on: one checkout, size: 300MiB, for: 20s}}

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from fleetsim.containers.pod import Pod
 from fleetsim.containers.pod_spec import NodeOptions
 from fleetsim.containers.resources import Node
 from fleetsim.containers.script import Script
+from fleetsim.containers.web import Web
 from fleetsim.fleet.deployments import RETRY_NS, ControlPlane, Deployment
 from fleetsim.host.spec import Command, Event
 
@@ -120,3 +122,58 @@ def test_a_node_that_refused_a_pod_is_left_alone_for_ten_seconds() -> None:
     assert commands == [] and [e.kind for e in told] == ["pod_pending"]
     commands, _ = control.react([], S + RETRY_NS)
     assert [c.kind for c in commands] == ["start_pod"]
+
+
+def test_what_is_away_is_told_with_its_beginning_and_end_and_a_pod_that_left_takes_its_harm_with_it() -> None:
+    control = plane(replicas=2)
+    cluster = Cluster(control)
+    cluster.second()
+    (name, host), *_ = cluster.running.items()
+    killed = Event(cluster.now, host, 0, "pod_unready", name, {})
+    _, told = control.react([killed], 2 * S)
+    assert [(e.kind, e.subject, e.data["unavailable"], e.data["impact"]) for e in told] == [("impact_start", "web", 1, "unavailable")]
+    assert host in told[0].data["hosts"]  # type: ignore[operator]
+    _, told = control.react([Event(3 * S, host, 0, kind, name, {}) for kind in ("pod_phase", "pod_gone")], 3 * S)
+    ended = {(e.host, e.subject, e.data["impact"]) for e in told if e.kind == "impact_end"}
+    assert {(host, name, "killed"), (host, f"{name}-child", "killed"), (host, name, "errors")} <= ended
+    new = next(one for one in control.rollouts[0].pods if one not in cluster.running)
+    where_new = str(where(control)[new])
+    _, told = control.react([Event(5 * S, where_new, 0, "pod_ready", new, {})], 5 * S)
+    assert [(e.kind, e.subject) for e in told] == [("impact_end", "web")]
+
+
+def test_a_rolling_restart_of_a_healthy_deployment_is_no_harm() -> None:
+    cluster = Cluster(plane(replicas=8, requests=None, restarts_ns=(5 * S,)))
+    told: list[Event] = []
+    react = cluster.control.react
+
+    def listening(events: Any, now_ns: int) -> Any:
+        commands, events = react(events, now_ns)
+        told.extend(events)
+        return commands, events
+
+    cluster.control.react = listening  # type: ignore[method-assign]
+    for _ in range(30):
+        cluster.second()
+    assert {e.kind for e in told if "impact" in e.data} <= {"impact_end"}, "and ends of what never began are left out of the history"
+    assert [e.kind for e in told if "impact" not in e.data] == ["rollout"]
+
+
+def test_a_recorded_load_comes_to_every_replica_also_to_those_that_come_later(tmp_path: Path) -> None:
+    (tmp_path / "l.csv").write_text("0,5\n3,50\n")
+    web = Web.model_validate({"load": {"replay": "l.csv"}}, context={"folder": str(tmp_path)})
+    template = Pod("web", "web", web, GIB)
+    control = ControlPlane([Deployment("web", template, 2)], HOSTS, (), NodeOptions(Node(4 * GIB, eviction_hard=0)), 1)
+
+    def loads(events: list[Event], second: int) -> list[tuple[str, object]]:
+        commands, _ = control.react(events, second * S)
+        return [(str(c.args["task"]), c.args["rate_milli"]) for c in commands if c.kind == "load"]
+
+    one, two = where(control)
+    assert loads([], 1) == [(one, 5000), (two, 5000)]
+    assert loads([], 2) == []
+    assert loads([], 3) == [(one, 50_000), (two, 50_000)]
+    gone = [Event(3 * S, str(where(control)[one]), 0, kind, one, {}) for kind in ("pod_phase", "pod_gone")]
+    ((name, rate),) = loads(gone, 4)
+    assert rate == 50_000 and name not in (one, two) and control.changed
+    assert loads([], 5) == [] and not control.changed

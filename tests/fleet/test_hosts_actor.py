@@ -41,19 +41,19 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
 
 
 def duty_of(plan: Plan, folder: Path) -> Duty:
-    """The three shops as two shards; the folder is seen by its token."""
+    """The five shops as two shards; the folder is seen by its token."""
     folder.mkdir()
     (folder / ".token").write_text("seen")
     ids = series_ids(plan, PROFILE, NoWriter())
-    parts = tuple(ShardPlan.cut(plan, first, count, ids) for first, count in ((0, 1), (1, 2)))
+    parts = tuple(ShardPlan.cut(plan, first, count, ids) for first, count in ((0, 1), (1, 4)))
     return Duty(parts, PROFILE, str(folder), "seen", "00000", 25)
 
 
 def call(plan: Plan, number: int) -> Call:
-    """A quarter of a minute, with what the plan does to the three hosts meanwhile."""
+    """A quarter of a minute, with what the plan does to the five hosts meanwhile."""
     length = 15 * NS_PER_S
     due = [c for c in plan.commands() if (number - 1) * length <= c.t_ns < number * length]
-    shards = [{spec.name for spec in plan.hosts[:1]}, {spec.name for spec in plan.hosts[1:3]}]
+    shards = [{spec.name for spec in plan.hosts[:1]}, {spec.name for spec in plan.hosts[1:5]}]
     return Call(number, number * length, tuple(tuple(c for c in due if c.host in names) for names in shards), None)
 
 
@@ -137,3 +137,29 @@ def test_where_the_run_directory_is_not_seen_the_blocks_are_fetched(plan: Plan, 
         assert all(actor.fetch(name) is None for name in told[1])
     assert block_files(folder)
     assert (actor.digests(LOOKS), rows(folder)) == unbroken
+
+
+def test_whom_to_follow_is_a_call_like_others_and_is_said_anew_with_a_state(plan: Plan, tmp_path: Path) -> None:
+    """After the second call only the last shop is followed; one that is started anew hears of it by the calls, or with its states."""
+    duty = duty_of(plan, tmp_path / "samples")
+    only_last = ((), (duty.parts[1].replicas[-1],))
+    other = Call(3, None, (), None, only_last)
+
+    def counts(answer: Answer | None) -> list[int]:
+        assert answer is not None
+        return [len(ports) for ports in answer.ports]
+
+    actor = HostsActor()
+    assert counts(actor.begin(duty, [], [], 0)) == [1, 4]
+    lived(plan, actor, last=2)
+    assert counts(actor.advance(other)) == [0, 1]
+    fourth = replace(call(plan, 3), number=4)
+    ports = actor.advance(fourth)
+    assert counts(ports) == [0, 1]
+    saved = actor.save(4)
+    assert saved is not None
+    by_calls, by_state = HostsActor(), HostsActor()
+    again = by_calls.begin(duty, [], [call(plan, 1), call(plan, 2), other, fourth], 4)
+    restored = by_state.begin(duty, saved[0], [], 4, only_last)
+    assert ports is not None
+    assert again.ports[1].tobytes() == restored.ports[1].tobytes() == ports.ports[1].tobytes()

@@ -223,6 +223,14 @@ def test_a_group_of_hosts_may_reclaim_by_generations(tmp_path: Path) -> None:
     assert {host.lru_gen for host in make_plan(load_scenario(write(tmp_path, GOOD))).hosts} == {"n"}
 
 
+@pytest.mark.parametrize(("said", "profile"), [("", "server"), ("\n    cpu_profile: vm", "vm")])
+def test_a_host_costs_what_bare_metal_or_a_virtual_machine_does(said: str, profile: str, tmp_path: Path) -> None:
+    plan = make_plan(load_scenario(write(tmp_path, GOOD.replace("memory: 4GiB", f"memory: 4GiB{said}"))))
+    assert {host.cpu_profile for host in plan.hosts} == {profile}
+    with pytest.raises(BadInput, match="cpu_profile"):
+        load_scenario(write(tmp_path, GOOD.replace("memory: 4GiB", "memory: 4GiB\n    cpu_profile: lab")))
+
+
 def test_hosts_may_have_two_numa_nodes_and_pods_be_confined_to_one(tmp_path: Path) -> None:
     two = GOOD.replace("memory: 4GiB", "memory: 4GiB\n    numa_nodes: 2").replace(
         "workload: script", "workload: script\n        numa_node: 1", 1
@@ -262,3 +270,57 @@ def test_swap_areas_and_zswap_reach_the_host(tmp_path: Path) -> None:
     assert host.zswap is not None
     assert (host.zswap.max_pool_percent, host.zswap.zpool) == (30, "zbud")
     assert scenario.groups[0].keys.swap_bytes == 3 << 30
+
+
+def test_a_kubelet_that_nothing_is_said_of_has_kubernetes_defaults(tmp_path: Path) -> None:
+    """evictionHard memory.available<100Mi; Docker and systemd evict nobody."""
+    for more, evicts in (
+        ("", 100 << 20),
+        ("    kubelet: {}\n", 100 << 20),
+        ("    kubelet: {eviction_hard: 0}\n", 0),
+        ("    runtime: docker\n", 0),
+        ("    runtime: systemd\n", 0),
+    ):
+        plan = make_plan(load_scenario(write(tmp_path, GOOD.replace("    memory: 4GiB\n", "    memory: 4GiB\n" + more))))
+        assert {host.kubelet.eviction_hard_bytes for host in plan.hosts} == {evicts}, more
+
+
+SHOP = """\
+summary: x
+duration: 5m
+fleet:
+  - hosts: 2
+    name: node
+    memory: 2GiB
+    deployments:
+      - {name: web, replicas: 3, workload: web, working_set: 16MiB, slo: {latency: 50ms}}
+services:
+  - {name: shop, pods: web, load: 10/s}
+"""
+
+
+def test_a_service_may_have_the_pods_of_a_deployment(tmp_path: Path) -> None:
+    plan = make_plan(load_scenario(write(tmp_path, SHOP)))
+    (service,) = plan.services
+    assert service.deployment == "web" and len(service.replicas) == 3 and service.has_slo
+    assert {host for host, _ in service.replicas} == {"node-0", "node-1"}
+    assert (service.drain_ns, service.connections) == (None, 0)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "word"),
+    [
+        ("working_set: 16MiB", "working_set: 16MiB, load: 5/s", 10, "has a load of its own"),
+        ("workload: web, working_set: 16MiB, slo: {latency: 50ms}", "workload: idle", 10, "does not serve requests"),
+        ("load: 10/s}", "load: 10/s, connection_age: 5m}", 10, "'connection_age' needs 'connections'"),
+        ("load: 10/s}", "load: 10/s, drain: 30}", 10, "90s, 5m or 2h"),
+        ("pods: web", "pods: wep", 10, "did you mean 'web'?"),
+        ("working_set: 16MiB", "working_set: 16MiB, pre_stop: 1m", 8, "longer than 'grace'"),
+    ],
+)
+def test_what_is_wrong_with_a_service_is_told_where_it_stands(old: str, new: str, line: int, word: str, tmp_path: Path) -> None:
+    file = write(tmp_path, SHOP.replace(old, new))
+    with pytest.raises(BadInput) as caught:
+        make_plan(load_scenario(file))
+    assert str(caught.value).startswith(f"{file}:{line}: "), caught.value
+    assert word in str(caught.value)

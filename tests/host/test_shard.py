@@ -187,12 +187,14 @@ def test_a_removed_cgroup_is_a_zombie_until_its_cache_is_gone_and_then_its_row_i
     w.at(12)
     assert rows == [1, 2, 3]
     assert nr_dying_descendants(w.row, 0) == 3
+    assert int(w.row["cgroups"][0]["children"]) == 3
     assert [int(w.row["cgroups"][i]["usage"]) >= 10 * PAGES for i in rows] == [True] * 3
     w.command(12, "start_task", spec=task_spec("admin", "sysw /proc/sys/vm/drop_caches 3"))
     w.command(14, "mkdir", spec=CgroupSpec("next"))
     w.at(15)
     assert nr_dying_descendants(w.row, 0) == 0
     assert w.shard.names_of(0).cgroups["next"] == 1
+    assert int(w.row["cgroups"][0]["children"]) == 1
 
 
 def test_a_cgroup_with_a_process_or_a_cgroup_in_it_is_busy() -> None:

@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fleetsim.law import ONE_Q
-from fleetsim.linux.bags import accessed_q, blend_base, expected, open_bag, rebag
+from fleetsim.linux.bags import CLASS, accessed_q, blend_base, expected, open_bag, rebag, two_oldest
 from fleetsim.linux.mm_inline import list_add, list_del, list_move, move_pages
 from fleetsim.linux.mm_types import LRU_ACTIVE_FILE, LRU_INACTIVE_FILE, LRU_NONE, REFERENCED, UNIFORM, WORKINGSET
 from fleetsim.linux.vma import BAGS, make_group
@@ -148,3 +148,48 @@ def test_a_bags_age_is_the_mean_of_its_pages(nr: int, base: int, pages: int, joi
     cohort["nr"], cohort["base"] = nr, base
     blend_base(cohort, pages, joined)
     assert cohort["base"] == (nr * base + pages * joined) // (nr + pages)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 400), st.integers(0, 3), st.integers(0, 9), st.integers(0, 2)), min_size=2, max_size=BAGS),
+    st.booleans(),
+)
+def test_of_two_old_bags_that_are_alike_those_with_the_fewest_pages_are_found(bags: list[tuple[int, int, int, int]], strict: bool) -> None:
+    """Against a naive search: the sum of their pages is the least of all pairs, the older one is kept."""
+    w, group = uniform(10_000)
+    rows = w.row["cohorts"][int(group["first"]) : int(group["first"]) + BAGS]
+    w.row["now_ns"] = 10 << 40
+    classes = (0, REFERENCED, WORKINGSET, REFERENCED | WORKINGSET)
+    for row, (nr, flags, born, wb) in zip(rows, bags, strict=False):
+        row["list"], row["nr"], row["flags"], row["born"], row["wb"] = LRU_INACTIVE_FILE, nr, classes[flags], born, int(wb == 0)
+    pairs = [
+        int(a["nr"] + b["nr"])
+        for i, a in enumerate(rows[: len(bags)])
+        for j, b in enumerate(rows[: len(bags)])
+        if i != j and b["wb"] == 0 and a["born"] <= b["born"] and (not strict or a["flags"] & CLASS == b["flags"] & CLASS)
+    ]
+    keep, drop = two_oldest(w.row, 0, strict)
+    assert (drop >= 0) == bool(pairs)
+    if pairs:
+        a, b = w.row["cohorts"][keep], w.row["cohorts"][drop]
+        assert int(a["nr"] + b["nr"]) == min(pairs) and a["born"] <= b["born"] and b["wb"] == 0
+
+
+def test_when_every_class_has_but_one_bag_two_classes_of_a_list_become_one() -> None:
+    """Few bags and many classes: no page is lost, none changes its list, and the larger class gives its name."""
+    w, group = uniform(10_000)
+    rows = w.row["cohorts"][:BAGS]
+    w.row["now_ns"] = 10 << 40
+    half = BAGS // 2
+    group["cohorts"] = 6  # as a tiny group has
+    classes = (0, REFERENCED, WORKINGSET)
+    for k in range(6):
+        rows[k]["nr"], rows[k]["flags"] = 10 + k, classes[k % 3]
+        list_add(w.row, k, LRU_INACTIVE_FILE if k < 3 else LRU_ACTIVE_FILE)
+    rows["group"][6:] = -1
+    bag = open_bag(w.row, 0, 0, LRU_ACTIVE_FILE, REFERENCED | WORKINGSET)
+    assert half > 6 and rows[bag]["nr"] == 0 and rows[bag]["list"] == LRU_ACTIVE_FILE
+    assert rows[bag]["flags"] & CLASS == REFERENCED | WORKINGSET
+    assert sorted(int(n) for n in rows["nr"][:6] if n) == [12, 13, 14, 15, 21]  # 10 and 11 of the inactive list
+    merged = next(row for row in rows[:6] if row["nr"] == 21)
+    assert merged["list"] == LRU_INACTIVE_FILE and merged["flags"] & CLASS == classes[1]

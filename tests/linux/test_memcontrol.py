@@ -241,3 +241,12 @@ def test_memory_swap_high_can_be_written_by_a_task() -> None:
     ops = "sysw /sys/fs/cgroup/box/memory.swap.high 10M | sysw /sys/fs/cgroup/box/memory.zswap.max 3M | sleep 100"
     w = world(cgroups={"box": {}}, tasks={"a": ops}).at(1)
     assert (int(w.cg("box")["swap_high"]), int(w.cg("box")["zswap_max"])) == (10 * PAGES, 3 * PAGES)
+
+
+def test_a_limit_further_up_is_kept_by_reclaiming_from_those_below_it() -> None:
+    """mem_cgroup_iter walks the subtree of the one whose limit was hit: the pages are all in its children."""
+    ops = {f"outer/{name}/r": f"read_file /{name} 100 0 | sleep 99" for name in "ab"}
+    w = world(512, files={"/a": 100, "/b": 100}, cgroups={"outer": {"memory.max": 64}, "outer/a": {}, "outer/b": {}}, tasks=ops).at(5)
+    assert w.progress_mib("r") >= 100
+    assert int(w.cg("outer")["usage"]) <= 64 * 256
+    assert w.vm("oom_kill") == 0 and w.vm("pgsteal_file") >= 130 * 256

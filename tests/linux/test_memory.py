@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import pytest
 
+from fleetsim.linux.mm_fault import is_resident, seldom_used
+from fleetsim.linux.mm_types import KSWAPD_RUN
 from tests.host.worlds import FAST_DISK, PAGES, world
 
 
@@ -133,3 +135,15 @@ def test_reading_what_was_never_written_takes_page_tables_but_no_memory(pattern:
     w.at(4)
     assert int(task["rss_anon"] - task["base_anon"]) == 40 * PAGES
     assert int(task["minflt"]) == faults + 40 * PAGES, "the first write to a page faults again"
+
+
+def test_few_accesses_to_what_is_all_there_are_seldom_and_many_or_to_what_is_missing_are_not() -> None:
+    """What lets a server gather requests while kswapd works elsewhere: an eighth of the pages is the bound, and nothing may be missing."""
+    w = world(256, tasks={"app": "mmap_anon a 20 | touch a 20 0 | sleep 99"}).at(2)
+    a, pages = int(w.row["handles"][0]), 20 * 256
+    assert seldom_used(w.row, a, pages // 8 - 1)
+    assert not seldom_used(w.row, a, pages // 8)
+    w.row["kswapd"][0]["state"] = KSWAPD_RUN
+    assert seldom_used(w.row, a, 10) and not is_resident(w.row, a)
+    w.row["groups"][int(w.row["areas"][a]["group"])]["resident"] -= 1
+    assert not seldom_used(w.row, a, 10)

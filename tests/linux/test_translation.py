@@ -12,7 +12,7 @@ from fleetsim.hardware.tlb_profiles import find
 from fleetsim.hardware.tlb_run import Machine, result_of, run_pattern
 from fleetsim.law import ONE_Q
 from fleetsim.linux.huge_mm import split_huge
-from fleetsim.linux.translation import random_ns, sweep_ns
+from fleetsim.linux.translation import about, random_ns, sweep_ns
 from tests.host.worlds import PAGES, World, world
 
 MIB_OF_DATABASE = 1536
@@ -100,6 +100,19 @@ def test_hot_and_cold_parts_pay_what_the_exact_simulator_says(hot_pages: int, co
     exact = (result_of(machine, core).cycles - before) / 200_000
     said = random_ns(hot_pages, cold_pages, 0, 0, round(hot_share * ONE_Q), False, 3000) / 1024 * 3
     assert said == pytest.approx(exact, rel=0.1, abs=0.1)
+
+
+@pytest.mark.parametrize("pages", [31, 33, 1000, 1535, 1600, 28_527, 131_072, 5_000_001, 1 << 30])
+def test_the_model_is_told_sizes_to_three_percent_and_says_what_it_would_of_the_exact_ones(pages: int) -> None:
+    rounded = about(pages)
+    assert rounded == pytest.approx(pages, rel=1 / 31, abs=0)
+    exact, said = (random_ns(0, size, 0, 0, 0, False, 3000) for size in (pages, rounded))
+    assert said == pytest.approx(exact, rel=0.05, abs=512)  # half a nanosecond where the second TLB's reach ends
+
+
+def test_a_size_that_breathes_by_a_percent_is_one_size() -> None:
+    assert len({about(pages) for pages in range(28_000, 28_280)}) <= 2
+    assert [about(pages) for pages in range(32)] == list(range(32))
 
 
 def test_a_hot_part_that_fits_makes_most_accesses_cheap() -> None:

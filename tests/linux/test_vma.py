@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from fleetsim.linux.mm_types import NR_AREAS, NR_COHORTS, NR_GROUPS, ORDERED, UNIFORM
 from fleetsim.linux.vma import (
     BAGS,
+    BAGS_SMALL,
     BAGS_TINY,
     COHORT_PAGES_MIN,
     COHORTS_MAX,
-    TINY,
     cohorts_for,
     drop_group,
     find_cohorts,
@@ -22,21 +22,31 @@ from fleetsim.linux.vma import (
 from tests.host.worlds import world
 
 
-@given(st.integers(1, 40_000))
-def test_cohorts_cover_a_group_exactly_and_are_not_too_small(pages: int) -> None:
-    row = world(256).row
-    n = cohorts_for(int(row["totalram"]), pages, ORDERED)
+@given(st.integers(1, 40_000), st.booleans())
+def test_cohorts_cover_a_group_exactly_and_are_not_too_small(pages: int, shared: bool) -> None:
+    n = cohorts_for(65_536, pages, ORDERED, shared)
     size = (pages + n - 1) // n
     assert 1 <= n <= COHORTS_MAX
     assert n * size >= pages
     assert n == 1 or pages // n >= COHORT_PAGES_MIN
-    assert cohorts_for(int(row["totalram"]), pages, UNIFORM) == (BAGS if pages * TINY >= int(row["totalram"]) else BAGS_TINY)
 
 
-def test_a_group_that_matters_gets_64_cohorts_and_a_small_one_16() -> None:
-    row = world(256).row
-    assert cohorts_for(int(row["totalram"]), int(row["totalram"]) // 4, ORDERED) == 64
-    assert cohorts_for(int(row["totalram"]), int(row["totalram"]) // 33, ORDERED) == 16
+def test_a_group_that_matters_gets_64_cohorts_and_a_small_one_few() -> None:
+    ram = 16 << 20  # 64 GiB
+    mib = [16_384, 4096, 2048, 1024, 512, 256, 64, 16, 8]
+    assert [cohorts_for(ram, size << 8, ORDERED, False) for size in mib] == [64, 64, 32, 16, 16, 6, 4, 4, 2]
+    bags = [BAGS, BAGS, BAGS, BAGS, BAGS_SMALL, BAGS_SMALL, BAGS_SMALL, BAGS_TINY, BAGS_TINY]
+    assert [cohorts_for(ram, size << 8, UNIFORM, False) for size in mib] == bags
+
+
+@given(st.integers(1, 1 << 22), st.integers(1, 1 << 22), st.sampled_from([ORDERED, UNIFORM]), st.booleans())
+def test_a_larger_group_never_has_fewer_cohorts(pages: int, more: int, kind: int, shared: bool) -> None:
+    assert cohorts_for(1 << 22, pages, kind, shared) <= cohorts_for(1 << 22, pages + more, kind, shared)
+
+
+def test_what_several_cgroups_may_be_charged_for_has_room_for_each() -> None:
+    """A bag's pages are charged to one cgroup: a small file that is read at random by many needs bags for all of them."""
+    assert cohorts_for(1 << 24, 100, UNIFORM, True) == BAGS_SMALL > BAGS_TINY == cohorts_for(1 << 24, 100, UNIFORM, False)
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(64, 9000), st.integers(0, 9)), max_size=40))
@@ -65,7 +75,7 @@ def test_a_hot_and_a_cold_part_are_made_together_or_not_at_all() -> None:
     g = int(make_groups(w.row, UNIFORM, 0, 0, 1000, 200))
     assert [int(w.row["groups"][g + k]["pages"]) for k in range(2)] == [200, 800]
     w.row["cohorts"]["group"] = 0
-    w.row["cohorts"]["group"][5 : 5 + BAGS] = -1  # room for one of the two
+    w.row["cohorts"]["group"][5 : 5 + BAGS_SMALL] = -1  # room for one of the two
     used = int(w.row["groups"]["used"].sum())
     assert make_groups(w.row, UNIFORM, 0, 0, 1000, 200) == -1
     assert int(w.row["groups"]["used"].sum()) == used

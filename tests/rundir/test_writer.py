@@ -89,11 +89,11 @@ def test_an_unfinished_run_is_not_mistaken_for_a_run(open_writer: Callable[..., 
         RunDirectory(tmp_path / "run")
 
 
-def test_placements_that_come_later_are_kept(open_writer: Callable[..., RunWriter], tmp_path: Path) -> None:
+def test_placements_that_come_later_take_the_place_of_the_first(open_writer: Callable[..., RunWriter], tmp_path: Path) -> None:
     writer = open_writer(placements=[Placement(kind="pod", name="db", host="a")])
     writer.place([Placement(kind="pod", name="db", host="b", from_ns=7)])
     writer.close([])
-    assert [placement.host for placement in RunDirectory(tmp_path / "run").placements] == ["a", "b"]
+    assert [placement.host for placement in RunDirectory(tmp_path / "run").placements] == ["b"]
 
 
 # ---- the hash

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from fleetsim.containers.batch import Batch
 from fleetsim.workloads import batch
-from tests.workloads.served import work_of, world_of
+from scripts.worlds.pods import work_of, world_of
 
 PAGES = 256
 

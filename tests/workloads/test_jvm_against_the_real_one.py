@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The JVM workload against a real OpenJDK 17: figures of `tests/ground_truth/calibration/` (see docs/calibration.md there).
 
-The real machine was busy, so pauses are compared by processor time. G1 made its eden small there, because its pauses were long: how often
-a JVM collects and how much it touches is compared for the Serial collector, whose eden does not depend on pauses.
+The real machine was busy, so pauses are compared by processor time. How often G1 collects is held against the real one in
+tests/calibrate/test_compare.py.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ import pytest
 
 from fleetsim.workloads import jvm_sizes
 from fleetsim.workloads import jvm_state as v
-from tests.workloads.jvms import FULL_AFTER_S, JvmWorld, alone, full_processor_ms, until_up, young_collection
+from scripts.worlds.jvm import FULL_AFTER_S, JvmWorld, alone, full_processor_ms, until_up, young_collection
 
+MIB = 1 << 20
 RECORDS = Path(__file__).resolve().parents[1] / "ground_truth" / "calibration"
 LOADS = [(100, 300, 2), (400, 300, 2), (400, 300, 20)]  # live MiB, MiB/s, percent that lives long: at 1 GiB
 
@@ -63,12 +64,54 @@ def test_processor_time_of_young_collections_per_mib_copied(collector: str, thre
         assert 1000 * threads * pause_s == pytest.approx(expected, rel=0.30)
 
 
-@pytest.mark.parametrize(("collector", "live", "percent"), [("Serial", 100, 2), ("Serial", 400, 20), ("G1", 400, 20), ("G1", 400, 2)])
+@pytest.mark.parametrize("collector", ["G1", "Serial"])
+@pytest.mark.parametrize(("live", "percent"), [(live, percent) for live, _, percent in LOADS])
 def test_processor_time_of_a_full_collection(collector: str, live: int, percent: int) -> None:
     """After four seconds of load; the law alone, from what the real one left."""
     real = figures("jvm.json", "load", collector=collector, heap_mib=1024, live_mib=live, survive_percent=percent)
     model = full_processor_ms(collector == "G1", real["last_full_left_mib"], FULL_AFTER_S * 300 * percent / 100)
-    assert model == pytest.approx(real["last_full_processor_ms"], rel=0.45)
+    assert model == pytest.approx(real["last_full_processor_ms"], rel=0.30)
+
+
+def test_while_g1_is_new_to_its_program_its_eden_grows_as_the_real_ones() -> None:
+    """Filling 400 MiB: regions of eden at each collection (docs/calibration.md). Nothing here was fitted to them."""
+    real_edens, real_heaps = [18, 15, 15, 15, 15, 28, 27, 27, 27, 35, 39, 45], [376, 638, 793]
+    jvm = alone("g1", 400, 300, 2.0)
+    edens, heaps, at = [jvm["EDEN_MAX"]], [jvm["CAPACITY"]], 0.0
+    while jvm.count(JvmWorld.YOUNG) < len(real_edens) - 1:
+        at += 0.005
+        jvm.at(at)
+        if jvm.count(JvmWorld.YOUNG) >= len(edens):
+            edens.append(jvm["EDEN_MAX"])
+        if jvm["CAPACITY"] != heaps[-1]:
+            heaps.append(jvm["CAPACITY"])
+    assert [eden / MIB for eden in edens[1:]] == pytest.approx(real_edens[1:], rel=0.35)
+    assert [heap / MIB for heap in heaps if heap][:3] == pytest.approx(real_heaps, rel=0.02)
+
+
+def test_a_pause_goal_that_is_never_reached_lets_eden_be_large_at_once() -> None:
+    """The real one with 20 s instead of 200 ms: 180 regions after the first collection, not 15. Here the guess is taken away."""
+    jvm = np.zeros(v.NR_USED, np.int64)
+    jvm[v.COLLECTOR], jvm[v.HEAP_MAX], jvm[v.CAPACITY], jvm[v.REGION], jvm[v.GC_THREADS] = 1, 1 << 30, 376 << 20, 1 << 20, 2
+    jvm_sizes.expect(jvm)
+    jvm_sizes.set_eden(jvm)
+    assert jvm[v.EDEN_MAX] >> 20 == 18
+    jvm[v.COPY_NS] = 1
+    jvm_sizes.set_eden(jvm)
+    assert 150 < jvm[v.EDEN_MAX] >> 20 < 226
+
+
+def test_what_g1_expects_of_copying_is_what_its_log_says() -> None:
+    """`predicted eden time` of 15 regions that survive whole: 635, 390, 304 and 240 ms (docs/calibration.md)."""
+    jvm = np.zeros(v.NR_USED, np.int64)
+    jvm[v.COLLECTOR], jvm[v.GC_THREADS] = 1, 2
+    jvm_sizes.expect(jvm)
+    said = []
+    for pauses in range(1, 5):
+        jvm[v.COUNT], jvm[v.COPIED] = pauses, 18 << 20
+        jvm_sizes.note_copying(jvm, 30_000_000 + 3_300_000)
+        said.append(15 * int(jvm_sizes.copying_expected(jvm)) / 1e6)
+    assert said == pytest.approx([635, 390, 304, 240], rel=0.15)
 
 
 @pytest.mark.parametrize("collector", ["G1", "Serial"])

@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from fleetsim.containers.log import Log
 from fleetsim.host.spec import DiskSpec
 from fleetsim.workloads import log
+from scripts.worlds.pods import mean_ms, mib, work_of, world_of
 from tests.host.worlds import World
-from tests.workloads.served import mean_ms, mib, work_of, world_of
 
 SLOW = DiskSpec(bytes_per_s=20 << 20, latency_us=500.0)
 

@@ -16,9 +16,9 @@ from fleetsim.containers.postgres import Postgres
 from fleetsim.fleet.disks import DISKS
 from fleetsim.linux import mm_types as mm
 from fleetsim.workloads import postgres_types as pg
-from fleetsim.workloads.postgres_buffers import full_after, miss, present_pages
+from fleetsim.workloads.postgres_buffers import change, first_changes, full_after, miss, present_pages, push_out
+from scripts.worlds.pods import mean_ms, mib, work_of, world_of
 from tests.host.worlds import World
-from tests.workloads.served import mean_ms, mib, work_of, world_of
 
 REAL = Path(__file__).resolve().parents[1] / "ground_truth" / "calibration" / "postgres.json"
 MIB_PAGES = 256
@@ -33,7 +33,7 @@ def real(measurement: str, **parameters: Any) -> dict[str, Any]:
 
 
 def slots(buffers: int, hot_pages: int, looks: int, hot_permille: int) -> Any:
-    values = np.zeros(46, np.int64)
+    values = np.zeros(pg.NR_USED, np.int64)
     values[pg.BUFFER_PAGES], values[pg.HOT_PAGES] = buffers, hot_pages
     values[pg.LOOKS], values[pg.HOT_LOOKS_PERMILLE] = looks, hot_permille
     return values
@@ -93,6 +93,44 @@ def test_what_the_buffers_keep_is_what_a_cache_of_the_last_used_keeps(hot: int, 
         if len(kept) > buffers:
             kept.popitem(last=False)
     assert missed / 20_000 == pytest.approx(twin / 20_000, abs=0.02)
+
+
+@pytest.mark.parametrize("commits", [800, 3000])
+def test_what_commits_change_is_what_a_cache_block_by_block_says(commits: int) -> None:
+    """The naive twin: a cache of the last used with a mark on each block that was changed, and a list of blocks the log has whole."""
+    hot, cold, buffers = 200, 1800, 700
+    values = slots(buffers * pg.BLOCK, hot * pg.BLOCK, 2, 500)
+    data = (hot + cold) * pg.BLOCK
+    values[pg.FULL_AFTER] = values[pg.LOOKED] = full_after(values, data)
+    values[pg.FILLED], values[pg.CHANGES], values[pg.WRITE_PERMILLE] = values[pg.BUFFER_PAGES], 2, 1000
+    logged = 0
+    for _ in range(commits // 10):
+        miss(values, data, 10)
+        logged += int(change(values, data, 10))
+        push_out(values, int(values[pg.LEFT_HOT] + values[pg.LEFT_COLD]) // pg.BLOCK, 10)
+    luck = np.random.default_rng(1)
+    kept: OrderedDict[int, bool] = OrderedDict()
+    whole: set[int] = set()
+    written = 0
+    for k in range(5000 + commits):
+        for block in (int(luck.integers(hot)), hot + int(luck.integers(cold))):
+            kept[block] = k >= 5000
+            kept.move_to_end(block)
+            whole |= {block} if k >= 5000 else set()
+            if len(kept) > buffers:
+                written += kept.popitem(last=False)[1]
+    assert logged == pytest.approx(len(whole), rel=0.05)
+    assert int(values[pg.DIRTY]) == pytest.approx(sum(kept.values()), rel=0.05)
+    assert int(values[pg.EVICTED]) == pytest.approx(written, rel=0.1, abs=0.05 * buffers)
+
+
+@pytest.mark.parametrize("changed", [10, 100, 400])
+def test_many_changes_at_once_are_of_fewer_blocks(changed: int) -> None:
+    """Of 1000 blocks so many different ones, as drawn."""
+    values = slots(1, 0, 1, 0)
+    luck = np.random.default_rng(1)
+    drawn = float(np.mean([len(set(luck.integers(1000, size=changed).tolist())) for _ in range(200)]))
+    assert int(first_changes(values, pg.WHOLE_COLD, pg.CARRY_COLD_WHOLE, 1000, changed)) == pytest.approx(drawn, rel=0.04, abs=1)
 
 
 def test_data_that_fits_is_read_once() -> None:
@@ -185,7 +223,8 @@ def test_commits_write_and_flush_the_log_and_a_checkpoint_writes_the_blocks() ->
     world = world_of(512, files={"/data/pg": 64}, db=database(writes=50.0, checkpoint="20s"))
     world.at(10)
     written = int(world.row["disk"][0]["pages"][1])
-    assert written > 10 * 100 * 1024 // 4096, "100 commits of 1 KiB a second"
+    log = 10 * 100 * 1024 + 900 * 8192
+    assert written > log // 4096, "100 commits of 1 KiB a second, and each block that they change once as a whole"
     dirty = state(world, pg.DIRTY)
     assert 500 < dirty <= 1000, "blocks changed, some of them twice"
     world.at(55)

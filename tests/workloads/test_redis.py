@@ -11,8 +11,8 @@ import pytest
 from fleetsim.containers.redis import Redis
 from fleetsim.host.spec import DiskSpec
 from fleetsim.workloads.redis_slots import CHANGES, FAILING, FIXED, LIVE, POOL, SLABS
+from scripts.worlds.redis import NEVER, RedisWorld, kinds, redis_world
 from tests.host.worlds import MIB
-from tests.workloads.redis_worlds import NEVER, RedisWorld, kinds, redis_world
 
 # ------------------------------------------------------------------------------------------------------------------ memory
 

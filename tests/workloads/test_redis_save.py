@@ -15,8 +15,8 @@ from fleetsim.containers.redis import Redis
 from fleetsim.host.spec import DiskSpec
 from fleetsim.linux import mm_types as mm
 from fleetsim.workloads.redis_slots import BUFFERED, CHILD, LIVE, VALUES
+from scripts.worlds.redis import NEVER, kinds, redis_world
 from tests.host.worlds import MIB
-from tests.workloads.redis_worlds import NEVER, kinds, redis_world
 
 
 @functools.cache
@@ -302,3 +302,12 @@ def test_long_forks_are_told_if_they_are_watched() -> None:
     assert event.data["event"] == "fork" and event.data["ms"] >= 2
     quiet = redis_world(Redis(keys=500_000, save=[[10, 0]]), 2048).at(12)
     assert quiet.events("save_start") and not quiet.events("latency")
+
+
+def test_the_harm_of_a_killed_child_ends_when_the_next_one_is_forked() -> None:
+    """Redis tries again five seconds after a save that failed: from then on somebody does the work again."""
+    r = redis_world(Redis(keys=100_000, oom_score_adj=True, **BUSY), 1024, TIGHT).at(40)
+    told = [(e.kind, e.t_ns) for e in r.events("impact_start", "impact_end") if e.data["impact"] == "killed"]
+    forks = [e.t_ns for e in r.events("save_start")]
+    assert [kind for kind, _ in told[:2]] == ["impact_start", "impact_end"]
+    assert told[1][1] == pytest.approx(forks[1], abs=10**8), "with the second fork"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A small host with workloads as scenarios write them, for a test.
+"""A small host with workloads as scenarios write them.
 
     w = world_of(256, files={"/data/in": 64}, job={"workload": "batch", "input": "/data/in"}).at(30)
     work_of(w, "job")["slots"][batch.READ]
@@ -17,7 +17,7 @@ from fleetsim.fleet.scenario import load_plugins
 from fleetsim.host.shard import Shard
 from fleetsim.host.spec import TaskSpec
 from fleetsim.linux import mm_types as mm
-from tests.host.worlds import FAST_DISK, MIB, World, cgroup_spec, host_spec
+from scripts.worlds.host import FAST_DISK, MIB, World, cgroup_spec, host_spec
 
 TICK_MS = 200
 
@@ -30,6 +30,7 @@ def world_of(
     in_cgroup: Mapping[str, str] | None = None,
     restart_s: float | None = 10.0,
     scripts: Mapping[str, str] | None = None,
+    tick_ms: float = TICK_MS,
     **more: Any,
 ) -> World:
     """Pods are the keyword arguments that are mappings with `workload`; the rest is for `host_spec`."""
@@ -49,7 +50,7 @@ def world_of(
             )
     groups = tuple(cgroup_spec(path, limits) for path, limits in (cgroups or {}).items())
     whole = type(spec)(**{**spec.__dict__, "tasks": tuple(tasks), "cgroups": groups})
-    return World(Shard([whole], seed=1, tick_ns=TICK_MS * mm.NS_PER_MS))
+    return World(Shard([whole], seed=1, tick_ns=round(tick_ms * mm.NS_PER_MS)))
 
 
 def work_of(world: World, name: str) -> Any:

@@ -16,7 +16,7 @@ from fleetsim.host.shard import Shard
 from fleetsim.host.spec import CgroupSpec, DiskSpec, HostSpec, TaskSpec
 from fleetsim.linux import mm_types as mm
 from fleetsim.workloads import jvm_state
-from tests.host.worlds import MIB, PAGES, World
+from scripts.worlds.host import MIB, PAGES, World
 
 FULL_AFTER_S = 4  # of load comes the recordings' System.gc()
 SSD = DiskSpec(bytes_per_s=500_000_000, latency_us=100.0)
@@ -81,11 +81,11 @@ def a_jvm(
     return JvmWorld(Shard([spec], seed=1, tick_ns=round(tick_ms * mm.NS_PER_MS)))
 
 
-def alone(collector: str, live_mib: int, rate: int, percent: float, **more: object) -> JvmWorld:
+def alone(collector: str, live_mib: int, rate: int, percent: float, *, cpu_profile: str = "vm", **more: object) -> JvmWorld:
     """A JVM as the recordings' program is: nothing but an allocating thread. A 64th of their 24 GiB is its heap at first."""
     said = {"collector": collector, "xmx": "1GiB", "xms": "376MiB", "live_set": f"{live_mib * 102 // 100}MiB", "threads": 0}
     load = {"allocation_rate": f"{rate}MiB/s", "tenured_share": float(percent), "metaspace": "0MiB", "code_cache": "0MiB"}
-    return a_jvm({**said, **load, **more}, memory_mib=4096)
+    return a_jvm({**said, **load, **more}, memory_mib=4096, cpu_profile=cpu_profile)
 
 
 def until_up(world: JvmWorld) -> float:
@@ -111,5 +111,5 @@ def young_collection(jvm: JvmWorld, percent: float) -> tuple[float, float]:
 
 def full_processor_ms(g1: bool, left_mib: float, garbage_mib: float) -> float:
     """Processor time of a full collection by its law, from what the real one left and what had become garbage among it."""
-    moved = jvm_state.COMPACT_HOLES[int(g1)] * min(1.0, 4 * garbage_mib / (left_mib + garbage_mib))
+    moved = jvm_state.COMPACT_HOLES[int(g1)] * min(1.0, 4.5 * garbage_mib / (left_mib + garbage_mib))
     return left_mib * 1024 * (jvm_state.COMPACT_KIB[int(g1)] + moved) / 1e6

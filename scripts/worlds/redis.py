@@ -17,7 +17,7 @@ from fleetsim.host.spec import CgroupSpec, DiskSpec, HostSpec, TaskSpec
 from fleetsim.linux import mm_types as mm
 from fleetsim.workloads import redis_heap as heap
 from fleetsim.workloads import redis_slots as slot
-from tests.host.worlds import MIB, World, in_bytes
+from scripts.worlds.host import MIB, World, in_bytes
 
 NEVER: dict[str, list[list[int]]] = {"save": []}
 """It never saves."""
