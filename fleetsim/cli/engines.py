@@ -45,7 +45,7 @@ def engine_for(plan: Plan, ray: str | None, hosts_per_actor: str, threads: int |
         check_room(plan, 1, available_here(), "this machine")
         yield lambda profile, writer, number: LocalEngine(profile, writer, threads)
         return
-    check_ray_is_there()
+    needs_ray("--ray")
     from fleetsim.fleet.ray_cluster import RayCluster
     from fleetsim.fleet.ray_engine import RayEngine
 
@@ -57,9 +57,9 @@ def engine_for(plan: Plan, ray: str | None, hosts_per_actor: str, threads: int |
         cluster.leave()
 
 
-def check_ray_is_there() -> None:
+def needs_ray(option: str) -> None:
     if importlib.util.find_spec("ray") is None:
-        raise BadInput("--ray needs Ray, which is not installed here: pip install 'ray[default]'")
+        raise BadInput(f"{option} needs Ray, which is not installed here: pip install 'ray[default]'")
 
 
 def _number(text: str) -> int | None:

@@ -139,7 +139,7 @@ class _fan:
     cluster: Any = None
 
     def __enter__(self) -> Callable[[Sequence[SeedRun]], Iterator[SeedResult]]:
-        from fleetsim.cli.engines import check_ray_is_there
+        from fleetsim.cli.engines import needs_ray
         from fleetsim.fleet.ensemble import fan_out
         from fleetsim.fleet.room import available_here, check_room, runs_that_fit
 
@@ -148,7 +148,7 @@ class _fan:
             check_room(self.plan, 1, available, "this machine")
             fitting = runs_that_fit(self.plan, available)
             return lambda jobs: fan_out(jobs, self.wanted.threads, fitting)
-        check_ray_is_there()
+        needs_ray("--ray")
         from fleetsim.fleet.ray_cluster import RayCluster
         from fleetsim.fleet.ray_seeds import fan_out_on
 

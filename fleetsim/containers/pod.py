@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from fleetsim.containers.resources import Resources, qos_class
 from fleetsim.containers.workload import ANYWHERE, PodWorkload, Process, Room
@@ -41,7 +42,10 @@ class Container:
 
 @dataclass(frozen=True)
 class Pod:
-    """One pod entry of a scenario. The short form's one container stands in the pod's own fields; `several` has the long form's."""
+    """One pod entry of a scenario. The short form's one container stands in the pod's own fields; `several` has the long form's.
+
+    What follows from the fields is worked out once: a plan asks for it on every host that the pod stands on.
+    """
 
     name: str
     workload: str
@@ -60,25 +64,25 @@ class Pod:
     pre_stop_s: int = 0  # how long its preStop hook sleeps
     empty_dirs: Mapping[str, int] = field(default_factory=dict)  # mount path in its containers → bytes of tmpfs, 0: no size given
 
-    @property
+    @cached_property
     def containers(self) -> tuple[Container, ...]:
         if self.several:
             return self.several
         return (Container(self.name, self.workload, self.arguments, self.requests, self.limits, self.probes, swap=self.swap),)
 
-    @property
+    @cached_property
     def request_bytes(self) -> int | None:
         """What the scheduler sets aside; None: nothing. Init containers run before the others, so the larger counts."""
         init = max((one.resources.request for one in self.containers if one.init), default=0)
         return max(init, sum(one.resources.request for one in self.containers if not one.init)) or None
 
-    @property
+    @cached_property
     def limit_bytes(self) -> int | None:
         """memory.max of the pod: set if every container has one."""
         main = [one.limits for one in self.containers if not one.init]
         return sum(limit or 0 for limit in main) if all(main) else None
 
-    @property
+    @cached_property
     def qos(self) -> str:
         return qos_class([one.resources for one in self.containers])
 
@@ -86,7 +90,7 @@ class Pod:
         """A container's processes, PID 1 first; in the long form PID 1 is called POD.CONTAINER. `room`: what they find around them."""
         return container.arguments.processes(f"{self.name}.{container.name}" if self.several else self.name, room)
 
-    @property
+    @cached_property
     def processes(self) -> tuple[Process, ...]:
         return tuple(process for container in self.containers for process in self.processes_of(container))
 

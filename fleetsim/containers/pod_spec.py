@@ -70,7 +70,8 @@ def tree_of(options: NodeOptions, pods: tuple[Pod, ...]) -> tuple[CgroupSpec, ..
 
 def pod_specs(host: str, pods: tuple[Pod, ...], options: NodeOptions) -> tuple[PodSpec, ...]:
     """All pods of a host, the tree above them first."""
-    return tuple(pod_spec(host, pod, options, tree_of(options, pods)) for pod in pods)
+    tree = tree_of(options, pods)
+    return tuple(pod_spec(host, pod, options, tree) for pod in pods)
 
 
 def pod_spec(host: str, pod: Pod, options: NodeOptions, tree: tuple[CgroupSpec, ...]) -> PodSpec:

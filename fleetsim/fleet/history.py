@@ -25,13 +25,10 @@ FAULT_KINDS = ("fault_start", "fault_end")
 class History:
     def __init__(self, plan: Plan) -> None:
         self.events: list[HistoryEvent] = []
-        self._pod_of = {
-            (host, process.name): pod.name
-            for group in plan.scenario.groups
-            for host in group.host_names
-            for pod in group.pods
-            for process in pod.processes
-        }
+        self._pod_of: dict[str, dict[str, str]] = {}  # host → its group's processes → their pods
+        for group in plan.scenario.groups:
+            of_group = {process.name: pod.name for pod in group.pods for process in pod.processes}
+            self._pod_of |= dict.fromkeys(group.host_names, of_group)
         self._begun: Counter[tuple[str, str, str]] = Counter()
         self._open: set[tuple[str, str, str]] = set()
         marks = [(fault.start_ns, "fault_start", fault) for fault in plan.faults]
@@ -71,7 +68,7 @@ class History:
                     continue
                 self._open.discard(key)
             data = dict(event.data)
-            if (pod := self._pod_of.get((event.host, event.subject))) is not None:
+            if (pod := self._pod_of.get(event.host, {}).get(event.subject)) is not None:
                 data["pod"] = pod
             self.events.append(
                 HistoryEvent(

@@ -4,7 +4,7 @@
     who()                 which machine and which fleetsim this is
     warm(part, profile)   compiles the laws, or finds them compiled
     begin(duty, states, calls)   boots the shards, brings them to their states, and does the calls made since then again
-    advance(call)         one epoch                     save()  the shards' states
+    advance(call)         one epoch                     save()  the shards' states            used()  what this process has taken
     finish()              the last samples are written   fetch(name)  a block that the driver cannot see
 
 Rules: calls are numbered. The number that was done last gets its answer again (a reply can get lost), a number that does not follow
@@ -23,7 +23,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from fleetsim import __version__, law
 from fleetsim.fleet.engine import Replica
@@ -53,24 +52,42 @@ Follow = tuple[tuple[Replica, ...], ...]
 
 @dataclass(frozen=True)
 class Call:
-    """One epoch: for each shard its commands and the rates of its replicas; or, without `until_ns`, other replicas to follow."""
+    """One epoch: for each shard its commands and the rates of its replicas; or, without `until_ns`, other replicas to follow.
+
+    Rates are int64 as bytes, as ports are: a hundred small arrays pickle slowly.
+    """
 
     number: int
     until_ns: int | None
     commands: tuple[tuple[Command, ...], ...]
-    rates: tuple[NDArray[np.int64], ...] | None
+    rates: tuple[bytes, ...] | None
     follow: Follow | None = None
 
 
 @dataclass(frozen=True)
 class Answer:
     events: list[Event]
-    ports: list[NDArray[Any]]  # of each shard
+    ports: list[bytes]  # of each shard, rows of host.ports.PORT
     busy_s: float  # how long the shards took
+
+
+@dataclass(frozen=True)
+class Used:
+    """What a process has taken so far."""
+
+    cpu_s: float
+    writing_s: float  # wall time spent on blocks of samples
+    rss_before: int  # bytes before it had hosts …
+    rss: int  # … and now
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 class HostsActor:
     def __init__(self) -> None:
+        self._rss_before = 0
         pa.set_cpu_count(1)  # an actor is one core
         pa.set_io_thread_count(1)
         self._runs: list[ShardRun] = []
@@ -100,6 +117,7 @@ class HostsActor:
         `follow`: the replicas at the time of the states, if they were no longer those of the plan.
         """
         self._number = -1
+        self._rss_before = resident_bytes()
         self._choose_folder(duty)
         self._writers, self._runs = [], []
         for place, part in enumerate(duty.parts):
@@ -148,12 +166,12 @@ class HostsActor:
             if call.until_ns is None:
                 continue
             if call.rates is not None:
-                run.ports.send(call.rates[place])
+                run.ports.send(np.frombuffer(call.rates[place], np.int64))
             events += run.advance(call.until_ns, call.commands[place])
         return Answer(events, self._ports(), time.perf_counter() - began)
 
-    def _ports(self) -> list[NDArray[Any]]:
-        return [run.ports.read() for run in self._runs]
+    def _ports(self) -> list[bytes]:
+        return [run.ports.read().tobytes() for run in self._runs]
 
     def save(self, number: int) -> tuple[list[bytes], list[str]] | None:
         """The shards' states after call `number`, and the blocks that the driver must fetch."""
@@ -185,6 +203,9 @@ class HostsActor:
     def forget(self, names: Sequence[str]) -> None:
         for name in names:
             (self._folder / name).unlink(missing_ok=True)
+
+    def used(self) -> Used:
+        return Used(time.process_time(), sum(writer.writing_s for writer in self._writers), self._rss_before, resident_bytes())
 
     def records(self, number: int, hosts: Sequence[tuple[int, int]]) -> list[bytes] | None:
         """Records of hosts, given as (shard, index in it)."""

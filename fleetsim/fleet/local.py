@@ -58,7 +58,7 @@ class LocalEngine:
         self._places = Places(replicas_of(plan), self._at, len(self._cut))
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="shard")
         ids = series_ids(plan, self._profile, self._sink)
-        parts = [ShardPlan.cut(plan, first, count, ids) for first, count in self._cut]
+        parts = ShardPlan.cut_all(plan, self._cut, ids)
         # The first shard alone: it compiles the laws (or finds them in the cache), and the others then only use them.
         head = [self._begin(parts[0], checkpoint)]
         self._shards = head + list(self._pool.map(lambda part: self._begin(part, checkpoint), parts[1:]))

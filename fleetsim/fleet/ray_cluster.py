@@ -22,7 +22,7 @@ import ray
 from fleetsim import law
 from fleetsim.errors import BadInput, ToolFailed
 from fleetsim.fleet.plan import Plan
-from fleetsim.fleet.room import available_here, check_room
+from fleetsim.fleet.room import available_here, check_fits
 
 REACH_S = 5.0
 OBJECT_STORE_BYTES = 512 << 20
@@ -83,6 +83,11 @@ class RayCluster:
             shutil.rmtree(self._own_folder, ignore_errors=True)
             self._own_folder = None
 
+    @property
+    def is_own(self) -> bool:
+        """It was started for this, on this machine."""
+        return self._own_folder is not None
+
     # --- what there is ---------------------------------------------------------------------------------------------------
 
     def actors_for(self, hosts: int, hosts_per_actor: int | None) -> int:
@@ -94,11 +99,19 @@ class RayCluster:
 
     def check_room(self, plan: Plan, hosts_per_actor: int | None) -> None:
         """BadInput if the cluster has not the CPUs or not the memory for the plan."""
-        actors = self.actors_for(len(plan.hosts), hosts_per_actor)
+        self.check_fits(plan.scenario.name, len(plan.hosts), hosts_per_actor)
+
+    def check_fits(self, name: str, hosts: int, hosts_per_actor: int | None) -> None:
+        """The same of so many hosts, before there is a plan."""
+        whose = "this machine" if self._own_folder is not None else "the Ray cluster"
+        check_fits(name, hosts, self.actors_for(hosts, hosts_per_actor), self.memory() or None, whose)
+
+    def memory(self) -> int:
+        """Bytes that are free for actors; 0: nobody says."""
         memory = int(ray.available_resources().get("memory", 0))
         if self._own_folder is not None:
             memory = available_here() or memory  # Ray keeps a third of it back, for programs that we do not have
-        check_room(plan, actors, memory or None, "this machine" if self._own_folder is not None else "the Ray cluster")
+        return memory
 
     def describe(self) -> str:
         alive = sum(bool(node["Alive"]) for node in ray.nodes())

@@ -30,12 +30,13 @@ from ray.util.metrics import Gauge
 from fleetsim.errors import FleetsimError, ToolFailed
 from fleetsim.fleet.checkpoint import Cut, check_cut, cut_of, shard_file
 from fleetsim.fleet.engine import Places, Replica, in_order, replicas_of
-from fleetsim.fleet.hosts_actor import Answer, Call, Duty, Follow, HostsActor
+from fleetsim.fleet.hosts_actor import Answer, Call, Duty, Follow, HostsActor, Used
 from fleetsim.fleet.local import shard_size
 from fleetsim.fleet.plan import Plan
 from fleetsim.fleet.ray_cluster import RayCluster
 from fleetsim.fleet.shard_run import ShardPlan, series_ids
 from fleetsim.fleet.state_file import sources_digest, write_whole
+from fleetsim.host.ports import PORT
 from fleetsim.host.spec import Command, Event
 from fleetsim.observe.catalog import Profile
 from fleetsim.rundir.samples import BLOCK_ROWS, ROW_GROUP_ROWS
@@ -101,7 +102,7 @@ class RayEngine:
         self._places = Places(replicas_of(plan), self._at, len(self._cut))
         self._base, self._since = checkpoint, [[] for _ in self._groups]
         ids = series_ids(plan, self._profile, self._writer)
-        parts = [ShardPlan.cut(plan, first, count, ids) for first, count in self._cut]
+        parts = ShardPlan.cut_all(plan, self._cut, ids)
         self._make_actors([[parts[number] for number in group] for group in self._groups])
         self._warm(plan, ids)
         self._answers = self._all([self._begin(actor) for actor in range(len(self._actors))])
@@ -146,7 +147,9 @@ class RayEngine:
                     )
             first_on.setdefault(node, actor)
         part = ShardPlan.cut(plan, 0, 1, ids)
-        self._all([actor.warm.remote(part, self._profile) for actor in first_on.values()])
+        first = list(first_on.values())
+        self._all([actor.warm.remote(part, self._profile) for actor in first])
+        self._all([actor.warm.remote(part, self._profile) for actor in self._actors if actor not in first])
 
     def _nodes(self) -> list[str]:
         """The machine of each actor."""
@@ -172,7 +175,7 @@ class RayEngine:
                 self._number + 1,
                 until_ns,
                 tuple(tuple(due[shard]) for shard in group),
-                None if rates is None else tuple(self._places.part(shard, rates) for shard in group),
+                None if rates is None else tuple(self._places.part(shard, rates).tobytes() for shard in group),
             )
             for group in self._groups
         ]
@@ -193,7 +196,7 @@ class RayEngine:
             since.append(call)
 
     def ports(self) -> NDArray[Any]:
-        return self._places.together([ports for answer in self._answers for ports in answer.ports])
+        return self._places.together([np.frombuffer(ports, PORT) for answer in self._answers for ports in answer.ports])
 
     def slowest(self) -> str:
         took = self._took_s
@@ -201,6 +204,14 @@ class RayEngine:
         if len(took) < 2 or middle <= 0 or max(took) < SLOW * middle:
             return ""
         return f"{self._names[took.index(max(took))]} took {max(took) / middle:.1f} × the median"
+
+    def used(self) -> list[Used]:
+        """What each actor has taken so far."""
+        return self._all([actor.used.remote() for actor in self._actors])
+
+    def busy_s(self) -> list[float]:
+        """How long each actor took for the last epoch."""
+        return self._took_s
 
     # --- what is asked between epochs -----------------------------------------------------------------------------------
 

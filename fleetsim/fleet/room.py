@@ -37,14 +37,19 @@ def host_bytes() -> int:
 
 def check_room(plan: Plan, processes: int, available: int | None, whose: str) -> None:
     """BadInput if the plan's hosts in so many processes need more memory than there is."""
+    check_fits(plan.scenario.name, len(plan.hosts), processes, available, whose)
+
+
+def check_fits(name: str, hosts: int, processes: int, available: int | None, whose: str) -> None:
+    """The same of so many hosts, before there is a plan."""
     if available is None:
         return
-    hosts, each = len(plan.hosts), host_bytes()
+    each = host_bytes()
     needed = hosts * each + processes * PROCESS
     if needed > available:
         fit = max(0, (available - processes * PROCESS) // each)
         raise BadInput(
-            f"{plan.scenario.name}: {hosts:,} hosts need about {show_rounded(needed)} of memory ({show_rounded(each)} each, and "
+            f"{name}: {hosts:,} hosts need about {show_rounded(needed)} of memory ({show_rounded(each)} each, and "
             f"{show_rounded(PROCESS)} for each of {processes} process{'' if processes == 1 else 'es'}), but {whose} has "
             f"{show_rounded(available)}; about {fit:,} hosts would fit"
         )

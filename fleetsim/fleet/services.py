@@ -180,28 +180,31 @@ class ServiceState:
         self.attempts[0] = new * epoch_ns // (NS_PER_S * 1000 // MICRO)
         self._keep_to_budget()
         weights = self._weights(epoch_ns)
-        if not any(weights):  # nobody to send them to: they fail at once, and are tried again
+        if not weights.any():  # nobody to send them to: they fail at once, and are tried again
             self.unsent = sum(self.attempts)
             return np.zeros(len(weights), dtype=np.int64)
         rate = sum(self.attempts) * NS_PER_S // epoch_ns // (MICRO // 1000)
-        return np.array([rate * weight // sum(weights) for weight in weights], dtype=np.int64)
+        total = int(weights.sum())
+        if rate * int(weights.max()) < 1 << 63:
+            return rate * weights // total
+        return np.array([rate * weight // total for weight in weights.tolist()], dtype=np.int64)
 
     # --- inside ------------------------------------------------------------------------------------------------------
 
     def _taken_in(self) -> NDArray[np.bool_]:
         return self.told & self.healthy
 
-    def _weights(self, epoch_ns: int) -> list[int]:
+    def _weights(self, epoch_ns: int) -> NDArray[np.int64]:
         believed = self._taken_in()
         if not believed.any() and self.service.panic:
             believed = self.told & self.seen_up
         if self.service.connections:
             taken_in = [replica for replica, yes in zip(self.replicas, believed.tolist(), strict=True) if yes]
             is_open = self.connections.settle(taken_in, epoch_ns)
-            return [is_open[replica] for replica in self.replicas]
+            return np.array([is_open[replica] for replica in self.replicas], dtype=np.int64)
         if self.service.balance == "least_requests":
-            return [MICRO // (1 + int(n)) if yes else 0 for yes, n in zip(believed, self.before["present"], strict=True)]
-        return [int(yes) for yes in believed]
+            return np.where(believed, MICRO // (1 + self.before["present"].astype(np.int64)), 0)
+        return believed.astype(np.int64)
 
     def _fail(self, failed: int) -> None:
         """So many micro-requests failed: who may tries again, the others have failed for good."""

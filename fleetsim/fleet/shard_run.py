@@ -68,19 +68,30 @@ class ShardPlan:
 
     @staticmethod
     def cut(plan: Plan, first: int, count: int, ids: Sequence[NDArray[np.int64]]) -> ShardPlan:
-        hosts = plan.hosts[first : first + count]
-        mine = {spec.name for spec in hosts}
-        return ShardPlan(
-            first=first,
-            seed=plan.seed,
-            hosts=hosts,
-            targets=plan.scrape_targets[first : first + count],
-            replicas=tuple(replica for replica in replicas_of(plan) if replica[0] in mine),
-            ids=tuple(ids[first : first + count]),
-            start_ms=plan.start_unix_s * 1000,
-            duration_ns=plan.duration_ns,
-            scrape_interval_ms=plan.scrape_interval_ms,
-        )
+        return ShardPlan.cut_all(plan, [(first, count)], ids)[0]
+
+    @staticmethod
+    def cut_all(plan: Plan, cut: Sequence[tuple[int, int]], ids: Sequence[NDArray[np.int64]]) -> list[ShardPlan]:
+        """The shards of (first host, number of hosts) each; the replicas are gone through once for all of them."""
+        shard_of = {spec.name: shard for shard, (first, count) in enumerate(cut) for spec in plan.hosts[first : first + count]}
+        replicas: list[list[Replica]] = [[] for _ in cut]
+        for replica in replicas_of(plan):
+            if (shard := shard_of.get(replica[0])) is not None:
+                replicas[shard].append(replica)
+        return [
+            ShardPlan(
+                first=first,
+                seed=plan.seed,
+                hosts=plan.hosts[first : first + count],
+                targets=plan.scrape_targets[first : first + count],
+                replicas=tuple(mine),
+                ids=tuple(ids[first : first + count]),
+                start_ms=plan.start_unix_s * 1000,
+                duration_ns=plan.duration_ns,
+                scrape_interval_ms=plan.scrape_interval_ms,
+            )
+            for (first, count), mine in zip(cut, replicas, strict=True)
+        ]
 
 
 class ShardRun:

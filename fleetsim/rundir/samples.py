@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,7 @@ class BlockWriter:
         self._pending_rows = 0
         self._blocks = 0
         self.rows = 0
+        self.writing_s = 0.0  # wall time spent on blocks so far, for those who measure
 
     def samples(self, ids: NDArray[np.int64], times_ms: NDArray[np.int64], values: NDArray[np.float64]) -> None:
         """Append arrays of equal length."""
@@ -68,6 +70,7 @@ class BlockWriter:
         """Everything appended so far is in a block."""
         if not self._pending_rows:
             return
+        began = time.perf_counter()
         ids, times, values = self._waiting()
         table = pa.table(list(sort_columns(ids, times, values)), schema=BLOCK_SCHEMA)
         file = self._folder / f"block-{self._prefix}{self._blocks:05d}.parquet"
@@ -83,6 +86,7 @@ class BlockWriter:
         beside.replace(file)  # half a block is never seen under a block's name
         self._blocks += 1
         self._pending, self._pending_rows = [], 0
+        self.writing_s += time.perf_counter() - began
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps: how many blocks there are, and the few samples that are in none yet."""

@@ -66,6 +66,11 @@ class RunWriter:
     def samples_folder(self) -> Path:
         return self._out / "samples"
 
+    @property
+    def writing_s(self) -> float:
+        """Wall time spent on blocks of samples so far."""
+        return self._samples.writing_s
+
     def state(self) -> dict[str, Any]:
         """The samples that are in no block yet, for a checkpoint. The history is its caller's to keep."""
         with self._lock:
