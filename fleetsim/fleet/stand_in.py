@@ -65,7 +65,7 @@ class StandIn:
         self._epoch += 1
         events = self._starts(call.until_ns) if self._epoch in (1, READY_S) else []
         for shard, ports in enumerate(self._ports):
-            ports["ready"] = self._epoch >= READY_S
+            ports["ready"] = ports["endpoint"] = self._epoch >= READY_S
             if call.rates is not None:
                 done = np.frombuffer(call.rates[shard], np.int64) // 1000
                 ports["arrived"] += done
