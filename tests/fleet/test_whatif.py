@@ -91,7 +91,7 @@ def test_a_load_goes_to_the_process_that_serves(several: Plan) -> None:
 
 def test_a_services_load_holds_from_then_on(plan: Plan) -> None:
     changed = what_if(plan, AT, Change(sets=("service/checkout.load=7/s",)))
-    (service,) = changed.services
+    service = next(one for one in changed.services if one.name == "checkout")
     assert service.load_from(AT - 1) == service.load and service.load_from(AT).low == service.load_from(2 * AT).high == 7000
     assert plan.services[0].load_from(AT) == plan.services[0].load, "the plan itself stays as it was"
 
