@@ -37,14 +37,18 @@ EPOCH_NS = 1_000_000_000
 """How long hosts run alone while the control plane has something to watch for."""
 
 
-class Engine(Protocol):
-    def start(self, plan: Plan, checkpoint: Path | None = None) -> None: ...
+class Mover(Protocol):
+    """All that the control plane's way through time needs of an engine (`timeline.py`)."""
 
     def advance(self, until_ns: int, commands: Sequence[Command], rates: NDArray[np.int64] | None = None) -> list[Event]: ...
 
     def follow(self, replicas: Sequence[Replica]) -> None: ...
 
     def ports(self) -> NDArray[Any]: ...
+
+
+class Engine(Mover, Protocol):
+    def start(self, plan: Plan, checkpoint: Path | None = None) -> None: ...
 
     def checkpoint(self, folder: Path) -> None: ...
 

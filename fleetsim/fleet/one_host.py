@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,6 @@ from fleetsim.fleet.engine import in_order
 from fleetsim.fleet.plan import Plan
 from fleetsim.fleet.progress import Progress, silent
 from fleetsim.fleet.timeline import Course, run_timeline
-from fleetsim.host.content import content_digest
 from fleetsim.host.ports import PORT, Ports
 from fleetsim.host.programs import CHILD
 from fleetsim.host.shard import Shard
@@ -32,7 +30,7 @@ from fleetsim.userland.address_space import Labels
 
 
 class OneHost:
-    """An engine that runs a single host of its plan; where a service or a Deployment couples hosts, all of them for the one's sake."""
+    """What moves a single host of its plan through time; where a service or a Deployment couples hosts, all of them for the one's sake."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -40,7 +38,7 @@ class OneHost:
         self._running: dict[str, Shard] = {}
         self._ports: list[tuple[Ports, NDArray[np.int64]]] = []  # of each host that runs, with their places among all replicas
 
-    def start(self, plan: Plan, checkpoint: Path | None = None) -> None:
+    def start(self, plan: Plan) -> None:
         names = [spec.name for spec in plan.hosts]
         if self.name not in names:
             known = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
@@ -75,21 +73,6 @@ class OneHost:
         for ports, places in self._ports:
             every[places] = ports.read()
         return every
-
-    def read(self, hosts: Sequence[str]) -> list[bytes]:
-        return [self._running[host].records[0].tobytes() for host in hosts]
-
-    def checkpoint(self, folder: Path) -> None:
-        raise NotImplementedError("who looks at one host looks from the beginning")
-
-    def digests(self) -> list[bytes]:
-        return [content_digest(shard.records[0].tobytes()) for shard in self._running.values()]
-
-    def slowest(self) -> str:
-        return ""
-
-    def stop(self) -> None:
-        """Nothing runs between two calls."""
 
 
 def host_at(plan: Plan, name: str, at_ns: int, progress: Progress = silent) -> Shard:

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from fleetsim.errors import ToolFailed
 from fleetsim.fleet.hosts_actor import Answer, Call, Used
 from fleetsim.fleet.ray_engine import RayEngine
 from fleetsim.fleet.shard_run import ShardPlan
@@ -116,7 +117,7 @@ class StandInEngine(RayEngine):
         return [b"" for count in self._cut for _ in range(count[1])]
 
     def checkpoint(self, folder: Path) -> None:
-        raise NotImplementedError("stand-ins have no state")
+        raise ToolFailed("stand-ins for actors simulate nothing, so there is no state of theirs to keep or to go on from")
 
     def used(self) -> list[Used]:
         return []

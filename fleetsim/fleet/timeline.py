@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from fleetsim.fleet.deployments import endpoints_of
-from fleetsim.fleet.engine import EPOCH_NS, Engine
+from fleetsim.fleet.engine import EPOCH_NS, Mover
 from fleetsim.fleet.history import History
 from fleetsim.fleet.plan import Plan, PlannedFault
 from fleetsim.fleet.services import Balancers
@@ -52,7 +52,7 @@ class Course:
         known = {name: getattr(self, name) for name in KEPT}
         return {**known, "history": self.history.state()}
 
-    def resume(self, state: Mapping[str, Any], events: Sequence[HistoryEvent], engine: Engine) -> None:
+    def resume(self, state: Mapping[str, Any], events: Sequence[HistoryEvent], engine: Mover) -> None:
         for name in KEPT:
             setattr(self, name, state[name])
         if self.balancers.replicas:
@@ -79,7 +79,7 @@ def nobody(course: Course) -> None:
     """Nobody looks."""
 
 
-def run_timeline(plan: Plan, engine: Engine, course: Course, looked: Callable[[Course], None] = nobody) -> None:
+def run_timeline(plan: Plan, engine: Mover, course: Course, looked: Callable[[Course], None] = nobody) -> None:
     """Move all hosts from where they are to the end; `looked` is told of every epoch, and may end it all by raising."""
     while course.now_ns < plan.duration_ns:
         until_ns = next_look(plan, course.now_ns)

@@ -25,14 +25,9 @@ from fleetsim.fleet.plan import Plan
 from fleetsim.fleet.state_file import pack, read_state, unpack, write_state
 from fleetsim.observe.catalog import profile
 from fleetsim.rundir.reader import RunDirectory
-from tests.fleet.coupled import coupled_file, coupled_plan
+from tests.fleet.coupled import coupled_file
 
 PROFILE = profile("standard")
-
-
-@pytest.fixture(scope="module")
-def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
-    return coupled_plan(tmp_path_factory.mktemp("scenario"))
 
 
 @pytest.fixture(scope="module")

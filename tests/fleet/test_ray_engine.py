@@ -22,25 +22,8 @@ from fleetsim.fleet.checkpoint import Every
 from fleetsim.fleet.controller import RunResult, resume_plan, run_plan
 from fleetsim.fleet.plan import Plan
 from fleetsim.fleet.ray_engine import cut_for, share_out
-from tests.fleet.coupled import coupled_file, coupled_plan
-from tests.fleet.ray_worlds import PROFILE, TWO_MINUTES, killing, pids_of, ray_engine, samples_of, two_machines
-
-
-@pytest.fixture(scope="module")
-def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
-    return coupled_plan(tmp_path_factory.mktemp("scenario"))
-
-
-@pytest.fixture(scope="module")
-def local(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> RunResult:
-    return run_plan(plan, tmp_path_factory.mktemp("local") / "run", PROFILE)
-
-
-@pytest.fixture
-def cluster() -> Iterator[Any]:
-    with two_machines() as cluster:
-        yield cluster
-
+from tests.fleet.coupled import coupled_file
+from tests.fleet.ray_worlds import PROFILE, TWO_MINUTES, killing, pids_of, ray_engine, samples_of
 
 # --- hosts among shards and actors ------------------------------------------------------------------------------------------
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +14,10 @@ import pytest
 from fleetsim.fleet.checkpoint import Every
 from fleetsim.fleet.controller import RunResult, resume_plan, run_plan
 from fleetsim.fleet.plan import Plan
-from tests.fleet.coupled import coupled_file, coupled_plan
-from tests.fleet.ray_worlds import PROFILE, TWO_MINUTES, kill_9, killing, pids_of, ray_engine, samples_of, session_of, started, two_machines
+from tests.fleet.coupled import coupled_file
+from tests.fleet.ray_worlds import PROFILE, TWO_MINUTES, kill_9, killing, pids_of, ray_engine, samples_of, session_of, started
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
-    return coupled_plan(tmp_path_factory.mktemp("scenario"))
-
-
-@pytest.fixture(scope="module")
-def local(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> RunResult:
-    return run_plan(plan, tmp_path_factory.mktemp("local") / "run", PROFILE)
-
-
-@pytest.fixture
-def cluster() -> Iterator[Any]:
-    with two_machines() as cluster:
-        yield cluster
 
 
 @pytest.mark.parametrize("every", [0, 15])

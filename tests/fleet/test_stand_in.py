@@ -12,6 +12,8 @@ import pytest
 pytest.importorskip("ray")
 
 from fleetsim.cli.main import execute
+from fleetsim.errors import ToolFailed
+from fleetsim.fleet.checkpoint import Every
 from fleetsim.fleet.controller import run_plan
 from fleetsim.fleet.scale_fleet import NEEDED, scale_plan
 from fleetsim.fleet.stand_in import StandInEngine
@@ -61,3 +63,14 @@ def test_the_command_says_what_the_controller_takes(capsys: pytest.CaptureFixtur
     assert execute(["bench", "scale", "--stand-in", "1,4,9", "--hosts", "4", "--duration", "33s"]) == 0
     told = capsys.readouterr().out
     assert "4 hosts in 4 actors: the controller needs" in told and "9 actors" not in told
+
+
+def test_nothing_is_kept_of_hosts_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ToolFailed, match="stand-ins for actors simulate nothing"):
+        run_plan(
+            scale_plan(4, 5, web_only=True),
+            tmp_path / "played",
+            PROFILE,
+            engine=lambda kept, writer, number: StandInEngine(kept, writer, number, 2),
+            every=Every(epochs=1),
+        )
