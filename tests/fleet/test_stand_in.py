@@ -68,7 +68,7 @@ def test_the_command_says_what_the_controller_takes(capsys: pytest.CaptureFixtur
 def test_nothing_is_kept_of_hosts_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(ToolFailed, match="stand-ins for actors simulate nothing"):
         run_plan(
-            scale_plan(4, 5, web_only=True),
+            scale_plan(4, 21, web_only=True),
             tmp_path / "played",
             PROFILE,
             engine=lambda kept, writer, number: StandInEngine(kept, writer, number, 2),
