@@ -187,8 +187,13 @@ def with_dashboard() -> Iterator[Any]:
     """One machine whose cluster has a dashboard, on loopback."""
     from ray.cluster_utils import Cluster
 
-    often = {"metrics_report_interval_ms": 500}
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": True, "_system_config": often})
+    arguments = {
+        "num_cpus": 2,
+        "include_dashboard": True,
+        "_system_config": {"metrics_report_interval_ms": 500},
+        "dashboard_agent_listen_port": 0,  # any free one: with the fixed one of Ray a second cluster on a machine takes no jobs
+    }
+    cluster = Cluster(initialize_head=True, head_node_args=arguments)
     try:
         yield cluster
     finally:
