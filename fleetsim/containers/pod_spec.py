@@ -18,7 +18,9 @@ when the host boots, and not those that a scheduler sends later.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import overload
 
 from fleetsim.containers.pod import Container, Pod, container_cgroup, container_id, pod_cgroup
 from fleetsim.containers.resources import Node, memory_high, oom_score_adj, swap_limit
@@ -68,10 +70,39 @@ def tree_of(options: NodeOptions, pods: tuple[Pod, ...]) -> tuple[CgroupSpec, ..
     return kubepods(options, sums["guaranteed"], sums["burstable"])
 
 
-def pod_specs(host: str, pods: tuple[Pod, ...], options: NodeOptions) -> tuple[PodSpec, ...]:
-    """All pods of a host, the tree above them first."""
-    tree = tree_of(options, pods)
-    return tuple(pod_spec(host, pod, options, tree) for pod in pods)
+@dataclass(frozen=True)
+class PodSpecs(Sequence[PodSpec]):
+    """All pods of a host, the tree above them first. They are made whenever somebody looks: what hosts have in common is kept once."""
+
+    host: str
+    pods: tuple[Pod, ...]
+    options: NodeOptions
+
+    def __len__(self) -> int:
+        return len(self.pods)
+
+    def __iter__(self) -> Iterator[PodSpec]:
+        tree = tree_of(self.options, self.pods)
+        return (pod_spec(self.host, pod, self.options, tree) for pod in self.pods)
+
+    @overload
+    def __getitem__(self, index: int) -> PodSpec: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[PodSpec, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> PodSpec | tuple[PodSpec, ...]:
+        return tuple(self)[index]
+
+    def alike(self, other: object) -> bool:
+        """True if the other host has the same pods (`host/alike.py`)."""
+        return isinstance(other, PodSpecs) and self.pods == other.pods and self.options == other.options
+
+    def cgroup_names(self) -> list[str]:
+        """Of the pods' and their containers' own cgroups: ids that are made of the host's name."""
+        host, options = self.host, self.options
+        slices = [pod_cgroup(host, pod) for pod in self.pods] if options.runtime == "kubernetes" else []
+        return slices + [cgroup_of(host, pod, container, options) for pod in self.pods for container in pod.containers]
 
 
 def pod_spec(host: str, pod: Pod, options: NodeOptions, tree: tuple[CgroupSpec, ...]) -> PodSpec:

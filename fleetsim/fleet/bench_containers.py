@@ -20,7 +20,7 @@ from typing import Any
 
 from fleetsim.containers.kubelet import Kubelet
 from fleetsim.containers.pod import Pod
-from fleetsim.containers.pod_spec import NodeOptions, pod_specs
+from fleetsim.containers.pod_spec import NodeOptions, PodSpecs
 from fleetsim.containers.resources import Node
 from fleetsim.containers.workload import WORKLOADS
 from fleetsim.fleet.disks import DISKS
@@ -89,7 +89,7 @@ def host(name: str, *, pressure: bool) -> HostSpec:
         swap_bytes=SWAP,
         disk=DISKS["nvme"],
         files={"/data/pg": 8 * GIB} | ({"/data/stream": 500 * GIB} if pressure else {}),
-        pods=pod_specs(name, pods(pressure=pressure), options),
+        pods=PodSpecs(name, pods(pressure=pressure), options),
         kubelet=kubelet,
     )
 

@@ -16,7 +16,7 @@ from typing import Any
 from fleetsim.containers.idle import Idle
 from fleetsim.containers.kubelet import Kubelet
 from fleetsim.containers.pod import Pod
-from fleetsim.containers.pod_spec import NodeOptions, pod_specs
+from fleetsim.containers.pod_spec import NodeOptions, PodSpecs
 from fleetsim.containers.resources import Node
 from fleetsim.host.boot import mem_total_pages
 from fleetsim.host.shard import Agent, Shard
@@ -57,7 +57,7 @@ def host(name: str, *, probes: bool) -> HostSpec:
     pods = [Pod(f"p{n}", "idle", idle, GIB, 2 * GIB) for n in range(CONTAINERS)]
     if probes:
         pods = [replace(pod, probes=PROBES) if n < PROBED else pod for n, pod in enumerate(pods)]
-    return HostSpec(name, MEMORY, cpus=16, pods=pod_specs(name, tuple(pods), options), kubelet=options.kubelet)
+    return HostSpec(name, MEMORY, cpus=16, pods=PodSpecs(name, tuple(pods), options), kubelet=options.kubelet)
 
 
 def measure(hosts: int, agent: Agent | None, *, probes: bool = False) -> float:

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from fleetsim.containers.pod import Pod
-from fleetsim.containers.pod_spec import pod_specs
+from fleetsim.containers.pod_spec import PodSpecs
 from fleetsim.fleet.deployments import ControlPlane
 from fleetsim.fleet.disks import DEFAULT_DISK, DISKS
 from fleetsim.fleet.models import SwapKeys
@@ -65,11 +66,13 @@ def swap_spec(area: SwapKeys) -> SwapSpec:
     return SwapSpec(area.path, area.size, priority, area.type, disk, area.swapon, area.mem_limit)
 
 
-def host_spec(group: Group, name: str, pods: tuple[Pod, ...], further_files: Mapping[str, int]) -> HostSpec:
-    """One host of a group with its pods. `further_files`: those that faults will read there."""
-    keys = group.keys
-    return HostSpec(
-        name=name,
+def host_specs(
+    group: Group, pods: Mapping[str, tuple[Pod, ...]], further_files: Mapping[str, Mapping[str, int]]
+) -> Iterator[HostSpec]:
+    """The hosts of a group with their pods; what they have in common is there once. `further_files`: those that faults will read there."""
+    keys, options = group.keys, node_options(group.keys)
+    common = HostSpec(
+        name="",
         memory_bytes=keys.memory,
         cpus=keys.cpus,
         cpu_profile=keys.cpu_profile,
@@ -82,8 +85,11 @@ def host_spec(group: Group, name: str, pods: tuple[Pod, ...], further_files: Map
         thp=keys.thp,
         lru_gen="y" if keys.lru_gen else "n",
         disk=DISKS[keys.disk or DEFAULT_DISK],
-        files={**keys.files, **further_files},
-        pods=pod_specs(name, pods, node_options(keys)),
-        kubelet=node_options(keys).kubelet,
+        files=dict(keys.files),
+        kubelet=options.kubelet,
         boot_unix_s=START_UNIX_S,
     )
+    for name in group.host_names:
+        more = further_files.get(name)
+        files = {**common.files, **more} if more else common.files
+        yield replace(common, name=name, pods=PodSpecs(name, pods[name], options), files=files)

@@ -21,7 +21,7 @@ from fleetsim.faults.base import Fault, Target
 from fleetsim.fleet.capacity import TooMuch, size_class_for, without_effect
 from fleetsim.fleet.deployments import ControlPlane
 from fleetsim.fleet.expectations import expectations_of
-from fleetsim.fleet.hosts import START_UNIX_S, control_planes, host_spec, pods_by_host, roster_of
+from fleetsim.fleet.hosts import START_UNIX_S, control_planes, host_specs, pods_by_host, roster_of
 from fleetsim.fleet.pods import node_options
 from fleetsim.fleet.scenario import Group, Scenario, TimelineEntry
 from fleetsim.fleet.services import HealthCheck, Service
@@ -115,7 +115,7 @@ def make_plan(scenario: Scenario, seed: int | None = None, job: str = TargetTemp
     for fault in faults:
         for host in fault.chosen.hosts:
             files.setdefault(host, {}).update(fault.fault.files())
-    hosts = tuple(host_spec(group, host, pods[host], files.get(host, {})) for host, group in groups.items())
+    hosts = tuple(spec for group in scenario.groups for spec in host_specs(group, pods, files))
     return Plan(
         scenario=scenario,
         seed=seed,

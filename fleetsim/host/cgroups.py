@@ -5,9 +5,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from fleetsim.errors import BadInput
 from fleetsim.host.programs import Names
 from fleetsim.host.spec import CgroupSpec, HostSpec
+from fleetsim.law import plain
 from fleetsim.linux import mm_types as mm
 from fleetsim.linux.lru_gen import lru_gen_init_lruvec
 from fleetsim.linux.memcontrol import DYING, css_offline, nr_dying_descendants
@@ -29,9 +32,7 @@ LIMITS = {
 
 
 def cgroups(row: Any, spec: HostSpec, names: Names) -> None:
-    root = row["cgroups"][0]
-    empty_cgroup(root, -1)
-    lru_gen_init_lruvec(row, 0)
+    empty_cgroup(row, 0, -1)
     row["nr_cgroups"] = 1
     for cg in spec.cgroups:
         add_cgroup(row, names, cg)
@@ -46,16 +47,14 @@ def add_cgroup(row: Any, names: Names, spec: CgroupSpec) -> None:
         raise BadInput(f"host {names.host}: cgroup {spec.name!r} has the unknown parent {spec.parent!r}; parents come first")
     if spec.name in names.cgroups:
         raise BadInput(f"host {names.host}: there is a cgroup {spec.name!r} already")
-    nr_dying_descendants(row, 0)  # lets go of those that are empty by now
-    used = [i for i in range(int(row["nr_cgroups"])) if row["cgroups"][i]["used"]]
-    i = next(i for i in range(len(used) + 1) if i not in used)
-    if i == mm.NR_CGROUPS:
-        dying = sum(int(row["cgroups"][k]["used"]) == DYING for k in used)
+    let_go_of_the_dying(row)
+    unused = np.flatnonzero(row["cgroups"]["used"] == 0)
+    if len(unused) == 0:
+        dying = int((row["cgroups"]["used"] == DYING).sum())
         raise BadInput(f"host {names.host}: more than {mm.NR_CGROUPS - 1} cgroups, {dying} of them removed but still charged")
-    names.cgroups[spec.name] = i
-    empty_cgroup(row["cgroups"][i], names.cgroups[spec.parent])
+    i = names.cgroups[spec.name] = int(unused[0])
+    empty_cgroup(row, i, names.cgroups[spec.parent])
     row["cgroups"][names.cgroups[spec.parent]]["children"] += 1
-    lru_gen_init_lruvec(row, i)
     row["nr_cgroups"] = max(int(row["nr_cgroups"]), i + 1)
     for file, value in spec.limits.items():
         set_limit(row, i, file, int(value))
@@ -93,13 +92,21 @@ def is_gone(task: Any) -> bool:
     return int(task["state"]) in (mm.TASK_FREE, mm.TASK_DEAD) and int(task["restart_ns"]) < 0
 
 
-def empty_cgroup(group: Any, parent: int) -> None:
-    for name in group.dtype.names:
-        group[name] = 0
+def let_go_of_the_dying(row: Any) -> None:
+    """The rows of removed cgroups to which nothing is charged any more are free again."""
+    if (row["cgroups"]["used"] == DYING).any():  # a law's call with a bare record costs Numba more than all of this function
+        nr_dying_descendants(row, 0)
+
+
+def empty_cgroup(row: Any, i: int, parent: int) -> None:
+    """Row `i` of the table is a new cgroup without limits, pages and children."""
+    group = np.zeros((), row["cgroups"].dtype)
     group["used"], group["parent"] = 1, parent
     group["head"] = group["tail"] = -1
     group["max"] = group["high"] = group["swap_max"] = group["swap_high"] = mm.NO_LIMIT
     group["zswap_max"] = -1
+    row["cgroups"][i] = group
+    plain(lru_gen_init_lruvec)(row, i)
 
 
 def set_limit(row: Any, cg: int, file: str, value: int) -> None:

@@ -13,12 +13,11 @@ import numpy as np
 
 from fleetsim.errors import BadInput
 from fleetsim.host import kubelet_types as kt
-from fleetsim.host.cgroups import add_cgroup, is_gone, remove_cgroup
+from fleetsim.host.cgroups import add_cgroup, is_gone, let_go_of_the_dying, remove_cgroup
 from fleetsim.host.programs import Names, add_task, expect_files, find_rows, task_rows
 from fleetsim.host.spec import ContainerSpec, KubeletSpec, PodSpec, ProbeSpec
 from fleetsim.linux import mm_types as mm
 from fleetsim.linux.fs_types import NR_MOUNTS
-from fleetsim.linux.memcontrol import nr_dying_descendants
 from fleetsim.linux.shm import shmem_unlink
 from fleetsim.workloads.arrivals import COUNTERS
 from fleetsim.workloads.requests import observe
@@ -73,7 +72,7 @@ def add_pod(row: Any, names: Names, spec: PodSpec, *, at_boot: bool) -> int:
 def no_room(row: Any, names: Names, spec: PodSpec) -> str:
     """What a pod needs more of than the tables of the host have left; empty: it fits."""
     tasks = [task for container in spec.containers for task in container.tasks]
-    nr_dying_descendants(row, 0)  # lets go of removed cgroups that are empty by now
+    let_go_of_the_dying(row)
     wanted = (
         ("pods", 1, row["pods"]["used"] == 0),
         ("containers", len(spec.containers), row["containers"]["used"] == 0),
@@ -140,7 +139,9 @@ def processes_of(row: Any, c: int) -> range:
 
 
 def containers_of(row: Any, p: int) -> list[int]:
-    return [c for c in range(int(row["nr_containers"])) if row["containers"][c]["used"] and int(row["containers"][c]["pod"]) == p]
+    containers = row["containers"][: int(row["nr_containers"])]
+    found: list[int] = np.flatnonzero((containers["used"] != 0) & (containers["pod"] == p)).tolist()
+    return found
 
 
 def is_empty(row: Any, p: int) -> bool:

@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, field, fields
 from typing import Any
+
+import numpy as np
 
 from fleetsim.allocators.tables import GLIBC
 from fleetsim.errors import BadInput
@@ -56,6 +59,13 @@ class Names:
     ended: dict[str, dict[str, int]] = field(default_factory=dict)  # servers among them → what they had counted until then
     plugins: dict[int, Process] = field(default_factory=dict)  # row of a work → the Python side of its process
 
+    def of_equal_host(self, host: str, called: Mapping[str, str]) -> Names:
+        """The same beside the record of a host that is equal, but for its name and those of its cgroups (`called`: this one's → its)."""
+        own = {field.name: copy(getattr(self, field.name)) for field in fields(self)}
+        own["cgroups"] = {called.get(name, name): i for name, i in self.cgroups.items()}
+        own["unsupported"] = {task: list(ops) for task, ops in self.unsupported.items()}
+        return Names(**{**own, "host": host})
+
     def task_name(self, row: int) -> str:
         return next((name for name, t in self.tasks.items() if t == row), "")
 
@@ -77,18 +87,17 @@ class Names:
 
 
 def find_rows(used: Any, wanted: int) -> int:
-    """First of `wanted` consecutive rows that are not used, or −1."""
-    run = 0
-    for i in range(len(used)):
-        run = 0 if used[i] else run + 1
-        if run >= wanted:
-            return i - wanted + 1
-    return -1
+    """First of `wanted` (1 or more) consecutive rows that are not used, or −1."""
+    free = np.flatnonzero(np.asarray(used) == 0)
+    if len(free) < wanted:
+        return -1
+    first = np.flatnonzero(free[wanted - 1 :] - free[: len(free) - wanted + 1] == wanted - 1)[:1]
+    return int(free[first[0]]) if len(first) else -1
 
 
 def task_rows(row: Any, wanted: int) -> int:
     """First of `wanted` consecutive rows for new tasks; behind the table if there are none."""
-    first = find_rows([int(task["state"]) != mm.TASK_FREE for task in row["tasks"]], wanted)
+    first = find_rows(row["tasks"]["state"] != mm.TASK_FREE, wanted)
     return mm.NR_TASKS if first < 0 else first
 
 
@@ -159,7 +168,8 @@ def file_row(row: Any, names: Names, path: str) -> int:
 
 
 def free_program(row: Any, names: Names) -> int:
-    th = find_rows([int(p["ops"]) > 0 or int(p["first"]) < 0 or int(p["work"]) > 0 for p in row["programs"]], 1)
+    programs = row["programs"]
+    th = find_rows((programs["ops"] > 0) | (programs["first"] < 0) | (programs["work"] > 0), 1)
     if th < 0:
         raise BadInput(f"host {names.host}: more than {mm.NR_THREADS} threads")
     return th
@@ -258,10 +268,10 @@ def mount_of(names: Names, path: str) -> int:
 
 def add_file(row: Any, names: Names, path: str, pages: int, mount: int = -1) -> int:
     """Enter a file: one of `pages` pages, all on disk and none of them cached; or, with none, one that is to be created."""
-    unused = [f for f in range(NR_FILES) if not row["files"][f]["used"]]
-    if not unused:
+    f = find_rows(row["files"]["used"], 1)
+    if f < 0:
         raise BadInput(f"host {names.host}: more than {NR_FILES} files")
-    f = names.files[path] = unused[0]
+    names.files[path] = f
     file = row["files"][f]
     file["used"], file["pages"], file["size"], file["group"], file["mount"] = 1, pages, pages, -1, mount
     file["linked"], file["blocks"], file["tid"] = int(pages > 0), pages, -1

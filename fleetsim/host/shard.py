@@ -15,7 +15,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from fleetsim.errors import BadInput, ToolFailed
-from fleetsim.host.boot import boot, set_sysctl
+from fleetsim.host.alike import Boots
+from fleetsim.host.boot import set_sysctl
 from fleetsim.host.cgroups import add_cgroup, remove_cgroup, set_limit
 from fleetsim.host.impact import IMPACT_KILLED, IMPACT_NAMES
 from fleetsim.host.kubelet_types import RELIST_NS
@@ -89,9 +90,8 @@ class Shard:
         self.records: np.ndarray = np.zeros(len(specs), HOST)
         self.names: list[str] = [spec.name for spec in specs]
         self.seed = seed
-        self._names: list[Names] = []
-        for i, spec in enumerate(specs):
-            self._names.append(boot(spec, self.records[i], seed * 1_000_003 + first_index + i, tick_ns))
+        boots = Boots(self.records, tick_ns)
+        self._names: list[Names] = [boots.boot(i, spec, seed * 1_000_003 + first_index + i) for i, spec in enumerate(specs)]
         self._pending: list[list[Command]] = [[] for _ in specs]
         self._events: list[Event] = []
         self._seq = [0] * len(specs)

@@ -6,7 +6,7 @@ Bytes and seconds here (this is an edge); `boot.py` converts to pages and nanose
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -196,7 +196,7 @@ class HostSpec:
     directories: Mapping[str, int] = field(default_factory=dict)  # path → files below it, a thousand to each of its directories dN
     cgroups: tuple[CgroupSpec, ...] = ()
     tasks: tuple[TaskSpec, ...] = ()
-    pods: tuple[PodSpec, ...] = ()  # with cgroups and tasks of their own
+    pods: Sequence[PodSpec] = ()  # with cgroups and tasks of their own
     kubelet: KubeletSpec = KubeletSpec()
     oom_heuristic: str = "5.9"  # how the OOM killer chooses, by kernel version: 5.9 (as 6.1 does) or 2.6.11 (age, nice, address space)
     measured: Mapping[str, Any] | None = None  # pools of a recorded host at its start, see boot.measured_pools

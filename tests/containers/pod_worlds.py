@@ -11,7 +11,7 @@ from typing import Any
 
 from fleetsim.containers.kubelet import Kubelet
 from fleetsim.containers.pod import Container, Pod
-from fleetsim.containers.pod_spec import NodeOptions, pod_specs
+from fleetsim.containers.pod_spec import NodeOptions, PodSpecs
 from fleetsim.containers.resources import Node
 from fleetsim.containers.script import Script, ScriptProcess
 from fleetsim.host.boot import mem_total_pages
@@ -94,7 +94,7 @@ def pod_world(
     spec = HostSpec(
         "host",
         memory_mib * MIB,
-        pods=pod_specs("host", pods, chosen),
+        pods=PodSpecs("host", pods, chosen),
         kubelet=kubelet,
         **{"cpus": 1, "thp": "never", "cpu_profile": "lab", "disk": FAST_DISK, **more},
     )

@@ -7,7 +7,7 @@ import pytest
 
 from fleetsim.containers.kubelet import Sync
 from fleetsim.containers.pod import Pod
-from fleetsim.containers.pod_spec import NodeOptions, pod_specs
+from fleetsim.containers.pod_spec import NodeOptions, PodSpecs
 from fleetsim.containers.resources import Node
 from fleetsim.containers.web import Web
 from fleetsim.host import kubelet_types as kt
@@ -305,7 +305,7 @@ def test_dev_shm_of_a_container_is_full_after_64_mib() -> None:
 
 
 def spec_of(name: str, text: str) -> PodSpec:
-    return pod_specs("host", (script_pod(name, text),), NodeOptions(Node(128 << 20)))[0]
+    return PodSpecs("host", (script_pod(name, text),), NodeOptions(Node(128 << 20)))[0]
 
 
 def test_pods_that_come_and_go_use_the_same_rows_again() -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from fleetsim.containers.pod import Container, Pod, container_cgroup
-from fleetsim.containers.pod_spec import NodeOptions, pod_specs
+from fleetsim.containers.pod_spec import NodeOptions, PodSpecs
 from fleetsim.containers.resources import Node
 from fleetsim.containers.script import Script
 from fleetsim.containers.workload import ANYWHERE, Process, Room
@@ -31,11 +31,11 @@ def pod_of(*containers: Container, **more: Any) -> Pod:
 
 
 def spec(one: Pod, options: NodeOptions = OPTIONS) -> PodSpec:
-    return pod_specs("web-0", (one,), options)[0]
+    return PodSpecs("web-0", (one,), options)[0]
 
 
 def tree(*pods: Pod, options: NodeOptions = OPTIONS) -> dict[str, CgroupSpec]:
-    return {cgroup.name: cgroup for one in pod_specs("web-0", pods, options) for cgroup in one.cgroups}
+    return {cgroup.name: cgroup for one in PodSpecs("web-0", pods, options) for cgroup in one.cgroups}
 
 
 def test_the_tree_is_the_kubelets() -> None:
@@ -124,7 +124,7 @@ def test_systemd_makes_a_unit_and_kills_it_whole_if_it_is_told_to() -> None:
 
 
 def test_names_of_cgroups_differ_between_hosts_and_not_between_runs() -> None:
-    first, again, other = (pod_specs(host, (pod(),), OPTIONS)[0].cgroups[-1].name for host in ("web-0", "web-0", "web-1"))
+    first, again, other = (PodSpecs(host, (pod(),), OPTIONS)[0].cgroups[-1].name for host in ("web-0", "web-0", "web-1"))
     assert first == again != other
 
 
