@@ -12,6 +12,7 @@ import typer
 from fleetsim.cli.options import Json, Seed
 from fleetsim.cli.output import console, invocation
 from fleetsim.errors import EXIT_OK, BadInput
+from fleetsim.fleet.hosts import pod_names
 
 SCENARIOS_FOLDER = Path("chaos_scenarios")
 
@@ -124,7 +125,7 @@ def _hosts(file: Path, seed: int | None) -> list[dict[str, Any]]:
             "memory": show_bytes(spec.memory_bytes),
             "swap": show_bytes(spec.swap_bytes),
             "cpus": spec.cpus,
-            "pods": [pod.name for pod in spec.pods],
+            "pods": pod_names(spec),
             "faults": hit.get(spec.name, []),
         }
         for spec in plan.hosts

@@ -187,10 +187,10 @@ class Sync:
     def is_gone(self, container: Any) -> bool:
         """True once PID 1 and everybody else of its PID namespace are dead."""
         tasks = self.row["tasks"][: int(self.row["nr_tasks"])]
+        if int(tasks[int(container["first"])]["state"]) != mm.TASK_DEAD:
+            return False
         inside = tasks[tasks["pid_ns"] == int(container["first"]) + 1]
-        return int(tasks[int(container["first"])]["state"]) == mm.TASK_DEAD and not any(
-            int(state) in (mm.TASK_RUNNING, mm.TASK_EXITING) for state in inside["state"]
-        )
+        return not any(int(state) in (mm.TASK_RUNNING, mm.TASK_EXITING) for state in inside["state"])
 
     def move_unit(self, container: Any, event: str) -> None:
         if self.runtime == kt.SYSTEMD:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -91,6 +91,7 @@ class Brancher:
                 if self._serves:
                     keep_state(end, engine, course)
             writer.events(course.history.events)
+            writer.place(lambda: course.whereabouts.placements(plan))
             history_hash = writer.close(digests, wall_seconds=round(time.perf_counter() - began, 3))
         changed = served_in(end) if self._serves else {}
         shutil.rmtree(end, ignore_errors=True)
@@ -111,10 +112,10 @@ class Brancher:
         whole = max(1, self.order.plan.duration_ns - from_ns)
         return lambda course: self._progress(f"simulating {what}", (course.now_ns - from_ns) / whole)
 
-    def _check_history(self, events: Sequence[HistoryEvent], until_ns: int) -> None:
+    def _check_history(self, events: Iterable[HistoryEvent], until_ns: int) -> None:
         """What was simulated again is what the run directory says."""
 
-        def told(every: Sequence[HistoryEvent]) -> list[str]:
+        def told(every: Iterable[HistoryEvent]) -> list[str]:
             some = [e for e in every if e.t_ns < until_ns and e.kind not in FAULT_KINDS]
             return [e.model_dump_json() for e in sorted(some, key=lambda e: (e.t_ns, e.host, e.seq))]
 

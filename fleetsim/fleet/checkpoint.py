@@ -29,6 +29,7 @@ from fleetsim.errors import BadInput
 from fleetsim.fleet.plan import Plan
 from fleetsim.fleet.state_file import read_state, write_state, write_whole
 from fleetsim.observe.catalog import Profile
+from fleetsim.rundir.event_log import EventLog
 from fleetsim.rundir.models import HistoryEvent
 
 FORMAT = 1
@@ -112,11 +113,11 @@ class CheckpointFolder:
         """Of the checkpoint that counts; 0: there is none."""
         return self._number
 
-    def commit(self, t_ns: int, events: Sequence[HistoryEvent], blocks: Sequence[str]) -> None:
+    def commit(self, t_ns: int, events: EventLog, blocks: Sequence[str]) -> None:
         """The files in `next_folder` are complete: from now on this checkpoint counts, and the one before is gone."""
         with (self.folder / "history.jsonl").open("ab") as history:
-            for event in events[self._events :]:
-                line = json.dumps(event.model_dump(), ensure_ascii=False).encode() + b"\n"  # as the run directory will have it
+            for text in events.lines(self._events):  # as the run directory will have them
+                line = text.encode() + b"\n"
                 history.write(line)
                 self._history.update(line)
                 self._history_bytes += len(line)
@@ -175,7 +176,7 @@ class CheckpointFolder:
         self._remove_others()
         return latest
 
-    def events(self, latest: Latest) -> list[HistoryEvent]:
+    def events(self, latest: Latest) -> EventLog:
         """The history up to the checkpoint; what was told after it is cut off."""
         file = self.folder / "history.jsonl"
         with file.open("r+b") as history:
@@ -184,7 +185,7 @@ class CheckpointFolder:
                 raise BadInput("is damaged: it is not the history that the checkpoint knows", file=file)
             history.truncate(latest.history_bytes)
         self._history, self._history_bytes = hashlib.sha256(content), len(content)
-        events = [HistoryEvent.model_validate_json(line) for line in content.split(b"\n")[:-1]]
+        events = EventLog(HistoryEvent.model_validate_json(line) for line in content.split(b"\n")[:-1])
         self._events = len(events)
         return events
 

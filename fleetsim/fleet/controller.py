@@ -159,11 +159,11 @@ class _Run:
             self.engine.stop()
         events = course.history.events
         self.writer.events(events)
-        self.writer.place(course.whereabouts.placements())
+        self.writer.place(lambda: course.whereabouts.placements(plan))
         wall = time.perf_counter() - began
         history_hash = self.writer.close(digests, wall_seconds=round(wall, 3))
         self.folder.finish()
-        impacts = sum(event.kind == "impact_start" for event in events)
+        impacts = events.kinds["impact_start"]
         return RunResult(
             str(self.out), plan.scenario.name, plan.seed, len(names), plan.duration_ns / NS_PER_S, history_hash, len(events), impacts, wall
         )
@@ -206,10 +206,10 @@ def run_writer(order: Order, out: Path, blocks: Sequence[str] | None = None) -> 
         out,
         _manifest(plan, order.profile),
         normalised(plan),
-        [
+        lambda: (
             Target(labels=dict(t.labels), exporter=t.exporter, host=t.host, interval_s=plan.scrape_interval_ms / 1000)
             for t in plan.scrape_targets
-        ],
+        ),
         placements=plan.placements,
         exporters=_exporters(order.profile),
         blocks=blocks,

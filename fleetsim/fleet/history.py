@@ -15,6 +15,7 @@ from typing import Any
 
 from fleetsim.fleet.plan import Plan
 from fleetsim.host.spec import Event
+from fleetsim.rundir.event_log import EventLog
 from fleetsim.rundir.models import HistoryEvent
 
 CONTROL_PLANE_SEQ = 1 << 41  # of what the control plane tells: after the hosts and the services at the same instant
@@ -24,7 +25,7 @@ FAULT_KINDS = ("fault_start", "fault_end")
 
 class History:
     def __init__(self, plan: Plan) -> None:
-        self.events: list[HistoryEvent] = []
+        self.events = EventLog()
         self._pod_of: dict[str, dict[str, str]] = {}  # host → its group's processes → their pods
         for group in plan.scenario.groups:
             of_group = {process.name: pod.name for pod in group.pods for process in pod.processes}
@@ -35,21 +36,21 @@ class History:
         marks += [(fault.end_ns, "fault_end", fault) for fault in plan.faults if fault.end_ns is not None]
         self._fleet_seq = CONTROL_PLANE_SEQ
         for seq, (t_ns, kind, fault) in enumerate(sorted(marks, key=lambda mark: mark[0])):
-            self.events.append(
-                HistoryEvent(t_ns=t_ns, host="", seq=seq, kind=kind, subject=fault.kind, id=fault.id, data=fault.history_data())
-            )
+            self.events.tell(t_ns, "", seq, kind, fault.kind, fault.id, fault.history_data())
 
     def state(self) -> dict[str, Any]:
         """What is known besides the events."""
         return {"begun": self._begun, "open": self._open, "fleet_seq": self._fleet_seq}
 
     def resume(self, state: Mapping[str, Any], events: Iterable[HistoryEvent]) -> None:
-        self.events = list(events)
+        self.events = events if isinstance(events, EventLog) else EventLog(events)
         self._begun, self._open, self._fleet_seq = state["begun"], state["open"], state["fleet_seq"]
 
     def replan(self, plan: Plan) -> None:
         """From now on the history of a run of `plan`, which differs from the one before only in what is still to come."""
-        self.events = History(plan).events + [event for event in self.events if event.kind not in FAULT_KINDS]
+        told = self.events
+        self.events = History(plan).events
+        self.events.extend(event for event in told if event.kind not in FAULT_KINDS)
 
     def tell(self, events: Iterable[Event]) -> None:
         """What the control plane did and saw."""
@@ -70,14 +71,5 @@ class History:
             data = dict(event.data)
             if (pod := self._pod_of.get(event.host, {}).get(event.subject)) is not None:
                 data["pod"] = pod
-            self.events.append(
-                HistoryEvent(
-                    t_ns=event.t_ns,
-                    host=event.host,
-                    seq=event.seq,
-                    kind=event.kind,
-                    subject=event.subject,
-                    id=f"{event.host}/{event.subject}/{key[2]}-{self._begun[key]}" if event.kind in IMPACT_KINDS else "",
-                    data=data,
-                )
-            )
+            number = f"{event.host}/{event.subject}/{key[2]}-{self._begun[key]}" if event.kind in IMPACT_KINDS else ""
+            self.events.tell(event.t_ns, event.host, event.seq, event.kind, event.subject, number, data)

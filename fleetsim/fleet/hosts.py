@@ -14,7 +14,7 @@ from fleetsim.fleet.models import SwapKeys
 from fleetsim.fleet.pods import node_options
 from fleetsim.fleet.scenario import Group, Scenario
 from fleetsim.fleet.targets import Roster, Subject
-from fleetsim.host.spec import HostSpec, SwapSpec, ZswapSpec
+from fleetsim.host.spec import HostSpec, PodSpec, SwapSpec, ZswapSpec
 
 START_UNIX_S = 1_704_067_200
 """Wall-clock time of virtual time 0: 2024-01-01T00:00:00Z, in every run, so that the same run has the same samples."""
@@ -66,9 +66,7 @@ def swap_spec(area: SwapKeys) -> SwapSpec:
     return SwapSpec(area.path, area.size, priority, area.type, disk, area.swapon, area.mem_limit)
 
 
-def host_specs(
-    group: Group, pods: Mapping[str, tuple[Pod, ...]], further_files: Mapping[str, Mapping[str, int]]
-) -> Iterator[HostSpec]:
+def host_specs(group: Group, pods: Mapping[str, tuple[Pod, ...]], further_files: Mapping[str, Mapping[str, int]]) -> Iterator[HostSpec]:
     """The hosts of a group with their pods; what they have in common is there once. `further_files`: those that faults will read there."""
     keys, options = group.keys, node_options(group.keys)
     common = HostSpec(
@@ -93,3 +91,9 @@ def host_specs(
         more = further_files.get(name)
         files = {**common.files, **more} if more else common.files
         yield replace(common, name=name, pods=PodSpecs(name, pods[name], options), files=files)
+
+
+def pod_names(spec: HostSpec) -> list[str]:
+    """Of the pods that stand on a host when the run begins; quicker than to ask for their specifications."""
+    pods: Sequence[Pod | PodSpec] = spec.pods.pods if isinstance(spec.pods, PodSpecs) else spec.pods
+    return [pod.name for pod in pods]

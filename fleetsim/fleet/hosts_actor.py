@@ -14,9 +14,10 @@ gets None: this process has been started anew and must `begin` first. So a call 
 from __future__ import annotations
 
 import os
+import pickle
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,18 @@ class Call:
     commands: tuple[tuple[Command, ...], ...]
     rates: tuple[bytes, ...] | None
     follow: Follow | None = None
+
+
+def pack_call(call: Call) -> bytes:
+    """A call as it is sent, and kept for an actor that must do it again: a balancer's rates are much alike, so it is small."""
+    plain = pickle.dumps(call, pickle.HIGHEST_PROTOCOL)
+    return len(plain).to_bytes(8, "little") + bytes(pa.compress(plain, codec="lz4", asbytes=True))
+
+
+def unpack_call(sent: bytes) -> Call:
+    size = int.from_bytes(sent[:8], "little")
+    call: Call = pickle.loads(pa.decompress(memoryview(sent)[8:], decompressed_size=size, codec="lz4", asbytes=True))
+    return call
 
 
 @dataclass(frozen=True)
@@ -111,7 +124,7 @@ class HostsActor:
         run.advance((part.scrape_interval_ms + 1000) * 1_000_000, ())
         run.ports.read()
 
-    def begin(self, duty: Duty, states: Sequence[bytes], calls: Sequence[Call], number: int, follow: Follow | None = None) -> Answer:
+    def begin(self, duty: Duty, states: Sequence[bytes], calls: Iterable[Call], number: int, follow: Follow | None = None) -> Answer:
         """Be where call `number` left the hosts: at their `states` (none: at boot), and on through `calls`.
 
         `follow`: the replicas at the time of the states, if they were no longer those of the plan.

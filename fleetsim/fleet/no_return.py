@@ -122,7 +122,7 @@ class Search:
 
         def looked(course: Course) -> None:
             self._progress(f"trial {len(self.trials) + 1}: the change at {clock(at_ns)}", course.now_ns / plan.duration_ns)
-            came.extend(e.t_ns for e in course.history.events if e.t_ns >= at_ns and self._wanted.is_it(e))
+            came.extend(e.t_ns for e in course.history.events.after(at_ns) if self._wanted.is_it(e))
             if came or course.now_ns >= self._until_ns:
                 raise Enough
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from fleetsim.containers.load import Slo
@@ -21,7 +22,7 @@ from fleetsim.faults.base import Fault, Target
 from fleetsim.fleet.capacity import TooMuch, size_class_for, without_effect
 from fleetsim.fleet.deployments import ControlPlane
 from fleetsim.fleet.expectations import expectations_of
-from fleetsim.fleet.hosts import START_UNIX_S, control_planes, host_specs, pods_by_host, roster_of
+from fleetsim.fleet.hosts import START_UNIX_S, control_planes, host_specs, pod_names, pods_by_host, roster_of
 from fleetsim.fleet.pods import node_options
 from fleetsim.fleet.scenario import Group, Scenario, TimelineEntry
 from fleetsim.fleet.services import HealthCheck, Service
@@ -81,12 +82,22 @@ class Plan:
     scrape_interval_ms: int
     faults: tuple[PlannedFault, ...]
     expectations: tuple[Expectation, ...]
-    placements: tuple[Placement, ...]
     services: tuple[Service, ...]
     loads: tuple[Command, ...]  # recorded loads of single pods
     size_class: str  # the one that its largest host needs (linux/capacity_classes.py), or that the environment names
     notes: tuple[str, ...]  # what the user should know before trusting the result
     changes: tuple[Command, ...] = ()  # what a what-if does besides (fleet/whatif.py)
+
+    def pod_placements(self) -> Iterator[Placement]:
+        """Where pods stand when the run begins. (Made when asked for: a large fleet has many.)"""
+        return (Placement(kind="pod", name=name, host=spec.name) for spec in self.hosts for name in pod_names(spec))
+
+    def service_placements(self) -> Iterator[Placement]:
+        for service in self.services:
+            yield from (Placement(kind="service", name=service.name, host=host) for host in dict.fromkeys(h for h, _ in service.replicas))
+
+    def placements(self) -> Iterator[Placement]:
+        return chain(self.pod_placements(), self.service_placements())
 
     def control_planes(self) -> list[ControlPlane]:
         """Those who look after Deployments, as they are before the first event."""
@@ -126,10 +137,6 @@ def make_plan(scenario: Scenario, seed: int | None = None, job: str = TargetTemp
         scrape_interval_ms=SCRAPE_INTERVAL_MS,
         faults=faults,
         expectations=tuple(expectations_of(scenario, roster, faults)),
-        placements=tuple(
-            [Placement(kind="pod", name=pod.name, host=host) for host in groups for pod in pods[host]]
-            + [Placement(kind="service", name=name, host=host) for name, of in roster.services.items() for host in {s.host: 0 for s in of}]
-        ),
         services=tuple(_service(scenario, number, roster, pods) for number in range(len(scenario.keys.services))),
         loads=tuple(_loads(groups, scenario.keys.duration)),
         size_class=_size_class(scenario, groups, hosts, faults),

@@ -6,7 +6,8 @@
 
 Rules: which hosts are in which actor changes nothing but who waits for whom. Ray restarts an actor that died (`max_restarts`) and calls
 it again (`max_task_retries`); an actor that has been started anew says that it lacks its past, and is given the last checkpoint and the
-calls made since: the result is the same. Without checkpoints that is the whole run.
+calls made since: the result is the same. Without checkpoints that is the whole run, until those calls take SINCE_BYTES_MAX: then the
+engine keeps a state of the hosts on disk, of its own accord.
 An actor holds no CPU of the cluster's accounts while it runs (Ray's default: one to be placed, none to stay), so that one whose
 machine is gone is placed on another although that is busy.
 Leaves out: where the cluster comes from (`ray_cluster.py`), and what an actor does (`hosts_actor.py`).
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -28,9 +30,9 @@ from numpy.typing import NDArray
 from ray.util.metrics import Gauge
 
 from fleetsim.errors import FleetsimError, ToolFailed
-from fleetsim.fleet.checkpoint import Cut, check_cut, cut_of, shard_file
+from fleetsim.fleet.checkpoint import FOLDER, Cut, check_cut, cut_of, shard_file
 from fleetsim.fleet.engine import Places, Replica, in_order, replicas_of
-from fleetsim.fleet.hosts_actor import Answer, Call, Duty, Follow, HostsActor, Used
+from fleetsim.fleet.hosts_actor import Answer, Call, Duty, Follow, HostsActor, Used, pack_call, unpack_call
 from fleetsim.fleet.local import shard_size
 from fleetsim.fleet.plan import Plan
 from fleetsim.fleet.ray_cluster import RayCluster
@@ -44,6 +46,10 @@ from fleetsim.rundir.writer import RunWriter
 
 START_S, START_EACH_S = 120.0, 5.0
 """How long a cluster may take to start actors, and more for each of them."""
+
+SINCE_BYTES_MAX = 256 << 20
+"""Calls are kept in memory up to so many bytes."""
+BYTES_EACH = 100  # what Python takes for one besides
 
 SLOW = 1.5
 """An actor that takes so many times the median keeps the others waiting."""
@@ -60,8 +66,14 @@ class MeasuredActor(HostsActor):
     def node(self) -> str:
         return str(ray.get_runtime_context().get_node_id())
 
-    def advance(self, call: Call) -> Answer | None:
-        answer = super().advance(call)
+    def go_on(self, duty: Duty, states: Sequence[bytes], calls: Sequence[bytes], number: int, follow: Follow | None) -> Answer:
+        """`begin`, with calls as they were sent."""
+        return self.begin(duty, states, map(unpack_call, calls), number, follow)
+
+    def epoch(self, sent: bytes) -> Answer | None:
+        """`advance`, with a call as it is sent."""
+        call = unpack_call(sent)
+        answer = self.advance(call)
         if answer is not None and self._runs and call.until_ns is not None:
             tags = {"hosts": f"{self._runs[0].shard.names[0]} - {self._runs[-1].shard.names[-1]}"}
             self._virtual_s.set(call.until_ns / 1e9, tags)
@@ -84,7 +96,9 @@ class RayEngine:
         self._places: Places
         self._number = 0  # of the last call
         self._base: Path | None = None  # the checkpoint that actors come back from …
-        self._since: list[list[Call]] = []  # … and each one's calls since
+        self._since: list[list[bytes]] = []  # … and each one's calls since, as they were sent …
+        self._since_bytes = 0
+        self._own_base: Path | None = None  # … which are so many that we keep a checkpoint for actors alone
         self._followed: list[Follow] | None = None  # replicas of each actor's shards, if no longer those of the plan …
         self._followed_at_base: list[Follow] | None = None  # … and those of that checkpoint
         self._answers: list[Answer] = []
@@ -100,7 +114,8 @@ class RayEngine:
         where = [(number, place) for number, (_, count) in enumerate(self._cut) for place in range(count)]
         self._at = {spec.name: at for spec, at in zip(plan.hosts, where, strict=True)}
         self._places = Places(replicas_of(plan), self._at, len(self._cut))
-        self._base, self._since = checkpoint, [[] for _ in self._groups]
+        self._base = checkpoint
+        self._forget_calls()
         ids = series_ids(plan, self._profile, self._writer)
         parts = ShardPlan.cut_all(plan, self._cut, ids)
         self._make_actors([[parts[number] for number in group] for group in self._groups])
@@ -161,6 +176,8 @@ class RayEngine:
             with suppress(ray.exceptions.RayError, RuntimeError, ValueError):  # it, or the whole cluster, may be gone
                 ray.kill(actor, no_restart=True)
         self._actors = []
+        if self._own_base is not None:
+            shutil.rmtree(self._own_base, ignore_errors=True)
         (self._writer.samples_folder / ".token").unlink(missing_ok=True)
         self._cluster.leave()
 
@@ -190,10 +207,14 @@ class RayEngine:
 
     def _do(self, calls: Sequence[Call]) -> None:
         """The next call of every actor."""
-        self._answers = self._each(lambda actor, number: actor.advance.remote(calls[number]))
+        sent = [pack_call(call) for call in calls]
+        self._answers = self._each(lambda actor, number: actor.epoch.remote(sent[number]))
         self._number += 1
-        for since, call in zip(self._since, calls, strict=True):
-            since.append(call)
+        for since, one in zip(self._since, sent, strict=True):
+            since.append(one)
+            self._since_bytes += len(one) + BYTES_EACH
+        if self._since_bytes > SINCE_BYTES_MAX:
+            self._keep_states()
 
     def ports(self) -> NDArray[Any]:
         return self._places.together([np.frombuffer(ports, PORT) for answer in self._answers for ports in answer.ports])
@@ -220,8 +241,25 @@ class RayEngine:
             states = self._with_blocks(number, "save")
             for shard, state in zip(self._groups[number], states, strict=True):
                 write_whole(folder / shard_file(*self._cut[shard]), state)
-        self._base, self._since = folder, [[] for _ in self._groups]
+        self._base = folder
         self._followed_at_base = self._followed
+        self._forget_calls()
+
+    def _forget_calls(self) -> None:
+        """Nobody will ask for a call that was made before the base."""
+        self._since, self._since_bytes = [[] for _ in self._groups], 0
+        if self._own_base is not None and self._own_base != self._base:
+            shutil.rmtree(self._own_base, ignore_errors=True)
+            self._own_base = None
+
+    def _keep_states(self) -> None:
+        """A checkpoint that only actors come back from, in the run's own folder for such: it is gone when the run is sealed or goes on."""
+        folder = self._writer.samples_folder.parent / FOLDER / f"actors-{self._number:09d}"
+        folder.mkdir(parents=True)
+        before, self._own_base = self._own_base, folder
+        self.checkpoint(folder)
+        if before is not None:
+            shutil.rmtree(before, ignore_errors=True)
 
     def _with_blocks(self, number: int, method: str) -> Any:
         """What an actor's `save` or `finish` says, after its blocks that only it can see have been fetched."""
@@ -274,7 +312,7 @@ class RayEngine:
     def _begin(self, number: int) -> Any:
         states = [] if self._base is None else [(self._base / shard_file(*self._cut[shard])).read_bytes() for shard in self._groups[number]]
         follow = None if self._followed_at_base is None else self._followed_at_base[number]
-        return self._actors[number].begin.remote(self._duties[number], states, self._since[number], self._number, follow)
+        return self._actors[number].go_on.remote(self._duties[number], states, self._since[number], self._number, follow)
 
     @staticmethod
     def _all(asked: Sequence[Any]) -> list[Any]:

@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 
 from fleetsim.errors import ToolFailed
-from fleetsim.fleet.hosts_actor import Answer, Call, Used
+from fleetsim.fleet.hosts import pod_names
+from fleetsim.fleet.hosts_actor import Answer, Call, Used, unpack_call
 from fleetsim.fleet.ray_engine import RayEngine
 from fleetsim.fleet.shard_run import ShardPlan
 from fleetsim.host.ports import PORT
@@ -79,7 +80,7 @@ class StandIn:
         events = []
         for hosts in self._hosts:
             for spec in hosts:
-                pods = [pod.name for pod in spec.pods]
+                pods = pod_names(spec)
                 if first:
                     events.append(Event(0, spec.name, 0, "boot", spec.name, {"memory_pages": spec.memory_bytes >> 12}))
                 for number, name in enumerate(pods):
@@ -127,16 +128,15 @@ class StandInEngine(RayEngine):
 
 
 class Remote:
-    """`actor.advance.remote(call)` of a stand-in."""
+    """`actor.epoch.remote(call)` of a stand-in."""
 
     def __init__(self, engine: StandInEngine, actor: StandIn) -> None:
         self._engine, self._actor = engine, actor
-        self.advance = self
+        self.epoch = self
 
-    def remote(self, call: Call) -> bytes:
-        sent = pickle.dumps(call, 5)
+    def remote(self, sent: bytes) -> bytes:
         began = time.thread_time()
-        answer = pickle.dumps(self._actor.advance(pickle.loads(sent)), 5)
+        answer = pickle.dumps(self._actor.advance(unpack_call(sent)), 5)
         self._engine.apart_s += time.thread_time() - began
         self._engine.calls += 1
         return answer

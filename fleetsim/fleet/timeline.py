@@ -11,7 +11,7 @@ state is what a checkpoint keeps beside the hosts.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -45,14 +45,14 @@ class Course:
         replicas = sum(len(service.replicas) for service in plan.services)
         self.balancers = Balancers(plan.services, np.zeros(replicas, PORT), plan.start_unix_s * NS_PER_S)
         self.history = History(plan)
-        self.whereabouts = Whereabouts(plan)
+        self.whereabouts = Whereabouts()
 
     def state(self) -> dict[str, Any]:
         """All but the events of the history, which only grow and are kept apart."""
         known = {name: getattr(self, name) for name in KEPT}
         return {**known, "history": self.history.state()}
 
-    def resume(self, state: Mapping[str, Any], events: Sequence[HistoryEvent], engine: Mover) -> None:
+    def resume(self, state: Mapping[str, Any], events: Iterable[HistoryEvent], engine: Mover) -> None:
         for name in KEPT:
             setattr(self, name, state[name])
         if self.balancers.replicas:

@@ -77,7 +77,7 @@ def keep_state(folder: Path, engine: Engine, course: Course) -> None:
 
 def events_of(state: Path) -> list[HistoryEvent]:
     """The history of the run up to a state, with all marks of its faults."""
-    return list(read_state(state / "history.state"))
+    return list(read_state(state / "history.state"))  # an EventLog
 
 
 class Trunk:

@@ -7,7 +7,7 @@ wherever it has a replica.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from fleetsim.fleet.plan import Plan
 from fleetsim.host.spec import Event
@@ -15,35 +15,43 @@ from fleetsim.rundir.models import Placement
 
 
 class Whereabouts:
-    def __init__(self, plan: Plan) -> None:
-        self._pods = [one for one in plan.placements if one.kind == "pod"]
-        self._services = [one for one in plan.placements if one.kind == "service"]
-        self._of_deployment = {service.name: service.deployment for service in plan.services if service.deployment}
+    """What has changed since the beginning, which the plan says."""
+
+    def __init__(self) -> None:
+        self._left: dict[tuple[str, str], int] = {}  # (pod, host) → when it had first gone
+        self._came: list[Placement] = []
 
     def take(self, events: Iterable[Event]) -> None:
         for event in events:
             if event.kind == "schedule":
-                self._pods.append(Placement(kind="pod", name=event.subject, host=event.host, from_ns=event.t_ns))
+                self._came.append(Placement(kind="pod", name=event.subject, host=event.host, from_ns=event.t_ns))
             elif event.kind == "pod_gone":
-                for k, one in enumerate(self._pods):
+                if (event.subject, event.host) not in self._left:
+                    self._left[event.subject, event.host] = event.t_ns
+                for k, one in enumerate(self._came):
                     if (one.name, one.host, one.to_ns) == (event.subject, event.host, None):
-                        self._pods[k] = one.model_copy(update={"to_ns": event.t_ns})
+                        self._came[k] = one.model_copy(update={"to_ns": event.t_ns})
 
-    def placements(self) -> list[Placement]:
+    def placements(self, plan: Plan) -> Iterator[Placement]:
         """All of them up to now."""
-        fixed = [one for one in self._services if one.name not in self._of_deployment]
-        moving = [one for name, deployment in self._of_deployment.items() for one in self._of(name, deployment)]
-        return [*self._pods, *fixed, *moving]
+        of_deployment = {service.name: service.deployment for service in plan.services if service.deployment}
+        yield from self._pods(plan)
+        yield from (one for one in plan.service_placements() if one.name not in of_deployment)
+        for name, deployment in of_deployment.items():
+            yield from self._of(name, [one for one in self._pods(plan) if one.name.rsplit("-", 2)[0] == deployment])
 
-    def _of(self, service: str, deployment: str) -> list[Placement]:
+    def _pods(self, plan: Plan) -> Iterator[Placement]:
+        for one in plan.pod_placements():
+            to_ns = self._left.get((one.name, one.host))
+            yield one if to_ns is None else one.model_copy(update={"to_ns": to_ns})
+        yield from self._came
+
+    @staticmethod
+    def _of(service: str, pods: Sequence[Placement]) -> Iterator[Placement]:
         """Each host on which the service had a replica, for as long as it had one without a break."""
-        pods = [one for one in self._pods if one.name.rsplit("-", 2)[0] == deployment]
-        hosts = dict.fromkeys(one.host for one in pods)
-        return [
-            Placement(kind="service", name=service, host=host, from_ns=from_ns, to_ns=to_ns)
-            for host in hosts
-            for from_ns, to_ns in joined([(one.from_ns, one.to_ns) for one in pods if one.host == host])
-        ]
+        for host in dict.fromkeys(one.host for one in pods):
+            for from_ns, to_ns in joined([(one.from_ns, one.to_ns) for one in pods if one.host == host]):
+                yield Placement(kind="service", name=service, host=host, from_ns=from_ns, to_ns=to_ns)
 
 
 def joined(spans: Sequence[tuple[int, int | None]]) -> list[tuple[int, int | None]]:

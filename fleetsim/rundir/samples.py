@@ -32,6 +32,7 @@ STALE = np.array([STALE_BITS], np.uint64).view(np.float64)[0]  # as NumPy float6
 BLOCK_ROWS = 2_000_000
 ROW_GROUP_ROWS = 262_144  # small enough that reading a few series or minutes skips most of a block
 ROWS_PER_DIGEST_PASS = 4_000_000
+SERIES_AT_ONCE = 65_536  # of the table of series, whose labels are large while they are Python's
 
 BLOCK_SCHEMA = pa.schema([("id", pa.int64()), ("t", pa.int64()), ("value", pa.float64())])
 SERIES_SCHEMA = pa.schema([("id", pa.int64()), ("labels", pa.map_(pa.string(), pa.string()))])
@@ -131,10 +132,13 @@ class SampleWriter(BlockWriter):
         self.flush()
         if not block_files(self._folder):  # a run without samples is still readable
             pq.write_table(BLOCK_SCHEMA.empty_table(), self._folder / "block-00000.parquet")
-        labels = [list(json.loads(key).items()) for key in self._ids]
-        table = pa.table([pa.array(range(len(labels)), pa.int64()), pa.array(labels, SERIES_SCHEMA.field(1).type)], schema=SERIES_SCHEMA)
-        pq.write_table(table, self._folder / "series.parquet", compression="zstd")
-        return samples_digest(self._folder, list(self._ids))
+        keys = list(self._ids)
+        with pq.ParquetWriter(self._folder / "series.parquet", SERIES_SCHEMA, compression="zstd") as writer:
+            for first in range(0, max(1, len(keys)), SERIES_AT_ONCE):
+                labels = [list(json.loads(key).items()) for key in keys[first : first + SERIES_AT_ONCE]]
+                ids = pa.array(range(first, first + len(labels)), pa.int64())
+                writer.write_table(pa.table([ids, pa.array(labels, SERIES_SCHEMA.field(1).type)], schema=SERIES_SCHEMA))
+        return samples_digest(self._folder, keys)
 
 
 def block_files(folder: Path) -> list[Path]:

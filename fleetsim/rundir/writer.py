@@ -9,7 +9,7 @@
 
 Rules kept: an existing non-empty folder is refused before anything is written; until `close` the manifest says
 `history_hash: null`, so that half a run is never mistaken for one; calls may come from several threads.
-History events are kept in memory until `close` (some hundred bytes each): their total order is only known then.
+History events are kept in memory until `close`, compressed (`event_log.py`): their total order is only known then.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,8 @@ import yaml
 from numpy.typing import NDArray
 
 from fleetsim.errors import BadInput
-from fleetsim.rundir.models import HistoryEvent, Manifest, Placement, Target, TargetsFile
+from fleetsim.rundir.event_log import EventLog
+from fleetsim.rundir.models import HistoryEvent, Manifest, Placement, Target
 from fleetsim.rundir.samples import SampleWriter
 
 
@@ -36,25 +37,24 @@ class RunWriter:
         out: Path,
         manifest: Manifest,
         scenario: Mapping[str, Any],
-        targets: Sequence[Target],
+        targets: Callable[[], Iterable[Target]],
         *,
-        placements: Sequence[Placement] = (),
+        placements: Callable[[], Iterable[Placement]] = tuple,
         exporters: Mapping[str, Sequence[str]] | None = None,
         blocks: Sequence[str] | None = None,
     ) -> None:
-        """`blocks`: the run goes on in this folder, and of its samples these blocks count, the others never happened."""
+        """`targets`, `placements`: asked whenever they are written down, as a large fleet has many.
+
+        `blocks`: the run goes on in this folder, and of its samples these blocks count, the others never happened.
+        """
         self._out = claim(out) if blocks is None else out
         self._lock = threading.Lock()
         self._manifest = manifest.model_copy(update={"history_hash": None})
-        self._targets = TargetsFile(
-            targets=list(targets),
-            placements=list(placements),
-            exporters={name: sorted(metrics) for name, metrics in sorted((exporters or {}).items())},
-        )
-        self._events: list[tuple[int, str, int, str]] = []
-        self._seen: set[tuple[str, int]] = set()
-        self._write_json("manifest.json", self._manifest)
-        self._write_json("targets.json", self._targets)
+        self._targets, self._placements = targets, placements
+        self._exporters = {name: sorted(metrics) for name, metrics in sorted((exporters or {}).items())}
+        self._events = EventLog()
+        self._write_manifest()
+        self._write_targets()
         text = yaml.safe_dump(dict(scenario), sort_keys=False, allow_unicode=True, width=120)
         (self._out / "scenario.yaml").write_text(text, encoding="utf-8")
         self._samples = SampleWriter(self.samples_folder)
@@ -92,37 +92,48 @@ class RunWriter:
 
     def events(self, events: Iterable[HistoryEvent]) -> None:
         with self._lock:
-            for event in events:
-                key = (event.host, event.seq)
-                if key in self._seen:
-                    raise ValueError(f"host {event.host!r} has used the sequence number {event.seq} twice; the history has no total order")
-                self._seen.add(key)
-                line = json.dumps(event.model_dump(), ensure_ascii=False, separators=(",", ":"))
-                self._events.append((event.t_ns, event.host, event.seq, line))
+            if isinstance(events, EventLog) and not len(self._events):
+                self._events = events
+            else:
+                self._events.extend(events)
 
-    def place(self, placements: Iterable[Placement]) -> None:
+    def place(self, placements: Callable[[], Iterable[Placement]]) -> None:
         """Where pods and services stood, now that they have come, moved and gone: instead of what was said at the beginning."""
         with self._lock:
-            self._targets = self._targets.model_copy(update={"placements": list(placements)})
+            self._placements = placements
 
     def close(self, record_digests: Iterable[tuple[str, bytes]], *, wall_seconds: float | None = None) -> str:
         """Seal the run. `record_digests`: (host, digest of its final record). Returns `history_hash` (hex)."""
         with self._lock:
             digest = hashlib.sha256()
             with (self._out / "history.jsonl").open("wb") as history:
-                for *_, line in sorted(self._events):
+                for line in self._events.in_order():
                     history.write(line.encode() + b"\n")
                     digest.update(line.encode() + b"\n")
             digest.update(self._samples.close())
             for host, record in sorted(record_digests):
                 digest.update(host.encode() + b"\0" + record)
-            self._write_json("targets.json", self._targets)
-            sealed = self._manifest.model_copy(update={"history_hash": digest.hexdigest(), "wall_seconds": wall_seconds})
-            self._write_json("manifest.json", sealed)
+            self._write_targets()
+            self._manifest = self._manifest.model_copy(update={"history_hash": digest.hexdigest(), "wall_seconds": wall_seconds})
+            self._write_manifest()
             return digest.hexdigest()
 
-    def _write_json(self, name: str, content: Manifest | TargetsFile) -> None:
-        (self._out / name).write_text(content.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    def _write_manifest(self) -> None:
+        (self._out / "manifest.json").write_text(self._manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+    def _write_targets(self) -> None:
+        """What `TargetsFile` says, without having all of it at once."""
+        with (self._out / "targets.json").open("w", encoding="utf-8") as file:
+            file.write("{")
+            for name, entries in (("targets", self._targets()), ("placements", self._placements())):
+                file.write(f'\n "{name}": ')
+                before = "["
+                for entry in entries:
+                    file.write(before + "\n  " + entry.model_dump_json(indent=1).replace("\n", "\n  "))
+                    before = ","
+                file.write("[]," if before == "[" else "\n ],")
+            exporters = json.dumps(self._exporters, indent=1, ensure_ascii=False).replace("\n", "\n ")
+            file.write(f'\n "exporters": {exporters}\n}}\n')
 
 
 def claim(out: Path) -> Path:

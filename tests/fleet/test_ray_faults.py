@@ -37,6 +37,32 @@ def test_kill_9_of_actors_between_and_inside_epochs(plan: Plan, local: RunResult
     assert samples_of(result.out) == samples_of(local.out)
 
 
+def test_without_checkpoints_the_calls_that_are_kept_for_an_actor_that_dies_stay_within_a_bound(
+    plan: Plan, local: RunResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is beyond it is on disk, as a state of the hosts; of those there is one at a time, and none in the end."""
+    monkeypatch.setattr("fleetsim.fleet.ray_engine.SINCE_BYTES_MAX", 20_000)
+    folder = tmp_path / "run" / "checkpoint"
+    killed: list[int] = []
+    seen: list[str] = []
+
+    def look(engine: Any) -> None:
+        states = list(folder.glob("actors-*"))
+        assert len(states) <= 1
+        assert engine._since_bytes == sum(len(one) + 100 for since in engine._since for one in since) <= 20_000
+        seen.extend(state.name for state in states)
+
+    deaths: dict[int, Any] = {epoch: look for epoch in range(1, 120)}
+    deaths |= {60: kill_9(0, killed), 61: kill_9(1, killed, in_s=0.01), 110: kill_9(0, killed)}
+    with ray_engine("local", 4) as engine:
+        result = run_plan(plan, tmp_path / "run", PROFILE, engine=killing(engine, deaths))
+    assert len(set(killed)) == 3
+    assert len(set(seen)) >= 3, "three times the calls were too many"
+    assert not list(folder.glob("actors-*"))
+    assert result.history_hash == local.history_hash
+    assert samples_of(result.out) == samples_of(local.out)
+
+
 def test_when_a_machine_is_lost_its_hosts_go_on_on_another(plan: Plan, local: RunResult, tmp_path: Path, cluster: Any) -> None:
     """kill -9 of a raylet: its actors die with it, and Ray starts them anew on the machine that is left."""
     import ray

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fleetsim.errors import EXIT_BAD_INPUT, BadInput
-from fleetsim.fleet.hosts import host_spec
+from fleetsim.fleet.hosts import host_specs
 from fleetsim.fleet.plan import make_plan
 from fleetsim.fleet.scenario import load_scenario
 
@@ -262,7 +262,8 @@ def test_swap_areas_and_zswap_reach_the_host(tmp_path: Path) -> None:
     areas = "[{path: /dev/sdb, size: 2GiB, priority: 7, disk: ssd}, {path: /swap, size: 1GiB, type: file, swapon: false}]"
     text = GOOD.replace("memory: 4GiB", f"memory: 4GiB\n    disk: nvme\n    zswap: {{max_pool_percent: 30}}\n    swaps: {areas}")
     scenario = load_scenario(write(tmp_path, text))
-    host = host_spec(scenario.groups[0], "web-0", scenario.groups[0].pods, {})
+    group = scenario.groups[0]
+    host, *_ = host_specs(group, dict.fromkeys(group.host_names, group.pods), {})
     assert [(area.path, area.bytes >> 30, area.priority, area.kind, area.on) for area in host.swaps] == [
         ("/dev/sdb", 2, 7, "partition", True),
         ("/swap", 1, -1, "file", False),

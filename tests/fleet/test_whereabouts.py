@@ -48,12 +48,12 @@ def test_a_pod_stands_where_it_was_bound_until_its_last_process_is_gone_and_aler
     file = tmp_path / "x.yaml"
     file.write_text(SCENARIO, encoding="utf-8")
     plan = make_plan(load_scenario(file))
-    whereabouts = Whereabouts(plan)
-    (first,) = (one for one in whereabouts.placements() if one.name.startswith("web-"))
+    whereabouts = Whereabouts()
+    (first,) = (one for one in whereabouts.placements(plan) if one.name.startswith("web-"))
     other = next(host for host in ("node-0", "node-1") if host != first.host)
     later = "web-123456789-abcde"
     whereabouts.take([Event(60 * S, other, 1, "schedule", later), Event(70 * S, first.host, 2, "pod_gone", first.name)])
-    places = whereabouts.placements()
+    places = list(whereabouts.placements(plan))
     assert [(p.name, p.host, p.from_ns, p.to_ns) for p in places if p.kind == "pod" and p.name != "agent"] == [
         (first.name, first.host, 0, 70 * S),
         (later, other, 60 * S, None),

@@ -28,7 +28,7 @@ EVENTS = [
 
 @pytest.fixture
 def open_writer(tmp_path: Path) -> Callable[..., RunWriter]:
-    return lambda name="run", **more: RunWriter(tmp_path / name, MANIFEST, {"name": "small", "expect": []}, TARGETS, **more)
+    return lambda name="run", **more: RunWriter(tmp_path / name, MANIFEST, {"name": "small", "expect": []}, lambda: TARGETS, **more)
 
 
 @pytest.fixture

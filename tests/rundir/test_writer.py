@@ -15,12 +15,14 @@ from hypothesis import strategies as st
 
 from fleetsim.errors import BadInput
 from fleetsim.rundir import samples
-from fleetsim.rundir.models import HistoryEvent, Placement
+from fleetsim.rundir.models import HistoryEvent, Placement, Target, TargetsFile
 from fleetsim.rundir.reader import RunDirectory
 from fleetsim.rundir.samples import STALE, STALE_BITS, SampleWriter
 from fleetsim.rundir.writer import RunWriter
+from tests.rundir.conftest import MANIFEST
 
 START_MS = 1_700_000_000_000
+NAMES = st.text(max_size=4)
 
 
 def test_what_is_written_is_read_back(finished: Path) -> None:
@@ -90,8 +92,8 @@ def test_an_unfinished_run_is_not_mistaken_for_a_run(open_writer: Callable[..., 
 
 
 def test_placements_that_come_later_take_the_place_of_the_first(open_writer: Callable[..., RunWriter], tmp_path: Path) -> None:
-    writer = open_writer(placements=[Placement(kind="pod", name="db", host="a")])
-    writer.place([Placement(kind="pod", name="db", host="b", from_ns=7)])
+    writer = open_writer(placements=lambda: [Placement(kind="pod", name="db", host="a")])
+    writer.place(lambda: [Placement(kind="pod", name="db", host="b", from_ns=7)])
     writer.close([])
     assert [placement.host for placement in RunDirectory(tmp_path / "run").placements] == ["b"]
 
@@ -160,3 +162,17 @@ def test_the_callers_buffer_may_be_filled_again(open_writer: Callable[..., RunWr
     writer.close([])
     assert RunDirectory(tmp_path / "run").columns()[2].tolist() == [10.0, 20.0]
     assert STALE != STALE
+
+
+@given(
+    st.lists(st.builds(Target, labels=st.dictionaries(NAMES, NAMES, max_size=3), exporter=NAMES, host=NAMES), max_size=3),
+    st.lists(st.builds(Placement, kind=st.sampled_from(["pod", "service"]), name=NAMES, host=NAMES), max_size=3),
+    st.dictionaries(NAMES, st.lists(NAMES, max_size=3).map(sorted), max_size=2),
+)
+def test_targets_are_written_one_by_one_as_the_whole_model_would_be(
+    tmp_path_factory: pytest.TempPathFactory, targets: list[Target], placements: list[Placement], exporters: dict[str, list[str]]
+) -> None:
+    out = tmp_path_factory.mktemp("targets") / "run"
+    RunWriter(out, MANIFEST, {"expect": []}, lambda: targets, placements=lambda: placements, exporters=exporters)
+    whole = TargetsFile(targets=targets, placements=placements, exporters=dict(sorted(exporters.items())))
+    assert (out / "targets.json").read_text(encoding="utf-8") == whole.model_dump_json(indent=1) + "\n"

@@ -73,7 +73,7 @@ class World:
             start_unix_ms=START_MS, duration_ns=self.minutes * MINUTE_NS,
         )  # fmt: skip
         scenario = {"summary": "a world drawn by a test", "expect": self.expectations}
-        writer = RunWriter(self.folder, manifest, scenario, self.targets(), placements=self.placements, exporters=self.exporters)
+        writer = RunWriter(self.folder, manifest, scenario, self.targets, placements=lambda: self.placements, exporters=self.exporters)
         for number, host in enumerate(self.hosts):
             self._scrape(writer, host, offset_ms=(4_700 * number + 1_300) % 15_000)
         writer.events(self.events)
