@@ -19,7 +19,7 @@ from fleetsim.fleet.pod_models import Keys, KubeletKeys, dns_name
 from fleetsim.linux.swap_types import NR_SWAPFILES
 from fleetsim.units import NS_PER_S, Duration, PositiveDuration, PositiveSize, Size, show_bytes
 
-HOSTS_MAX = 100_000
+HOSTS_MAX = 1_000_000
 _LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 IMPACTS = ("killed", "slow", "latency", "errors", "unavailable", "unresponsive")
 """The harms a host can show so far."""

@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +18,7 @@ from fleetsim.fleet.controller import run_plan
 from fleetsim.fleet.scale_fleet import NEEDED, containers, scale_plan
 from fleetsim.fleet.scale_meter import Measured
 from fleetsim.fleet.scale_report import Resources, Row, human
+from fleetsim.law import SIZE_CLASS_VARIABLE
 from fleetsim.observe.catalog import profile
 
 # 1,000 hosts for 100 s in 20 s of wall time on 2 workers, each busy 15 s, of which 1 s for blocks; the controller took 2 s
@@ -136,3 +140,24 @@ def test_a_thousand_hosts_run_on_ray_and_the_controller_is_not_what_limits() -> 
     assert isinstance(row, Row)
     assert row.measured.workers >= 1 and row.measured.worker_bytes > 1000 * 200_000
     assert row.bottleneck != "driver" and row.bytes_per_host < room.host_bytes()
+
+
+@pytest.mark.slow
+def test_small_hosts_come_to_their_end_on_ray_in_little_memory() -> None:
+    """The smoke test of a hundred thousand of them (docs/benchmarks.md), with fewer."""
+    pytest.importorskip("ray")
+    hosts = 3000
+    done = subprocess.run(
+        [sys.executable, "-m", "fleetsim", "bench", "scale", "--ray", "local", "--hosts", str(hosts), "--duration", "60s", "--json"],
+        env={**os.environ, SIZE_CLASS_VARIABLE: "small"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (size,) = json.loads(done.stdout)["sizes"]
+    measured = size["measured"]
+    assert size["record_bytes"] <= 32 << 10 and size["bytes_per_host"] < 64 << 10
+    assert measured["hosts"] == hosts and measured["run_s"] == 60.0
+    assert measured["events"] >= hosts * (1 + 2 * 3), "each has booted, and each of its containers has started and become ready"
+    assert measured["samples"] >= hosts * 4 * len(NEEDED), "each was scraped four times"

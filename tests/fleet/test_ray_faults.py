@@ -52,7 +52,7 @@ def test_without_checkpoints_the_calls_that_are_kept_for_an_actor_that_dies_stay
         assert engine._since_bytes == sum(len(one) + 100 for since in engine._since for one in since) <= 20_000
         seen.extend(state.name for state in states)
 
-    deaths: dict[int, Any] = {epoch: look for epoch in range(1, 120)}
+    deaths: dict[int, Any] = dict.fromkeys(range(1, 120), look)
     deaths |= {60: kill_9(0, killed), 61: kill_9(1, killed, in_s=0.01), 110: kill_9(0, killed)}
     with ray_engine("local", 4) as engine:
         result = run_plan(plan, tmp_path / "run", PROFILE, engine=killing(engine, deaths))

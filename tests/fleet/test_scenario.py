@@ -55,7 +55,7 @@ BAD: dict[str, tuple[str, str, int, list[str]]] = {
     "a fault that lasts for nothing": ("for: 10m", "for: 0s", 19, ["'0s'", "above zero"]),
     "a negative number": ("hosts: 6", "hosts: -6", 5, ["-6", "at least 1"]),
     "no host at all": ("hosts: 6", "hosts: 0", 5, ["0", "at least 1"]),
-    "too many hosts": ("hosts: 6", "hosts: 10000000", 5, ["10000000", "at most 100000"]),
+    "too many hosts": ("hosts: 6", "hosts: 10000000", 5, ["10000000", "at most 1000000"]),
     "text for a number": ("hosts: 6", "hosts: six", 5, ["'six'", "whole number"]),
     "a number for text": ("summary: One container leaks.", "summary: 5", 1, ["5", "text"]),
     "nothing for a value": ("summary: One container leaks.", "summary:", 1, ["empty", "text"]),
