@@ -228,9 +228,12 @@ class Command:
     # disk          {"disk": "data", "slow_percent": 1000, "failing": 0}   a device gets slow (100: as it was), or fails every transfer
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened on a host, as it goes into the history (`subject` is a task, cgroup or host name)."""
+    """Something that happened on a host, as it goes into the history (`subject` is a task, cgroup or host name).
+
+    When a fleet starts, all its hosts' events come to one process at once: hence the slots.
+    """
 
     t_ns: int
     host: str
@@ -238,3 +241,6 @@ class Event:
     kind: str  # oom_kill | task_exit | restart | impact_start | impact_end | boot | table_full | eviction | probe_fail …
     subject: str
     data: Mapping[str, object] = field(default_factory=dict)
+
+    def __reduce__(self) -> tuple[type[Event], tuple[object, ...]]:
+        return Event, (self.t_ns, self.host, self.seq, self.kind, self.subject, self.data)

@@ -32,7 +32,7 @@ STALE = np.array([STALE_BITS], np.uint64).view(np.float64)[0]  # as NumPy float6
 BLOCK_ROWS = 2_000_000
 ROW_GROUP_ROWS = 262_144  # small enough that reading a few series or minutes skips most of a block
 ROWS_PER_DIGEST_PASS = 4_000_000
-SERIES_AT_ONCE = 65_536  # of the table of series, whose labels are large while they are Python's
+SERIES_AT_ONCE = 8_192  # of the table of series, whose labels are large while they are Python's
 
 BLOCK_SCHEMA = pa.schema([("id", pa.int64()), ("t", pa.int64()), ("value", pa.float64())])
 SERIES_SCHEMA = pa.schema([("id", pa.int64()), ("labels", pa.map_(pa.string(), pa.string()))])
