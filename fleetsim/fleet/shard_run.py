@@ -26,7 +26,7 @@ from fleetsim.host.ports import Ports
 from fleetsim.host.shard import Shard
 from fleetsim.host.spec import Command, Event, HostSpec
 from fleetsim.observe.catalog import Profile
-from fleetsim.observe.scrape import TargetScraper, schedule
+from fleetsim.observe.scrape import SCRATCH, TargetScraper, schedule
 from fleetsim.observe.targets import ScrapeTarget, series_labels
 
 NS_PER_MS = 1_000_000
@@ -104,7 +104,11 @@ class ShardRun:
         self._sink, self._ids = sink, part.ids
         self._start_ms = part.start_ms
         until_ms = part.start_ms + part.duration_ns // NS_PER_MS + 1
-        self._scrapers = [TargetScraper(profile, target.host) for target in part.targets]
+        scratch = np.zeros(1, SCRATCH)
+        self._scrapers = [
+            TargetScraper(profile, target.host, room=DRAIN_SCRAPES * len(ids), scratch=scratch)
+            for target, ids in zip(part.targets, part.ids, strict=True)
+        ]
         self._times_ms: list[NDArray[np.int64]] = [
             schedule(target.key, part.seed, part.start_ms, until_ms, part.scrape_interval_ms) for target in part.targets
         ]

@@ -12,6 +12,7 @@ Leaves out: the exporter's own memory and CPU use; collectors not in `catalog.CO
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,20 +120,19 @@ NR_FACTS = len(FACTS)
 NR_HOST_FACTS = FACTS.index(Series("node_time_seconds")) + 1  # these come from the kernel, the rest from the exporter
 
 
-def _shown(profile: Profile) -> list[int]:
-    """Numbers of the facts in `profile`, in the order of the exporter's page: by name, then by label values."""
+@cache
+def plan(profile: Profile) -> NDArray[np.int64]:
+    """Which fact each series of `series(profile)` shows, in the order of the exporter's page: by name, then by label values.
+
+    Handed to the laws below; every target's scraper has the same.
+    """
     kept = [i for i, fact in enumerate(FACTS) if profile.keeps(BY_NAME[fact.name])]
-    return sorted(kept, key=lambda i: (FACTS[i].name, [value for _, value in FACTS[i].labels]))
+    return np.array(sorted(kept, key=lambda i: (FACTS[i].name, [value for _, value in FACTS[i].labels])), dtype=np.int64)
 
 
 def series(profile: Profile, host: str = "") -> list[Series]:
     """The series of `profile` in page order; `host` is the node's name in `node_uname_info`."""
-    return [_named(FACTS[i], host) for i in _shown(profile)]
-
-
-def plan(profile: Profile) -> NDArray[np.int64]:
-    """Which fact each series of `series(profile)` shows: handed to the laws below."""
-    return np.array(_shown(profile), dtype=np.int64)
+    return [_named(FACTS[i], host) for i in plan(profile).tolist()]
 
 
 def _named(fact: Series, host: str) -> Series:

@@ -221,14 +221,23 @@ def scrape_row(rows, scratch, scraper, t_ms, chosen, kept, samples, at):  # type
 class TargetScraper:
     """One node_exporter target. `scrape` whenever `schedule` says; `drain` before the arrays grow large."""
 
-    def __init__(self, profile: Profile, host: str, *, timeout_ms: int = DEFAULT_TIMEOUT_MS, room: int = 512) -> None:
-        """`room`: samples to make place for at first; the arrays double when they are full."""
+    def __init__(
+        self,
+        profile: Profile,
+        host: str,
+        *,
+        timeout_ms: int = DEFAULT_TIMEOUT_MS,
+        room: int = 512,
+        scratch: NDArray[np.void] | None = None,
+    ) -> None:
+        """`room`: samples to make place for at first; the arrays double when they are full. `scratch`: one SCRATCH to work in, which
+        targets that are scraped one after the other may share."""
         page = series(profile, host)
         kept = [i for i, name in enumerate(REPORT) if profile.keeps(BY_NAME[name])]
         self.series: list[Series] = page + [Series(REPORT[i]) for i in kept]
         self._chosen = plan(profile)
         self._kept = np.array(kept, dtype=np.int64)
-        self._scratch = np.zeros(1, SCRATCH)
+        self._scratch = np.zeros(1, SCRATCH) if scratch is None else scratch
         self._state = np.zeros(1, SCRAPER)
         self._state["page"], self._state["timeout_us"] = len(page), timeout_ms * 1000
         self._samples = np.zeros(max(room, len(self.series)), SAMPLE)
