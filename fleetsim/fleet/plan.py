@@ -19,7 +19,7 @@ from fleetsim.containers.workload import ServerWorkload
 from fleetsim.errors import BadInput
 from fleetsim.faults.base import Fault, Target
 from fleetsim.fleet.capacity import TooMuch, size_class_for, without_effect
-from fleetsim.fleet.deployments import ControlPlane
+from fleetsim.fleet.deployments import ControlPlane, deployment_of, may_come
 from fleetsim.fleet.expectations import expectations_of
 from fleetsim.fleet.hosts import START_UNIX_S, control_planes, host_spec, pods_by_host, roster_of
 from fleetsim.fleet.pods import node_options
@@ -132,7 +132,7 @@ def make_plan(scenario: Scenario, seed: int | None = None, job: str = TargetTemp
         ),
         services=tuple(_service(scenario, number, roster, pods) for number in range(len(scenario.keys.services))),
         loads=tuple(_loads(groups, scenario.keys.duration)),
-        size_class=_size_class(scenario, groups, hosts, faults),
+        size_class=_size_class(scenario, groups, hosts, faults, pods),
         notes=(
             *without_effect(hosts, [command for fault in faults for command in fault.inject()]),
             *(note for plane in planes for note in plane.pending_at_first()),
@@ -140,23 +140,31 @@ def make_plan(scenario: Scenario, seed: int | None = None, job: str = TargetTemp
     )
 
 
-def _size_class(scenario: Scenario, groups: dict[str, Group], hosts: tuple[HostSpec, ...], faults: tuple[PlannedFault, ...]) -> str:
-    """The size class that every host fits into; BadInput names the group that fits into none."""
+def _size_class(
+    scenario: Scenario, groups: dict[str, Group], hosts: tuple[HostSpec, ...], faults: tuple[PlannedFault, ...], pods: PodsByHost
+) -> str:
+    """The size class that every host fits into, with the replicas that may come to it later if there is one for that; BadInput names
+    the group that fits into none."""
     chosen = size_class_asked_for()
     wanted = chosen or "standard"
     commands: dict[str, list[Command]] = {}
     for fault in faults:
         for command in (*fault.inject(), *fault.clear()):
             commands.setdefault(command.host, []).append(command)
-    checked: set[int] = set()
+    checked: set[tuple[int, tuple[str, ...]]] = set()
     for spec in hosts:
         group = groups[spec.name]
-        if spec.name in commands or id(group) not in checked:  # hosts of a group differ by their faults only
-            found = size_class_for(spec, commands.get(spec.name, ()), chosen)
+        placed = tuple(sorted(deployment_of(pod.name) or "" for pod in pods[spec.name][len(group.pods) :]))
+        if spec.name in commands or (id(group), placed) not in checked:  # hosts of a group differ by their faults and replicas only
+            told = commands.get(spec.name, ())
+            found = size_class_for(spec, told, chosen)
             if isinstance(found, TooMuch):
                 raise scenario.source.refuse(group.place, found.sentence)
             wanted = max(wanted, found, key=SIZE_CLASSES.index)
-            checked.add(id(group))
+            if chosen is None and (more := may_come(group.deployments, pods[spec.name], node_options(group.keys))):
+                fuller = size_class_for(host_spec(group, spec.name, (*pods[spec.name], *more), spec.files), told)
+                wanted = SIZE_CLASSES[-1] if isinstance(fuller, TooMuch) else max(wanted, fuller, key=SIZE_CLASSES.index)
+            checked.add((id(group), placed))
     return wanted
 
 
@@ -209,8 +217,9 @@ def _target(fault_id: str, subject: Subject, group: Group, pods: tuple[Pod, ...]
     if not subject.pod:
         return Target(fault_id, subject.host, keys.memory, keys.swap_bytes, settings=settings)
     pod = next(pod for pod in pods if pod.name == subject.pod)
-    first = next(one for one in pod.containers if not one.init)
+    first = pod.main
     tasks = tuple(process.name for process in pod.processes_of(first))
+    beside = [one.limits for one in pod.containers if not one.init and one is not first]
     return Target(
         fault_id,
         subject.host,
@@ -219,20 +228,27 @@ def _target(fault_id: str, subject: Subject, group: Group, pods: tuple[Pod, ...]
         pod=pod.name,
         task=tasks[0],
         tasks=tasks,
-        cgroups=(pod_cgroup(subject.host, pod), cgroup_of(subject.host, pod, first, node_options(keys))),
+        cgroup=cgroup_of(subject.host, pod, first, node_options(keys)),
+        pod_cgroup=pod_cgroup(subject.host, pod) if keys.runtime == "kubernetes" else "",
         limit_bytes=first.limits,
+        beside_bytes=sum(limit or 0 for limit in beside) if all(beside) else None,
         settings=settings,
     )
 
 
 def _loads(groups: dict[str, Group], duration_ns: int) -> Iterator[Command]:
     for host, group in groups.items():
-        for pod in group.pods:
-            if isinstance(pod.arguments, ServerWorkload) and pod.arguments.load is not None:
-                task = pod.arguments.processes(pod.name)[0].name
-                for t_ns, rate in pod.arguments.load.steps:
-                    if t_ns < duration_ns:
-                        yield Command(t_ns, host, "load", {"task": task, "rate_milli": rate}, author="load")
+        for task, steps in (step for pod in group.pods for step in _recorded(pod)):
+            for t_ns, rate in steps:
+                if t_ns < duration_ns:
+                    yield Command(t_ns, host, "load", {"task": task, "rate_milli": rate}, author="load")
+
+
+def _recorded(pod: Pod) -> Iterator[tuple[str, tuple[tuple[int, int], ...]]]:
+    """The processes of a pod with a recorded load, and its steps."""
+    for container in pod.containers:
+        if isinstance(container.arguments, ServerWorkload) and container.arguments.load is not None:
+            yield pod.processes_of(container)[0].name, container.arguments.load.steps
 
 
 def _service(scenario: Scenario, number: int, roster: Roster, pods: PodsByHost) -> Service:

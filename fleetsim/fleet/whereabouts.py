@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from fleetsim.fleet.deployments import deployment_of
 from fleetsim.fleet.plan import Plan
 from fleetsim.host.spec import Event
 from fleetsim.rundir.models import Placement
@@ -37,7 +38,7 @@ class Whereabouts:
 
     def _of(self, service: str, deployment: str) -> list[Placement]:
         """Each host on which the service had a replica, for as long as it had one without a break."""
-        pods = [one for one in self._pods if one.name.rsplit("-", 2)[0] == deployment]
+        pods = [one for one in self._pods if deployment_of(one.name) == deployment]
         hosts = dict.fromkeys(one.host for one in pods)
         return [
             Placement(kind="service", name=service, host=host, from_ns=from_ns, to_ns=to_ns)
