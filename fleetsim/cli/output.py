@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fleetsim import __version__
+from fleetsim.cli.step_watch import StepWatch
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -113,7 +114,8 @@ def progress(label: str = "") -> Iterator[ProgressCall]:
         with _bar(prefix) as show:
             yield show
     else:
-        yield _lines(prefix)
+        with StepWatch(say):
+            yield _lines(prefix)
 
 
 def _lines(prefix: str) -> ProgressCall:
@@ -137,7 +139,10 @@ def _bar(prefix: str) -> Iterator[ProgressCall]:
     from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+    with (
+        Progress(*columns, console=Console(stderr=True), transient=True) as bars,
+        StepWatch(lambda text: bars.console.print(text, markup=False)),
+    ):
         task = bars.add_task(f"{prefix}…", total=None)
 
         def show(stage: str, share: float, detail: str = "") -> None:

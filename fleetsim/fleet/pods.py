@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from fleetsim.fleet.models import HostKeys
 
 PAGE = 4096
+POD_KEYS = frozenset(name for model in (PodKeys, PodOfContainersKeys, DeploymentKeys) for name in model.model_fields)
+"""What stands beside a workload's arguments: none of those can have such a name."""
 
 
 def node_options(host: HostKeys) -> NodeOptions:
