@@ -11,6 +11,8 @@ import _thread
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -30,6 +32,19 @@ def deliver_interrupts() -> None:
         again.start()
 
     sys.unraisablehook = hook
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """While the end of a command is told, a further Ctrl-C is none: it is ending already."""
+    before = None
+    if threading.current_thread() is threading.main_thread():
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGINT, before)
 
 
 class StopRequest:
