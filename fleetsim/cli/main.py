@@ -20,7 +20,7 @@ import typer
 
 from fleetsim import __version__
 from fleetsim.cli import bench, cat, check, doctor, fidelity, listing, malloc, pods, run, schema, tlb, validate, walk, whatif
-from fleetsim.cli.interrupt import deliver_interrupts, undisturbed
+from fleetsim.cli.interrupt import deliver_interrupts
 from fleetsim.cli.output import invocation
 from fleetsim.cli.size_class import StartAnew, start_anew
 from fleetsim.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_OK, EXIT_TOOL_FAILED, FleetsimError
@@ -75,13 +75,11 @@ def execute(arguments: list[str]) -> int:
             invocation.say_how_to_repeat()
         return code
     except FleetsimError as error:
-        with undisturbed():
-            if invocation.debug and error.__cause__ is not None:
-                traceback.print_exception(error.__cause__)
-            return invocation.fail(str(error), error.exit_code)
+        if invocation.debug and error.__cause__ is not None:
+            traceback.print_exception(error.__cause__)
+        return invocation.fail(str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        with undisturbed():
-            return invocation.fail("interrupted; nothing was left running", EXIT_INTERRUPTED)
+        return invocation.fail("interrupted; nothing was left running", EXIT_INTERRUPTED)
     except BrokenPipeError:  # `fleetsim list metrics | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
@@ -118,9 +116,8 @@ def main() -> None:
         code = execute(sys.argv[1:])
     except StartAnew as wanted:
         start_anew(wanted.size_class)
-    except KeyboardInterrupt:  # one more, in the instant before the first was told
-        with undisturbed():
-            code = invocation.fail("interrupted", EXIT_INTERRUPTED)
+    except KeyboardInterrupt:  # one more, while something was being cleared away
+        code = invocation.fail("interrupted", EXIT_INTERRUPTED)
     if code == EXIT_INTERRUPTED:  # at once: a thread may be compiling for a minute yet, and has nothing to lose
         sys.stdout.flush()
         sys.stderr.flush()
