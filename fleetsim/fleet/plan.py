@@ -51,6 +51,7 @@ class PlannedFault:
     end_ns: int | None
     targets: tuple[Target, ...]
     line: int
+    deployment: str = ""  # the one that is aimed at as a whole: its pods have the fault, whichever they are by then (following.py)
 
     def inject(self) -> list[Command]:
         return [command for target in self.targets for command in self.fault.inject(target, self.start_ns)]
@@ -61,6 +62,7 @@ class PlannedFault:
     def history_data(self) -> dict[str, Any]:
         """What the history says at its start and end: all that the judge will know of it."""
         subjects = [name for target in self.targets for name in dict.fromkeys((target.pod or self.id, *target.tasks))]
+        subjects += [self.deployment] if self.deployment else []
         return {
             "fault": self.kind,
             "parameters": self.parameters,
@@ -93,8 +95,8 @@ class Plan:
         return control_planes(self.scenario, self.seed)
 
     def commands(self) -> list[Command]:
-        """Everything that the timeline does to hosts, in order of time."""
-        every = [command for fault in self.faults for command in (*fault.inject(), *fault.clear())]
+        """Everything that the timeline does to hosts, in order of time; but for what is aimed at Deployments, whose pods come and go."""
+        every = [command for fault in self.faults if not fault.deployment for command in (*fault.inject(), *fault.clear())]
         every += (*self.loads, *self.changes)
         return sorted(every, key=lambda command: command.t_ns)  # stable: one instant keeps the order of the file
 
@@ -108,12 +110,12 @@ def make_plan(scenario: Scenario, seed: int | None = None, job: str = TargetTemp
     chosen = _choose(scenario, roster, seed)
     groups = {host: group for group in scenario.groups for host in group.host_names}
     faults = tuple(
-        _planned(scenario, number, entry, picked, groups, pods)
+        _planned(scenario, number, entry, picked, groups, pods, roster)
         for number, (entry, picked) in enumerate(zip(scenario.timeline, chosen, strict=True), 1)
     )
     files: dict[str, dict[str, int]] = {}
     for fault in faults:
-        for host in fault.chosen.hosts:
+        for host in _hosts_of(fault, scenario):
             files.setdefault(host, {}).update(fault.fault.files())
     hosts = tuple(host_spec(group, host, pods[host], files.get(host, {})) for host, group in groups.items())
     return Plan(
@@ -136,8 +138,27 @@ def make_plan(scenario: Scenario, seed: int | None = None, job: str = TargetTemp
         notes=(
             *without_effect(hosts, [command for fault in faults for command in fault.inject()]),
             *(note for plane in planes for note in plane.pending_at_first()),
+            *_some_of_a_deployment(faults, roster),
         ),
     )
+
+
+def _hosts_of(fault: PlannedFault, scenario: Scenario) -> list[str]:
+    """Hosts that the fault may hit."""
+    groups = [group for group in scenario.groups if fault.deployment in {one.name for one in group.deployments}]
+    return [host for group in groups for host in group.host_names] or fault.chosen.hosts
+
+
+def _some_of_a_deployment(faults: tuple[PlannedFault, ...], roster: Roster) -> list[str]:
+    """One sentence for each fault that is aimed at a part of a Deployment's pods."""
+    placed = {subject: name for name, subjects in roster.placed.items() for subject in subjects}
+    return [
+        f"{fault.id} hits the pods of {name} that 'on: {fault.on}' chose when the run began, and not those that replace them; "
+        f"'on: {name}' means all of them, whichever they are"
+        for fault in faults
+        if not fault.deployment
+        for name in dict.fromkeys(placed[subject] for subject in fault.chosen.subjects if subject in placed)
+    ]
 
 
 def _size_class(
@@ -187,11 +208,16 @@ def _choose(scenario: Scenario, roster: Roster, seed: int) -> list[Chosen]:
 
 
 def _planned(
-    scenario: Scenario, number: int, entry: TimelineEntry, chosen: Chosen, groups: dict[str, Group], pods: PodsByHost
+    scenario: Scenario, number: int, entry: TimelineEntry, chosen: Chosen, groups: dict[str, Group], pods: PodsByHost, roster: Roster
 ) -> PlannedFault:
     keys = entry.keys
     fault_id = f"{keys.fault}-{number}"
-    targets = tuple(_target(fault_id, subject, groups[subject.host], pods[subject.host]) for subject in chosen.subjects)
+
+    def aimed_at(subject: Subject) -> Target:
+        pod = next((pod for pod in pods[subject.host] if pod.name == subject.pod), None)
+        return target_of(fault_id, subject.host, groups[subject.host], pod)
+
+    targets = tuple(aimed_at(subject) for subject in chosen.subjects)
     for target in targets:
         if (reason := entry.fault.refuse(target)) is not None:
             raise scenario.source.refuse((*entry.place, "on"), f"'on' is {keys.on!r}; {reason}")
@@ -207,29 +233,29 @@ def _planned(
         end_ns=end_ns,
         targets=targets,
         line=scenario.source.line(entry.place),
+        deployment=keys.on.strip() if keys.on.strip() in roster.placed else "",
     )
 
 
-def _target(fault_id: str, subject: Subject, group: Group, pods: tuple[Pod, ...]) -> Target:
-    """What a fault may know of the one it hits."""
+def target_of(fault_id: str, host: str, group: Group, pod: Pod | None) -> Target:
+    """What a fault may know of the one it hits: a pod, or (None) the host."""
     keys = group.keys
     settings = {**sysctl.defaults(), **keys.sysctl}
-    if not subject.pod:
-        return Target(fault_id, subject.host, keys.memory, keys.swap_bytes, settings=settings)
-    pod = next(pod for pod in pods if pod.name == subject.pod)
+    if pod is None:
+        return Target(fault_id, host, keys.memory, keys.swap_bytes, settings=settings)
     first = pod.main
     tasks = tuple(process.name for process in pod.processes_of(first))
     beside = [one.limits for one in pod.containers if not one.init and one is not first]
     return Target(
         fault_id,
-        subject.host,
+        host,
         keys.memory,
         keys.swap_bytes,
         pod=pod.name,
         task=tasks[0],
         tasks=tasks,
-        cgroup=cgroup_of(subject.host, pod, first, node_options(keys)),
-        pod_cgroup=pod_cgroup(subject.host, pod) if keys.runtime == "kubernetes" else "",
+        cgroup=cgroup_of(host, pod, first, node_options(keys)),
+        pod_cgroup=pod_cgroup(host, pod) if keys.runtime == "kubernetes" else "",
         limit_bytes=first.limits,
         beside_bytes=sum(limit or 0 for limit in beside) if all(beside) else None,
         settings=settings,
