@@ -97,6 +97,11 @@ def _brings_harm(fault: PlannedFault, scenario: Scenario, written: Sequence[Expe
     lasting_ns = (fault.end_ns or scenario.keys.duration) - fault.start_ns
     if fault.fault.harm is None or not all(fault.fault.is_certain(target, lasting_ns) for target in fault.targets):
         return False
+    restarts = [
+        at_ns for group in scenario.groups for one in group.deployments if one.name == fault.deployment for at_ns in one.restarts_ns
+    ]
+    if any(fault.start_ns < at_ns < fault.start_ns + lasting_ns for at_ns in restarts):  # new pods begin with nothing
+        return False
     hosts = set(fault.chosen.hosts)
     return not any(e.kind == "impact" and (e.on_hosts is None or hosts & set(e.on_hosts)) for e in written)
 

@@ -39,9 +39,11 @@ expect:
 METRICS = profile("rules")
 
 
-def plan_of(folder: Path) -> Plan:
+def plan_of(folder: Path, restarts: str | None = None) -> Plan:
+    """The scenario's, or with other restarts and no expectation of its own."""
     file = folder / "x.yaml"
-    file.write_text(SCENARIO, encoding="utf-8")
+    text = SCENARIO if restarts is None else SCENARIO.replace(", restarts: [20s]", restarts).partition("expect:")[0]
+    file.write_text(text, encoding="utf-8")
     return make_plan(load_scenario(file))
 
 
@@ -81,6 +83,13 @@ def test_limits_are_those_of_the_pods_that_are_there(history: list[HistoryEvent]
 def test_a_fault_of_some_pods_is_said_to_end_with_them(tmp_path: Path) -> None:
     (note,) = plan_of(tmp_path).notes
     assert note.startswith("memory_limit-3 hits the pods of api that 'on: one api' chose when the run began, and not those that replace")
+
+
+def test_harm_is_certain_only_if_pods_are_not_replaced_meanwhile(tmp_path: Path) -> None:
+    """2 MiB/s for a minute are more than a limit of 48 MiB; but pods that are rolled over at 20 s begin with nothing."""
+    expected = [plan.expectations for plan in (plan_of(tmp_path, ""), plan_of(tmp_path, ", restarts: [20s]"))]
+    ((brought,), none) = ([e for e in every if e.fault == "leaking_allocator-1"] for every in expected)
+    assert none == [] and brought.anywhere and brought.on_subjects is not None and "web" in brought.on_subjects
 
 
 def test_whoever_judges_knows_where_it_went(run: RunResult, history: list[HistoryEvent]) -> None:
