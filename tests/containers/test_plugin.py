@@ -111,6 +111,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:Field name")  # pydantic's own word for one of them
 @pytest.mark.parametrize("what", REFUSED)
 def test_what_cannot_be_used_says_which_package_and_why(what: str, site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     points, module, why = REFUSED[what]
