@@ -139,9 +139,12 @@ def inlined(function: F) -> F:
     return compiled
 
 
-def is_cold() -> bool:
-    """True if nothing was compiled yet for this source and mode, so that the next run spends up to 90 s compiling."""
-    return mode() != "python" and next(CACHE_DIR.rglob("*.nbi"), None) is None
+def is_cold(last: str = "step.run_host") -> bool:
+    """True if the laws were not all compiled yet for this source and mode, so that the next run spends up to 90 s compiling.
+
+    last  the law that calls all others and is compiled after them: what an interrupted run has left in the cache is not enough
+    """
+    return mode() != "python" and next(CACHE_DIR.rglob(f"{last}-*.nbi"), None) is None
 
 
 Q = 20

@@ -19,6 +19,7 @@ from numba import types
 
 from fleetsim import law as law_module
 from fleetsim import law_compiler
+from fleetsim.host.step import run_host
 from fleetsim.law import law
 
 PROJECT = Path(__file__).parents[1]
@@ -64,6 +65,18 @@ def test_a_law_that_calls_laws_computes_what_plain_python_computes(x: int) -> No
 def test_an_error_deep_inside_reaches_whoever_called_the_outermost_law() -> None:
     with pytest.raises(ValueError, match="a leaf takes less than a thousand"):
         branch(1000)
+
+
+def test_a_cache_that_an_interrupted_run_has_left_is_still_cold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The law that is compiled last decides; Numba calls its file MODULE.NAME-LINE.PYTHON.nbi."""
+    monkeypatch.setattr(law_module, "CACHE_DIR", tmp_path)
+    monkeypatch.setattr(law_module, "mode", lambda: "fast")
+    assert law_module.is_cold() and law_module.is_cold("*")
+    (tmp_path / "host_1").mkdir()
+    (tmp_path / "host_1" / "relist.relist-190.py311.nbi").touch()
+    assert law_module.is_cold() and not law_module.is_cold("*")
+    (tmp_path / "host_1" / f"{run_host.__module__.rpartition('.')[2]}.{run_host.__name__}-383.py311.nbi").touch()
+    assert not law_module.is_cold()
 
 
 @pytest.mark.skipif(law_module.mode() == "python", reason="nothing is compiled here")

@@ -90,16 +90,16 @@ def run_seeds(wanted: Wanted, json: bool) -> int:
         raise BadInput(f"--keep is {wanted.keep!r}; write all or none")
     loaded = wanted.scenario
     numbers = seed_numbers(wanted.seeds, loaded.keys.seed)
-    plans = [make_plan(loaded, number) for number in (numbers[0], numbers[-1])]
+    plan = make_plan(loaded, numbers[0])
     use_size_class(make_plan(loaded, number) for number in numbers)
     invocation.seeds[loaded.name] = numbers[0]
-    say_notes(loaded.name, plans[0].notes)
+    say_notes(loaded.name, plan.notes)
     began = time.perf_counter()
     with ExitStack() as stack:
         root = _root(wanted, stack)
         after = partial(judge_seed, wanted.rule_files) if wanted.rule_files else None
         jobs = [SeedRun(loaded, n, root / f"{loaded.name}-{n}", wanted.profile, wanted.job, wanted.keep == "all", after) for n in numbers]
-        fan = stack.enter_context(_fan(wanted, plans[0]))
+        fan = stack.enter_context(_fan(wanted, plan))
         show = stack.enter_context(progress(loaded.name))
         results: list[SeedResult] = []
         show("simulating", 0.0, f"{len(jobs)} seeds")
@@ -107,13 +107,13 @@ def run_seeds(wanted: Wanted, json: bool) -> int:
             results.append(result)
             show("simulating", len(results) / len(jobs), f"{len(results)} of {len(jobs)} seeds")
         results.sort(key=lambda result: result.seed)
-        summary = as_json(plans[0], results, time.perf_counter() - began)
+        summary = as_json(plan, results, time.perf_counter() - began)
         if wanted.out is not None or wanted.keep == "all":
             (root / "ensemble.json").write_text(json_module.dumps(summary, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     if json:
         invocation.print_json(summary)
     else:
-        _print(plans[0], results, summary, root if wanted.keep == "all" else None)
+        _print(plan, results, summary, root if wanted.keep == "all" else None)
     return exit_code(results)
 
 
@@ -141,7 +141,7 @@ class _fan:
     def __enter__(self) -> Callable[[Sequence[SeedRun]], Iterator[SeedResult]]:
         from fleetsim.cli.engines import needs_ray
         from fleetsim.fleet.ensemble import fan_out
-        from fleetsim.fleet.room import available_here, check_room, runs_that_fit
+        from fleetsim.fleet.room import actors_that_fit, available_here, check_room, runs_that_fit
 
         if self.wanted.ray is None:
             available = available_here()
@@ -153,7 +153,14 @@ class _fan:
         from fleetsim.fleet.ray_seeds import fan_out_on
 
         self.cluster = RayCluster(self.wanted.ray, self.wanted.threads)
-        return lambda jobs: fan_out_on(self.cluster, jobs)
+        try:
+            available = self.cluster.memory() or None
+            check_room(self.plan, 1, available, "the Ray cluster")
+            fitting = actors_that_fit(self.plan, available)
+        except BaseException:
+            self.cluster.leave()
+            raise
+        return lambda jobs: fan_out_on(self.cluster, jobs, fitting)
 
     def __exit__(self, *error: object) -> None:
         if self.cluster is not None:

@@ -116,6 +116,8 @@ def main() -> None:
         code = execute(sys.argv[1:])
     except StartAnew as wanted:
         start_anew(wanted.size_class)
+    except KeyboardInterrupt:  # one more, while something was being cleared away
+        code = invocation.fail("interrupted", EXIT_INTERRUPTED)
     if code == EXIT_INTERRUPTED:  # at once: a thread may be compiling for a minute yet, and has nothing to lose
         sys.stdout.flush()
         sys.stderr.flush()

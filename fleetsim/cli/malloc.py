@@ -76,7 +76,7 @@ def malloc(
     accounts = []
     with progress() as show:
         for simulator in simulators:
-            show("compiling" if is_cold() else f"replaying on {simulator.name}", 0.0)
+            show("compiling" if is_cold("*") else f"replaying on {simulator.name}", 0.0)
             accounts.append(
                 account(what, simulator, tunables, every=every, progress=lambda share, s=simulator: show(f"replaying on {s.name}", share))  # type: ignore[misc]
             )

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fleetsim import __version__
+from fleetsim.cli.step_watch import StepWatch
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 PIPE_WIDTH = 150
 PROGRESS_AFTER_S = 2.0
 LINE_EVERY_S = 10.0
+BAR_WIDTH, LABEL_MAX = 10, 16
+"""On a terminal of 80 columns the text keeps some fifty of them."""
 
 
 class ProgressCall(Protocol):
@@ -108,12 +111,12 @@ def say_notes(name: str, notes: Sequence[str]) -> None:
 @contextmanager
 def progress(label: str = "") -> Iterator[ProgressCall]:
     """Gives a function to be told (stage, share done 0..1); shows it once it has taken two seconds."""
-    prefix = f"{label}: " if label else ""
     if sys.stderr.isatty():
-        with _bar(prefix) as show:
+        with _bar(label) as show:
             yield show
     else:
-        yield _lines(prefix)
+        with StepWatch(say):
+            yield _lines(f"{label}: " if label else "")
 
 
 def _lines(prefix: str) -> ProgressCall:
@@ -132,16 +135,23 @@ def _lines(prefix: str) -> ProgressCall:
 
 
 @contextmanager
-def _bar(prefix: str) -> Iterator[ProgressCall]:
+def _bar(label: str) -> Iterator[ProgressCall]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
+    from rich.table import Column
 
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-        task = bars.add_task(f"{prefix}…", total=None)
+    told = TextColumn("{task.description}", markup=False, table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"))
+    columns = (SpinnerColumn(), BarColumn(BAR_WIDTH), TaskProgressColumn(), TimeElapsedColumn(), told)
+    name = label if len(label) <= LABEL_MAX else label[: LABEL_MAX - 1] + "…"
+    with (
+        Progress(*columns, console=Console(stderr=True), transient=True, expand=True) as bars,
+        StepWatch(lambda text: bars.console.print(text, markup=False)),
+    ):
+        task = bars.add_task("…", total=None)
 
         def show(stage: str, share: float, detail: str = "") -> None:
-            text = f"{prefix}{stage}" + (f" ({detail})" if detail else "")
+            what = detail if detail and stage == "simulating" else f"{stage} ({detail})" if detail else stage
+            text = f"{name}: {what}" if name else what
             bars.update(task, description=text, total=1.0 if share > 0 else None, completed=share)
 
         yield show

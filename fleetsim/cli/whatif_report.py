@@ -235,7 +235,9 @@ def _sentence(found: NoReturn) -> str:
     if found.latest_ns is None:
         return f"It never prevents it: even at {_clock(found.trials[0].at_ns)} the change comes too late, or is no remedy."
     if found.too_late_ns is None:
-        return f"It always prevents it: even at {_clock(found.latest_ns)}, the last instant before the impact, the change is in time."
+        return (
+            f"It always prevents it: even at {_clock(found.latest_ns)}, the last instant to try before the impact, the change is in time."
+        )
     return f"The point of no return is {_clock(found.latest_ns)}: a change at {_clock(found.too_late_ns)} comes too late."
 
 

@@ -25,8 +25,9 @@ Leaves out: several processes in a container, fork; what a step may ask of the k
 from __future__ import annotations
 
 import functools
+import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, ClassVar
@@ -58,6 +59,9 @@ __all__ = [
 ]
 
 GROUP = "fleetsim.workloads"
+SIZE_LIMIT = 1 << 60
+OURS = ("needs", "files", "processes", "requests", "workload", "plug_name", "plug_origin")
+"""What a model of arguments has already; a field of that name would take its place."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,28 @@ class Needs:
     reads: tuple[str, ...] = ()  # files that must be there
     reads_at_random: tuple[str, ...] = ()
     writes: Mapping[str, int] = field(default_factory=dict)  # file → the most that is ever in it
+
+    def __post_init__(self) -> None:
+        """ValueError, in the line that makes it, if it cannot be what is meant."""
+        for name in ("memory", "memory_at_random"):
+            _check(name, getattr(self, name), (tuple, list), _is_size, "a tuple of whole numbers of bytes, such as (1 << 20,)")
+        for name in ("reads", "reads_at_random"):
+            _check(name, getattr(self, name), (tuple, list), _is_path, "a tuple of absolute paths, such as ('/data/x',)")
+        _check("writes", self.writes, Mapping, _is_path, "the bytes of each absolute path, such as {'/data/x': 1 << 20}")
+        _check("writes", list(self.writes.values()), list, _is_size, "the bytes of each absolute path, such as {'/data/x': 1 << 20}")
+
+
+def _check(name: str, value: Any, kind: Any, fits: Callable[[Any], bool], right: str) -> None:
+    if not isinstance(value, kind) or not all(fits(one) for one in value):
+        raise ValueError(f"{name} of Needs is {str(value)[:80]!r}; write {right}")
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int) and 0 <= value < SIZE_LIMIT
+
+
+def _is_path(value: Any) -> bool:
+    return isinstance(value, str) and value.startswith("/") and not value.endswith("/")
 
 
 class _Arguments:
@@ -97,7 +123,10 @@ class _Arguments:
     def needs(self, room: Room) -> Needs:
         """What the user's class says; BadInput if it cannot."""
         try:
-            return type(self).workload(self, room).needs()
+            found = type(self).workload(self, room).needs()
+            if not isinstance(found, Needs):
+                raise TypeError(f"needs() returned {str(found)[:80]!r}, not a Needs")
+            return found
         except Exception as error:
             why = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
             raise BadInput(f"the workload {self.plug_name!r} of the package {self.plug_origin} cannot say its needs: {why}") from error
@@ -181,8 +210,12 @@ def unfit(cls: Any) -> str:
         return f"it is {cls!r}, not a class derived from fleetsim.containers.plugin.Workload or Server"
     if missing := sorted(getattr(cls, "__abstractmethods__", ())):
         return f"its class lacks {', '.join(missing)}"
+    if inspect.isgeneratorfunction(cls.step) or inspect.iscoroutinefunction(cls.step):
+        return "its step is a generator or a coroutine, of which nothing would ever run; return from it, and it is called again"
     if not issubclass(cls.Arguments, (Workload.Arguments, Server.Arguments)):
         return "its Arguments are not derived from Workload.Arguments or Server.Arguments"
+    if taken := [name for name in OURS if name in cls.Arguments.model_fields]:
+        return f"its Arguments have the field {taken[0]!r}, a name that all workloads' arguments use themselves; choose another"
     if not (cls.__doc__ or "").strip():
         return "its class has no docstring, which `fleetsim list workloads` would show"
     try:

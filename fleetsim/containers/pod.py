@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from fleetsim.containers.resources import Resources, qos_class
@@ -62,6 +62,7 @@ class Pod:
     priority: int = 0
     grace_s: int = GRACE_S
     pre_stop_s: int = 0  # how long its preStop hook sleeps
+    replica: bool = False  # one of several that may stand on one host: its processes are called after it
     empty_dirs: Mapping[str, int] = field(default_factory=dict)  # mount path in its containers → bytes of tmpfs, 0: no size given
 
     @cached_property
@@ -88,7 +89,11 @@ class Pod:
 
     def processes_of(self, container: Container, room: Room = ANYWHERE) -> tuple[Process, ...]:
         """A container's processes, PID 1 first; in the long form PID 1 is called POD.CONTAINER. `room`: what they find around them."""
-        return container.arguments.processes(f"{self.name}.{container.name}" if self.several else self.name, room)
+        name = f"{self.name}.{container.name}" if self.several else self.name
+        processes = container.arguments.processes(name, room)
+        if not self.replica:
+            return processes
+        return tuple(one if one.name.startswith(name) else replace(one, name=f"{name}.{one.name}") for one in processes)
 
     @cached_property
     def processes(self) -> tuple[Process, ...]:

@@ -18,6 +18,8 @@ from dataclasses import dataclass, replace
 NONZERO_REQUEST = 200 << 20
 """DefaultMemoryRequest: what a container that requests nothing counts in the score."""
 SCORE_MAX = 100
+MAX_PODS = 110
+"""The kubelet's maxPods. Not what a host's record holds: where pods go must not hang on the size class."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class NodeInfo:
     nonzero: int = 0  # … with the default for those who request nothing
     pods: int = 0
     pressure: bool = False  # taint node.kubernetes.io/memory-pressure:NoSchedule
-    max_pods: int = 110
+    max_pods: int = MAX_PODS
 
     def fits(self, request: int) -> bool:
         return self.requested + request <= self.allocatable and self.pods < self.max_pods

@@ -37,8 +37,10 @@ class Target:
     pod: str | None = None
     task: str | None = None  # the container's PID 1
     tasks: tuple[str, ...] = ()  # all of the container's processes
-    cgroups: tuple[str, ...] = ()  # the pod's and the container's, in this order
+    cgroup: str = ""  # the container's
+    pod_cgroup: str = ""  # the one around the pod's containers; empty: its runtime makes none
     limit_bytes: int | None = None  # the container's memory.max
+    beside_bytes: int | None = 0  # memory.max of the pod's other containers together; None: one of them has no limit
     settings: Mapping[str, int] = field(default_factory=dict)  # the host's sysctls as booted
 
     @property

@@ -23,18 +23,19 @@ class MemoryLimit(Fault):
     limit: PositiveSize = Field(description="the new limit, such as 256MiB")
 
     def inject(self, target: Target, at_ns: int) -> list[Command]:
-        return self._set(target, at_ns, self.limit)
+        return _limits(target, at_ns, self.limit)
 
     def clear(self, target: Target, at_ns: int) -> list[Command]:
-        return self._set(target, at_ns, target.limit_bytes or NO_LIMIT)
+        return _limits(target, at_ns, target.limit_bytes or NO_LIMIT)
 
     def refuse(self, target: Target) -> str | None:
         return "a limit belongs to a container; name a pod" if target.pod is None else None
 
-    @staticmethod
-    def _set(target: Target, at_ns: int, limit_bytes: int) -> list[Command]:
-        """The pod's slice and the container's scope carry the same limit, as the kubelet writes it."""
-        return [
-            Command(at_ns, target.host, "limit", {"cgroup": cgroup, "file": "memory.max", "bytes": limit_bytes})
-            for cgroup in target.cgroups
-        ]
+
+def _limits(target: Target, at_ns: int, limit_bytes: int) -> list[Command]:
+    """The container's limit, and around it that of the pod: the sum over its containers, if all have one, as the kubelet writes it."""
+    written = {target.cgroup: limit_bytes}
+    if target.pod_cgroup:
+        unlimited = limit_bytes == NO_LIMIT or target.beside_bytes is None
+        written = {target.pod_cgroup: NO_LIMIT if unlimited else limit_bytes + (target.beside_bytes or 0), **written}
+    return [Command(at_ns, target.host, "limit", {"cgroup": name, "file": "memory.max", "bytes": size}) for name, size in written.items()]

@@ -26,7 +26,7 @@ from fleetsim.linux.sysctl import SYSCTL_NAMES
 from fleetsim.linux.vma import cohorts_for
 from fleetsim.workloads.script_malloc import POINTER_BYTES
 from fleetsim.workloads.script_ops import ParsedOp, Script, parse_script, wants_heap
-from fleetsim.workloads.script_types import OP_MALLOC, OP_MMAP_ANON, OP_MMAP_FILE, OP_READ_FILE, OP_SHM, OP_WRITE_FILE
+from fleetsim.workloads.script_types import OP_FORK_HOLD, OP_MALLOC, OP_MMAP_ANON, OP_MMAP_FILE, OP_READ_FILE, OP_SHM, OP_WRITE_FILE
 
 PAGE = 4096
 
@@ -64,8 +64,13 @@ def needs(spec: HostSpec, commands: Iterable[Command]) -> tuple[Need, ...]:
     of_works += [(pages, UNIFORM if parts else ORDERED, True) for pages, parts in used.values() for _ in range(max(1, parts))]
     groups += len(of_works)
     cohorts += sum(plain(cohorts_for)(total, min(pages, 2 * total), kind, shared) for pages, kind, shared in of_works)
-    areas = sum(areas_mapped(ops) for ops in scripts) + sum(len(work.areas) + len(work.shared) for work in works) + inherited
-    mappings = inherited + sum(work.inherits for work in works if work.children)
+    forks = [ops[:at] for ops in scripts for at, op in enumerate(ops) if op.split()[0] == "fork_hold"]  # what each child has before it
+    children += len(forks)
+    copied = sum(areas_mapped(before) for before in forks)
+    more = [layers(spec, ops) for ops in scripts]
+    groups, cohorts = groups + sum(g for g, _ in more), cohorts + sum(c for _, c in more)
+    areas = sum(areas_mapped(ops) for ops in scripts) + sum(len(work.areas) + len(work.shared) for work in works) + inherited + copied
+    mappings = inherited + sum(work.inherits for work in works if work.children) + 2 * copied
     objects = sum(len(work.shared) for work in works)
     programs = [parse_script(ops) for ops in scripts]
     heaps = [kind for script in programs if (kind := wants_heap(script)) is not None]
@@ -142,11 +147,33 @@ def page_groups(spec: HostSpec, scripts: Iterable[Sequence[str]]) -> tuple[int, 
                 wanted[op.path] = (max(1, spec.files[op.path] // PAGE), op.pattern, op.hot_share, True)
     groups = cohorts = 0
     for pages, kind, hot_share, shared in wanted.values():
-        hot = int(pages * hot_share) if kind == UNIFORM else 0
-        parts = (hot, pages - hot) if 0 < hot < pages else (pages,)
+        parts = hot_and_cold(pages, kind, hot_share)
         groups += len(parts)
         cohorts += sum(plain(cohorts_for)(total, part, kind, shared) for part in parts)
     return groups, cohorts
+
+
+def layers(spec: HostSpec, ops: Sequence[str]) -> tuple[int, int]:
+    """Groups and cohorts of what a script's forks share: whoever writes to it has a group of its own on top of the common one."""
+    if not any(op.split()[0] == "fork_hold" for op in ops):
+        return 0, 0
+    total = spec.memory_bytes // PAGE
+    groups = cohorts = 0
+    areas: list[ParsedOp] = []
+    for op in parse_script(ops).ops:
+        if op.code == OP_MMAP_ANON:
+            areas.append(op)
+        elif op.code == OP_FORK_HOLD:
+            parts = [(part, area.pattern) for area in areas for part in hot_and_cold(area.pages, area.pattern, area.hot_share)]
+            groups += len(parts)
+            cohorts += sum(plain(cohorts_for)(total, part, kind, False) for part, kind in parts)
+    return groups, cohorts
+
+
+def hot_and_cold(pages: int, kind: int, hot_share: float) -> tuple[int, ...]:
+    """Pages of the groups that an area is made of."""
+    hot = int(pages * hot_share) if kind == UNIFORM else 0
+    return (hot, pages - hot) if 0 < hot < pages else (pages,)
 
 
 def size_classes(script: Script) -> int:

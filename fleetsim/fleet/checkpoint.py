@@ -152,6 +152,8 @@ class CheckpointFolder:
 
     def order(self) -> Order:
         file = self.folder / "order.state"
+        if not self.folder.parent.is_dir():
+            raise BadInput("is not the directory of a run: there is no such folder", file=self.folder.parent)
         if not file.is_file():
             raise BadInput("is not the directory of a run: it has no checkpoint/order.state", file=self.folder.parent)
         order = read_state(file)

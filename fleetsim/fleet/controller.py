@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from fleetsim import __version__, law
-from fleetsim.errors import BadInput, Interrupted
-from fleetsim.fleet.checkpoint import NEVER, CheckpointFolder, Every, Latest, Order
+from fleetsim.errors import BadInput, Interrupted, ToolFailed
+from fleetsim.fleet.checkpoint import NEVER, CheckpointFolder, Every, Latest, Order, cut_of, shard_file
 from fleetsim.fleet.engine import Engine
 from fleetsim.fleet.local import LocalEngine
 from fleetsim.fleet.normalise import normalised
@@ -180,16 +180,34 @@ class _Run:
     def _save(self, course: Course) -> None:
         files = self.folder.next_folder()
         self.engine.checkpoint(files)
+        if self.saved == (0, 0) and self._has_plug_ins():
+            _read_back(files)
         write_state(files / "controller.state", course.state())
         write_state(files / "samples.state", self.writer.state())
         blocks = [file.name for file in block_files(self.writer.samples_folder)]
         self.folder.commit(course.now_ns, course.history.events, blocks)
         self.saved = (course.epochs, course.now_ns)
 
+    def _has_plug_ins(self) -> bool:
+        tasks = (task for spec in self.plan.hosts for pod in spec.pods for container in pod.containers for task in container.tasks)
+        return any(task.work is not None and task.work.plugin is not None for task in tasks)
+
     def _resume(self, course: Course, latest: Latest) -> None:
         files = self.folder.files(latest)
         course.resume(read_state(files / "controller.state"), self.folder.events(latest), self.engine)
         self.saved = (course.epochs, course.now_ns)
+
+
+def _read_back(files: Path) -> None:
+    """The first checkpoint of a run with programs in Python: better told now than when somebody wants to go on with it."""
+    for first, count in cut_of(files):
+        try:
+            read_state(files / shard_file(first, count))
+        except BadInput as error:
+            raise ToolFailed(
+                f"a workload in Python keeps what cannot be read back: {error.sentence}; "
+                "let it keep numbers, texts, containers of them and objects of its own package"
+            ) from None
 
 
 def how_to_go_on(out: Path) -> str:

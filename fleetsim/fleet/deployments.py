@@ -10,23 +10,24 @@ Leaves out: scaling; what a node that is not ready does to its pods (they stay).
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from fleetsim.containers.deployment import Replica, fenceposts, to_create, to_delete, too_many
 from fleetsim.containers.pod import Pod
 from fleetsim.containers.pod_spec import NodeOptions, pod_spec, tree_of
-from fleetsim.containers.scheduler import NodeInfo, place
+from fleetsim.containers.scheduler import MAX_PODS, NodeInfo, place
 from fleetsim.containers.workload import ServerWorkload
 from fleetsim.fleet.availability import Availability
 from fleetsim.fleet.services import Endpoint
-from fleetsim.host.kubelet_types import NR_PODS
 from fleetsim.host.programs import CHILD
 from fleetsim.host.spec import Command, Event
 
 RETRY_NS = 10_000_000_000
 """After a node refused a pod it is left alone for so long (the scheduler's back-off queue: 1 s to 10 s)."""
 CONTROL_PLANE = "control-plane"
+REPLICA_NAME = re.compile(r"(.+)-[0-9a-f]{9}-[0-9a-f]{5}")
 OF_A_TASK = ("killed", "latency", "errors")
 
 
@@ -50,6 +51,7 @@ class Placed:
     host: str | None
     revision: int
     task: str  # whom a service's requests go to
+    arrived: bool = True  # its host has it; one that is sent to a host may be refused there
     available: bool = False
     leaving: bool = False
     load_ns: int = -1  # the step of a recorded load that it has
@@ -64,6 +66,7 @@ class Rollout:
     revision: int = 0
     made: int = 0
     pods: dict[str, Placed] = field(default_factory=dict)
+    named: set[str] = field(default_factory=set)  # names of all pods that it ever had: none is given twice
     pending_told: set[str] = field(default_factory=set)
     hosts: dict[str, None] = field(default_factory=dict)  # where pods of it stood so far
     availability: Availability = field(init=False)
@@ -74,14 +77,21 @@ class Rollout:
 
     def make(self) -> Placed:
         """A new pod of the latest template, not placed yet."""
-        name = self.deployment.name
-        template = hashlib.sha256(f"{name}\0{self.revision}".encode()).hexdigest()[:9]
-        suffix = hashlib.sha256(f"{self.seed}\0{name}\0{self.made}".encode()).hexdigest()[:5]
-        self.made += 1
-        pod = replace(self.deployment.template, name=f"{name}-{template}-{suffix}")
+        pod = replace(self.deployment.template, name=self.new_name(), replica=True)
         placed = Placed(pod, None, self.revision, pod.serving_task)
         self.pods[placed.pod.name] = placed
         return placed
+
+    def new_name(self) -> str:
+        """NAME-TEMPLATE-SUFFIX. Of a thousand suffixes two may be alike; then the next one is taken, as the API server's clients do."""
+        name = self.deployment.name
+        template = hashlib.sha256(f"{name}\0{self.revision}".encode()).hexdigest()[:9]
+        while True:
+            suffix = hashlib.sha256(f"{self.seed}\0{name}\0{self.made}".encode()).hexdigest()[:5]
+            self.made += 1
+            if (chosen := f"{name}-{template}-{suffix}") not in self.named:
+                self.named.add(chosen)
+                return chosen
 
     def endpoints(self) -> Iterator[Endpoint]:
         """Its placed pods, as a service sees them."""
@@ -92,6 +102,26 @@ class Rollout:
     def replicas(self) -> list[Replica]:
         alive = [one for one in self.pods.values() if not one.leaving]
         return [Replica(one.pod.name, one.available, one.revision == self.revision) for one in alive]
+
+
+def deployment_of(pod: str) -> str | None:
+    """The Deployment that a pod of such a name is a replica of (see `Rollout.new_name`); None: of none."""
+    match = REPLICA_NAME.fullmatch(pod)
+    return match[1] if match else None
+
+
+def may_come(deployments: Sequence[Deployment], present: Sequence[Pod], options: NodeOptions) -> list[Pod]:
+    """Replicas that a rolling update, or an eviction elsewhere, may add to those `present` on a node, as far as requests allow."""
+    free = options.node.allocatable - sum(pod.request_bytes or 0 for pod in present)
+    found: list[Pod] = []
+    for one in deployments:
+        surge, _ = fenceposts(one.max_surge, one.max_unavailable, one.replicas)
+        for number in range(max(1, surge)):
+            request = one.template.request_bytes or 0
+            if request <= free and len(present) + len(found) < MAX_PODS:
+                free -= request
+                found.append(replace(one.template, name=f"{one.name}-more-{number}", replica=True))
+    return found
 
 
 def endpoints_of(planes: Iterable[ControlPlane]) -> dict[str, list[Endpoint]]:
@@ -118,7 +148,7 @@ class ControlPlane:
         self, deployments: Sequence[Deployment], hosts: Sequence[str], fixed: Sequence[Pod], options: NodeOptions, seed: int
     ) -> None:
         self.options, self.seed, self.fixed = options, seed, tuple(fixed)
-        self.nodes = {host: NodeInfo(host, options.node.allocatable, max_pods=NR_PODS) for host in hosts}
+        self.nodes = {host: NodeInfo(host, options.node.allocatable) for host in hosts}
         for host in hosts:
             for pod in fixed:
                 self.nodes[host] = self.nodes[host].with_pod(pod.request_bytes or 0)
@@ -182,6 +212,8 @@ class ControlPlane:
             if placed is None or placed.host != event.host:
                 continue
             self.changed = self.changed or event.kind in ("pod_phase", "pod_gone", "pod_rejected")
+            if event.kind == "schedule":
+                placed.arrived = True
             if event.kind in ("pod_ready", "pod_unready"):
                 placed.available = event.kind == "pod_ready"
             elif event.kind == "pod_phase":  # Failed or Succeeded: a ReplicaSet does not count it any more
@@ -218,6 +250,7 @@ class ControlPlane:
                 told.append(Event(now_ns, "", 0, "pod_pending", name, {"pod": name, "reason": f"0/{len(self.nodes)} nodes are available"}))
             return
         assert placed.host is not None
+        placed.arrived = False
         spec = pod_spec(placed.host, placed.pod, self.options, tree_of(self.options, self.fixed))
         commands.append(Command(now_ns, placed.host, "start_pod", {"spec": spec}, CONTROL_PLANE))
 
@@ -229,6 +262,6 @@ class ControlPlane:
         if step is None:
             return
         for placed in rollout.pods.values():
-            if placed.host is not None and not placed.leaving and placed.load_ns != step[0]:
+            if placed.host is not None and placed.arrived and not placed.leaving and placed.load_ns != step[0]:
                 placed.load_ns = step[0]
                 yield Command(now_ns, placed.host, "load", {"task": placed.task, "rate_milli": step[1]}, "load")

@@ -39,6 +39,7 @@ def _written(scenario: Scenario, entry: ExpectEntry, roster: Roster, faults: Seq
         on=on,
         on_hosts=None if on == "all" else chosen.hosts,
         on_subjects=_on_subjects(on, chosen, roster, faults) if entry.kind == "impact" else None,
+        anywhere=entry.kind == "impact" and on in roster.placed,
         within_s=None if keys.within is None else keys.within / NS_PER_S,
         before=keys.before,
         reason=keys.why,
@@ -96,6 +97,11 @@ def _brings_harm(fault: PlannedFault, scenario: Scenario, written: Sequence[Expe
     lasting_ns = (fault.end_ns or scenario.keys.duration) - fault.start_ns
     if fault.fault.harm is None or not all(fault.fault.is_certain(target, lasting_ns) for target in fault.targets):
         return False
+    restarts = [
+        at_ns for group in scenario.groups for one in group.deployments if one.name == fault.deployment for at_ns in one.restarts_ns
+    ]
+    if any(fault.start_ns < at_ns < fault.start_ns + lasting_ns for at_ns in restarts):  # new pods begin with nothing
+        return False
     hosts = set(fault.chosen.hosts)
     return not any(e.kind == "impact" and (e.on_hosts is None or hosts & set(e.on_hosts)) for e in written)
 
@@ -108,7 +114,8 @@ def _of_fault(fault: PlannedFault) -> Expectation:
         name=fault.fault.harm,
         on=fault.on,
         on_hosts=fault.chosen.hosts,
-        on_subjects=_subjects(fault.chosen, [fault]) if limited else None,
+        on_subjects=[*(_subjects(fault.chosen, [fault]) or ()), *([fault.deployment] if fault.deployment else [])] if limited else None,
+        anywhere=bool(fault.deployment) and limited,
         reason=f"the fault {fault.kind} brings this expectation itself: what it asks for cannot be held",
         fault=fault.id,
         source_line=fault.line,

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What happened, as the judge will read it: the hosts' own events, and the beginnings and ends of the faults.
 
-Rules: nothing is judged; a process of a pod has the pod's name beside it; the end of an impact has the id of its beginning, and
-an end of what never began is left out. The faults' events belong to the
-whole fleet (host "").
+Rules: nothing is judged; a process of a pod has the pod's name beside it, and in an impact that of its Deployment; the end of an impact
+has the id of its beginning, and an end of what never began is left out. The faults' events belong to the whole fleet (host "").
 """
 
 from __future__ import annotations
@@ -13,7 +12,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from fleetsim.fleet.deployments import deployment_of
 from fleetsim.fleet.plan import Plan
+from fleetsim.host.programs import CHILD
 from fleetsim.host.spec import Event
 from fleetsim.rundir.event_log import EventLog
 from fleetsim.rundir.models import HistoryEvent
@@ -30,6 +31,7 @@ class History:
         for group in plan.scenario.groups:
             of_group = {process.name: pod.name for pod in group.pods for process in pod.processes}
             self._pod_of |= dict.fromkeys(group.host_names, of_group)
+        self._deployments = {one.name for group in plan.scenario.groups for one in group.deployments}
         self._begun: Counter[tuple[str, str, str]] = Counter()
         self._open: set[tuple[str, str, str]] = set()
         marks = [(fault.start_ns, "fault_start", fault) for fault in plan.faults]
@@ -71,5 +73,9 @@ class History:
             data = dict(event.data)
             if (pod := self._pod_of.get(event.host, {}).get(event.subject)) is not None:
                 data["pod"] = pod
+            if event.kind in IMPACT_KINDS:
+                replica = str(data.get("pod") or event.subject.partition(".")[0].removesuffix(CHILD))
+                if (deployment := deployment_of(replica)) in self._deployments:
+                    data |= {"pod": replica, "deployment": deployment}
             number = f"{event.host}/{event.subject}/{key[2]}-{self._begun[key]}" if event.kind in IMPACT_KINDS else ""
             self.events.tell(event.t_ns, event.host, event.seq, event.kind, event.subject, number, data)

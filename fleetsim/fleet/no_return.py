@@ -28,6 +28,7 @@ from fleetsim.rundir.models import HistoryEvent
 
 STATES = 16
 """States of the run that are kept on the way to the impact: what is simulated twice is less than two of their distances."""
+NOUNS = {"killed": "the kill", "unavailable": "unavailability", "unresponsive": "unresponsiveness"}
 NO_METRICS = profile("rules")
 
 
@@ -47,7 +48,7 @@ class Sought:
 
     def __str__(self) -> str:
         where = "/".join(part for part in (self.host, self.subject) if part)
-        return self.impact + (f" of {where}" if where else "")
+        return NOUNS.get(self.impact, self.impact) + (f" of {where}" if where else "")
 
 
 def sought(history: Iterable[HistoryEvent], text: str | None, from_ns: int = 0) -> tuple[Sought, HistoryEvent]:

@@ -20,7 +20,7 @@ from fleetsim.containers.workload import ServerWorkload
 from fleetsim.errors import BadInput
 from fleetsim.faults.base import Fault, Target
 from fleetsim.fleet.capacity import TooMuch, size_class_for, without_effect
-from fleetsim.fleet.deployments import ControlPlane
+from fleetsim.fleet.deployments import ControlPlane, deployment_of, may_come
 from fleetsim.fleet.expectations import expectations_of
 from fleetsim.fleet.hosts import START_UNIX_S, control_planes, host_specs, pod_names, pods_by_host, roster_of
 from fleetsim.fleet.pods import node_options
@@ -52,6 +52,7 @@ class PlannedFault:
     end_ns: int | None
     targets: tuple[Target, ...]
     line: int
+    deployment: str = ""  # the one that is aimed at as a whole: its pods have the fault, whichever they are by then (following.py)
 
     def inject(self) -> list[Command]:
         return [command for target in self.targets for command in self.fault.inject(target, self.start_ns)]
@@ -62,6 +63,7 @@ class PlannedFault:
     def history_data(self) -> dict[str, Any]:
         """What the history says at its start and end: all that the judge will know of it."""
         subjects = [name for target in self.targets for name in dict.fromkeys((target.pod or self.id, *target.tasks))]
+        subjects += [self.deployment] if self.deployment else []
         return {
             "fault": self.kind,
             "parameters": self.parameters,
@@ -104,8 +106,8 @@ class Plan:
         return control_planes(self.scenario, self.seed)
 
     def commands(self) -> list[Command]:
-        """Everything that the timeline does to hosts, in order of time."""
-        every = [command for fault in self.faults for command in (*fault.inject(), *fault.clear())]
+        """Everything that the timeline does to hosts, in order of time; but for what is aimed at Deployments, whose pods come and go."""
+        every = [command for fault in self.faults if not fault.deployment for command in (*fault.inject(), *fault.clear())]
         every += (*self.loads, *self.changes)
         return sorted(every, key=lambda command: command.t_ns)  # stable: one instant keeps the order of the file
 
@@ -119,12 +121,12 @@ def make_plan(scenario: Scenario, seed: int | None = None, job: str = TargetTemp
     chosen = _choose(scenario, roster, seed)
     groups = {host: group for group in scenario.groups for host in group.host_names}
     faults = tuple(
-        _planned(scenario, number, entry, picked, groups, pods)
+        _planned(scenario, number, entry, picked, groups, pods, roster)
         for number, (entry, picked) in enumerate(zip(scenario.timeline, chosen, strict=True), 1)
     )
     files: dict[str, dict[str, int]] = {}
     for fault in faults:
-        for host in fault.chosen.hosts:
+        for host in _hosts_of(fault, scenario):
             files.setdefault(host, {}).update(fault.fault.files())
     hosts = tuple(spec for group in scenario.groups for spec in host_specs(group, pods, files))
     return Plan(
@@ -139,31 +141,58 @@ def make_plan(scenario: Scenario, seed: int | None = None, job: str = TargetTemp
         expectations=tuple(expectations_of(scenario, roster, faults)),
         services=tuple(_service(scenario, number, roster, pods) for number in range(len(scenario.keys.services))),
         loads=tuple(_loads(groups, scenario.keys.duration)),
-        size_class=_size_class(scenario, groups, hosts, faults),
+        size_class=_size_class(scenario, groups, hosts, faults, pods),
         notes=(
             *without_effect(hosts, [command for fault in faults for command in fault.inject()]),
             *(note for plane in planes for note in plane.pending_at_first()),
+            *_some_of_a_deployment(faults, roster),
         ),
     )
 
 
-def _size_class(scenario: Scenario, groups: dict[str, Group], hosts: tuple[HostSpec, ...], faults: tuple[PlannedFault, ...]) -> str:
-    """The size class that every host fits into; BadInput names the group that fits into none."""
+def _hosts_of(fault: PlannedFault, scenario: Scenario) -> list[str]:
+    """Hosts that the fault may hit."""
+    groups = [group for group in scenario.groups if fault.deployment in {one.name for one in group.deployments}]
+    return [host for group in groups for host in group.host_names] or fault.chosen.hosts
+
+
+def _some_of_a_deployment(faults: tuple[PlannedFault, ...], roster: Roster) -> list[str]:
+    """One sentence for each fault that is aimed at a part of a Deployment's pods."""
+    placed = {subject: name for name, subjects in roster.placed.items() for subject in subjects}
+    return [
+        f"{fault.id} hits the pods of {name} that 'on: {fault.on}' chose when the run began, and not those that replace them; "
+        f"'on: {name}' means all of them, whichever they are"
+        for fault in faults
+        if not fault.deployment
+        for name in dict.fromkeys(placed[subject] for subject in fault.chosen.subjects if subject in placed)
+    ]
+
+
+def _size_class(
+    scenario: Scenario, groups: dict[str, Group], hosts: tuple[HostSpec, ...], faults: tuple[PlannedFault, ...], pods: PodsByHost
+) -> str:
+    """The size class that every host fits into, with the replicas that may come to it later if there is one for that; BadInput names
+    the group that fits into none."""
     chosen = size_class_asked_for()
     wanted = chosen or "standard"
     commands: dict[str, list[Command]] = {}
     for fault in faults:
         for command in (*fault.inject(), *fault.clear()):
             commands.setdefault(command.host, []).append(command)
-    checked: set[int] = set()
+    checked: set[tuple[int, tuple[str, ...]]] = set()
     for spec in hosts:
         group = groups[spec.name]
-        if spec.name in commands or id(group) not in checked:  # hosts of a group differ by their faults only
-            found = size_class_for(spec, commands.get(spec.name, ()), chosen)
+        placed = tuple(sorted(deployment_of(pod.name) or "" for pod in pods[spec.name][len(group.pods) :]))
+        if spec.name in commands or (id(group), placed) not in checked:  # hosts of a group differ by their faults and replicas only
+            told = commands.get(spec.name, ())
+            found = size_class_for(spec, told, chosen)
             if isinstance(found, TooMuch):
                 raise scenario.source.refuse(group.place, found.sentence)
             wanted = max(wanted, found, key=SIZE_CLASSES.index)
-            checked.add(id(group))
+            if chosen is None and (more := may_come(group.deployments, pods[spec.name], node_options(group.keys))):
+                fuller = size_class_for(host_spec(group, spec.name, (*pods[spec.name], *more), spec.files), told)
+                wanted = SIZE_CLASSES[-1] if isinstance(fuller, TooMuch) else max(wanted, fuller, key=SIZE_CLASSES.index)
+            checked.add((id(group), placed))
     return wanted
 
 
@@ -186,11 +215,16 @@ def _choose(scenario: Scenario, roster: Roster, seed: int) -> list[Chosen]:
 
 
 def _planned(
-    scenario: Scenario, number: int, entry: TimelineEntry, chosen: Chosen, groups: dict[str, Group], pods: PodsByHost
+    scenario: Scenario, number: int, entry: TimelineEntry, chosen: Chosen, groups: dict[str, Group], pods: PodsByHost, roster: Roster
 ) -> PlannedFault:
     keys = entry.keys
     fault_id = f"{keys.fault}-{number}"
-    targets = tuple(_target(fault_id, subject, groups[subject.host], pods[subject.host]) for subject in chosen.subjects)
+
+    def aimed_at(subject: Subject) -> Target:
+        pod = next((pod for pod in pods[subject.host] if pod.name == subject.pod), None)
+        return target_of(fault_id, subject.host, groups[subject.host], pod)
+
+    targets = tuple(aimed_at(subject) for subject in chosen.subjects)
     for target in targets:
         if (reason := entry.fault.refuse(target)) is not None:
             raise scenario.source.refuse((*entry.place, "on"), f"'on' is {keys.on!r}; {reason}")
@@ -206,40 +240,48 @@ def _planned(
         end_ns=end_ns,
         targets=targets,
         line=scenario.source.line(entry.place),
+        deployment=keys.on.strip() if keys.on.strip() in roster.placed else "",
     )
 
 
-def _target(fault_id: str, subject: Subject, group: Group, pods: tuple[Pod, ...]) -> Target:
-    """What a fault may know of the one it hits."""
+def target_of(fault_id: str, host: str, group: Group, pod: Pod | None) -> Target:
+    """What a fault may know of the one it hits: a pod, or (None) the host."""
     keys = group.keys
     settings = {**sysctl.defaults(), **keys.sysctl}
-    if not subject.pod:
-        return Target(fault_id, subject.host, keys.memory, keys.swap_bytes, settings=settings)
-    pod = next(pod for pod in pods if pod.name == subject.pod)
-    first = next(one for one in pod.containers if not one.init)
+    if pod is None:
+        return Target(fault_id, host, keys.memory, keys.swap_bytes, settings=settings)
+    first = pod.main
     tasks = tuple(process.name for process in pod.processes_of(first))
+    beside = [one.limits for one in pod.containers if not one.init and one is not first]
     return Target(
         fault_id,
-        subject.host,
+        host,
         keys.memory,
         keys.swap_bytes,
         pod=pod.name,
         task=tasks[0],
         tasks=tasks,
-        cgroups=(pod_cgroup(subject.host, pod), cgroup_of(subject.host, pod, first, node_options(keys))),
+        cgroup=cgroup_of(host, pod, first, node_options(keys)),
+        pod_cgroup=pod_cgroup(host, pod) if keys.runtime == "kubernetes" else "",
         limit_bytes=first.limits,
+        beside_bytes=sum(limit or 0 for limit in beside) if all(beside) else None,
         settings=settings,
     )
 
 
 def _loads(groups: dict[str, Group], duration_ns: int) -> Iterator[Command]:
     for host, group in groups.items():
-        for pod in group.pods:
-            if isinstance(pod.arguments, ServerWorkload) and pod.arguments.load is not None:
-                task = pod.arguments.processes(pod.name)[0].name
-                for t_ns, rate in pod.arguments.load.steps:
-                    if t_ns < duration_ns:
-                        yield Command(t_ns, host, "load", {"task": task, "rate_milli": rate}, author="load")
+        for task, steps in (step for pod in group.pods for step in _recorded(pod)):
+            for t_ns, rate in steps:
+                if t_ns < duration_ns:
+                    yield Command(t_ns, host, "load", {"task": task, "rate_milli": rate}, author="load")
+
+
+def _recorded(pod: Pod) -> Iterator[tuple[str, tuple[tuple[int, int], ...]]]:
+    """The processes of a pod with a recorded load, and its steps."""
+    for container in pod.containers:
+        if isinstance(container.arguments, ServerWorkload) and container.arguments.load is not None:
+            yield pod.processes_of(container)[0].name, container.arguments.load.steps
 
 
 def _service(scenario: Scenario, number: int, roster: Roster, pods: PodsByHost) -> Service:

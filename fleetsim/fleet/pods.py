@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from fleetsim.fleet.models import HostKeys
 
 PAGE = 4096
+POD_KEYS = frozenset(name for model in (PodKeys, PodOfContainersKeys, DeploymentKeys) for name in model.model_fields)
+"""What stands beside a workload's arguments: none of those can have such a name."""
 
 
 def node_options(host: HostKeys) -> NodeOptions:
@@ -149,6 +151,10 @@ def _check_without_kubernetes(pod: Pod, runtime: str, source: Source, place: Pla
         raise source.refuse((*place, "containers"), f"{runtime} knows no pods; write each container as an entry of its own")
     if pod.probes:
         raise source.refuse((*place, pod.probes[0].kind), f"{runtime} has no {pod.probes[0].kind} probes; take it out")
+    if pod.pre_stop_s:
+        raise source.refuse((*place, "pre_stop"), f"{runtime} has no preStop hook; take it out, or give a server 'finish'")
+    if pod.priority:
+        raise source.refuse((*place, "priority"), f"{runtime} evicts nobody, so nothing has a 'priority'; take it out")
 
 
 def _check_container(pod: Pod, one: Container, host: HostKeys, source: Source, place: Place) -> None:

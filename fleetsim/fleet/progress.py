@@ -42,17 +42,17 @@ class Speedometer:
         self._seen: deque[tuple[float, int]] = deque([(time.monotonic(), now_ns)], WINDOW)
 
     def says(self, now_ns: int, epochs: int, slowest: str) -> str:
-        """`12m30s of 30m, epoch 91, 20 hosts, 340 × real time, 3s left`, and who is slow."""
+        """`12m30s of 30m, 3s left, 340 × real time, 20 hosts, epoch 91`, and who is slow; what matters most first: a line may be cut."""
         self._seen.append((time.monotonic(), now_ns))
         (since_s, since_ns), (at_s, at_ns) = self._seen[0], self._seen[-1]
         speed = (at_ns - since_ns) / NS_PER_S / max(at_s - since_s, 1e-6)
         left_s = round((self._duration_ns - now_ns) / NS_PER_S / max(speed, 1e-6))
         words = [
             f"{clock(now_ns)} of {clock(self._duration_ns)}",
-            f"epoch {epochs:,}",
-            f"{self._hosts:,} host{'' if self._hosts == 1 else 's'}",
-            f"{speed:,.0f} × real time" if speed >= 10 else f"{speed:.1f} × real time",
             f"{clock(min(left_s, 10**7) * NS_PER_S)} left",
+            f"{speed:,.0f} × real time" if speed >= 10 else f"{speed:.1f} × real time",
             *([slowest] if slowest else []),
+            f"{self._hosts:,} host{'' if self._hosts == 1 else 's'}",
+            f"epoch {epochs:,}",
         ]
         return ", ".join(words)

@@ -4,7 +4,8 @@
     local            one of our own on this machine, with nothing left of it afterwards
     HOST:PORT        the one that is there; `auto`: the one that RAY_ADDRESS or `ray start` on this machine says, else as `local`
 
-Rules: whatever is wrong is told before anything is started there; a cluster that we have not started stays as it is.
+Rules: whatever is wrong is told before anything is started there; a cluster that we have not started stays as it is. One of our own
+listens on loopback only; what a driver that was killed has left of its own is cleared away by the next (`own_folder.py`).
 Leaves out: ray:// (Ray's client): such a run belongs on the cluster itself, as a job.
 """
 
@@ -12,15 +13,17 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import socket
-import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import ray
+from ray._private import ray_constants
 
 from fleetsim import law
 from fleetsim.errors import BadInput, ToolFailed
+from fleetsim.fleet.own_folder import OwnFolder
 from fleetsim.fleet.plan import Plan
 from fleetsim.fleet.room import available_here, check_fits
 
@@ -38,9 +41,10 @@ class RayCluster:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # the new behaviour; Ray warns of the old one
         self.size_class = law.size_class()
-        self._own_folder: str | None = None
+        self._own_folder: OwnFolder | None = None
         if address == "auto":
-            address = os.environ.get("RAY_ADDRESS") or ("auto" if self._join("auto") else "local")
+            said = os.environ.get("RAY_ADDRESS", "")
+            address = said if said not in ("", "auto") else "auto" if self._join("auto") else "local"
         if address == "local":
             self._start(threads)
         elif not ray.is_initialized():
@@ -48,20 +52,22 @@ class RayCluster:
             self._join(address)
 
     def _start(self, threads: int | None) -> None:
-        self._own_folder = tempfile.mkdtemp(prefix="fleetsim-ray-")
+        self._own_folder = OwnFolder("fleetsim-ray-")
         try:
-            ray.init(
-                address="local",
-                num_cpus=threads or len(os.sched_getaffinity(0)),
-                include_dashboard=False,
-                object_store_memory=OBJECT_STORE_BYTES,
-                _node_ip_address="127.0.0.1",
-                _temp_dir=self._own_folder,
-                **QUIET,
-            )
-        except (RuntimeError, OSError, ValueError) as error:
+            with on_loopback():
+                ray.init(
+                    address="local",
+                    num_cpus=threads or len(os.sched_getaffinity(0)),
+                    include_dashboard=False,
+                    object_store_memory=OBJECT_STORE_BYTES,
+                    _temp_dir=str(self._own_folder.path),
+                    **QUIET,
+                )
+        except BaseException as error:  # a Ctrl-C too: nothing half started stays behind
             self.leave()
-            raise ToolFailed(f"Ray does not start on this machine: {one_line(error)}") from None
+            if isinstance(error, (RuntimeError, OSError, ValueError)):
+                raise ToolFailed(f"Ray does not start on this machine: {one_line(error)}") from None
+            raise
 
     def _join(self, address: str) -> bool:
         """Become a driver of a cluster that is there; False: with `auto` none was found."""
@@ -80,7 +86,7 @@ class RayCluster:
         """End a cluster of our own; let go of another."""
         ray.shutdown()
         if self._own_folder is not None:
-            shutil.rmtree(self._own_folder, ignore_errors=True)
+            self._own_folder.remove()
             self._own_folder = None
 
     @property
@@ -128,19 +134,60 @@ class RayCluster:
 
 
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+ONE_MACHINE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""The variable by which Ray's processes know whether others may join (ray/_private/ray_constants.py); with 0 they bind to 127.0.0.1."""
+
+
+@contextmanager
+def on_loopback() -> Iterator[None]:
+    """A cluster that is started meanwhile is this machine's alone. `_node_ip_address` does not do it: Ray takes 127.0.0.1 for another
+    name of the machine's address and binds to all of them."""
+    before, known = os.environ.get(ONE_MACHINE), ray_constants.ENABLE_RAY_CLUSTER
+    os.environ[ONE_MACHINE], ray_constants.ENABLE_RAY_CLUSTER = "0", False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = known
+        os.environ.pop(ONE_MACHINE)
+        if before is not None:
+            os.environ[ONE_MACHINE] = before
+
+
+HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5)
+"""What a client of gRPC says first: the connection preface and an empty SETTINGS frame, which are answered by such a frame (RFC 9113)."""
+FRAME_HEADER, SETTINGS = 9, 4
 
 
 def check_reachable(address: str) -> None:
-    """BadInput, within seconds, if nobody listens there: Ray itself would try for a minute."""
+    """BadInput, within seconds, if nobody listens there, or somebody who cannot be a cluster's head: Ray itself would try for a minute
+    and print what it finds strange."""
     host, _, port = address.rpartition(":")
     if "://" in address or not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
         raise BadInput(f"--ray is {address!r}; write auto, local, or HOST:PORT of a cluster's head, such as 10.0.0.5:6379")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), REACH_S).close()
+        there = socket.create_connection((host.strip("[]"), int(port)), REACH_S)
     except OSError as error:
         raise BadInput(
             f"--ray {address}: nobody answers there ({error.strerror or 'no answer in 5 s'}); is the cluster's head up?"
         ) from None
+    with there:
+        if os.environ.get("RAY_USE_TLS", "0") in ("", "0") and not speaks_grpc(there):
+            raise BadInput(
+                f"--ray {address}: something listens there, but not the head of a Ray cluster; its port is 6379 unless it was set"
+            )
+
+
+def speaks_grpc(there: socket.socket) -> bool:
+    """Whether the other side of a new connection answers as a server of gRPC does."""
+    answer = b""
+    try:
+        there.settimeout(REACH_S)
+        there.sendall(HTTP2_HELLO)
+        while len(answer) < FRAME_HEADER and (more := there.recv(FRAME_HEADER - len(answer))):
+            answer += more
+    except OSError:
+        return False
+    return len(answer) == FRAME_HEADER and answer[3] == SETTINGS
 
 
 def one_line(error: BaseException) -> str:

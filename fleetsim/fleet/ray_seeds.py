@@ -26,9 +26,9 @@ class Runner:
         return job()
 
 
-def fan_out_on(cluster: RayCluster, jobs: Sequence[SeedRun]) -> Iterator[SeedResult]:
-    """All jobs, as they are done."""
-    count = cluster.actors_for(len(jobs), None)
+def fan_out_on(cluster: RayCluster, jobs: Sequence[SeedRun], at_once: int | None = None) -> Iterator[SeedResult]:
+    """All jobs, as they are done; no more than `at_once` beside each other, for the sake of memory."""
+    count = min(cluster.actors_for(len(jobs), None), at_once or len(jobs))
     remote: Any = ray.remote(num_cpus=1)(Runner)
     actors = [remote.options(**cluster.actor_options(f"seeds-{number}")).remote() for number in range(count)]
     waiting, free, running = list(jobs), list(actors), dict[Any, Any]()

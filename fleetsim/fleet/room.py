@@ -60,6 +60,11 @@ def runs_that_fit(plan: Plan, available: int | None) -> int | None:
     return None if available is None else max(1, (available - PROCESS) // (len(plan.hosts) * host_bytes()))
 
 
+def actors_that_fit(plan: Plan, available: int | None) -> int | None:
+    """How many processes with a run of the plan in each fit beside each other, at least one; None: nobody knows."""
+    return None if available is None else max(1, available // (PROCESS + len(plan.hosts) * host_bytes()))
+
+
 def show_rounded(size: int) -> str:
     """To the unit in which it has two digits or more."""
     unit = next((unit for unit in (1 << 40, 1 << 30, 1 << 20, 1 << 10) if size >= 10 * unit), 1)

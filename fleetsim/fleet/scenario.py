@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fleetsim.containers.plugin import load_entry_points
+from fleetsim.containers.plugin import load_entry_points, origin_of
 from fleetsim.containers.pod import Pod
+from fleetsim.containers.workload import WORKLOADS
 from fleetsim.errors import BadInput
 from fleetsim.faults.base import FAULTS, Fault
 from fleetsim.fleet.deployments import Deployment
 from fleetsim.fleet.models import HOSTS_MAX, ExpectKeys, HostKeys, ScenarioKeys, TimelineKeys
-from fleetsim.fleet.pods import check_pod, check_pods, field_names, read_deployment, read_pod, refuse_unknown
+from fleetsim.fleet.pods import POD_KEYS, check_pod, check_pods, field_names, read_deployment, read_pod, refuse_unknown
 from fleetsim.fleet.refusal import build, unknown_name
 from fleetsim.fleet.yaml_source import Place, Source, read_yaml
 from fleetsim.linux import sysctl
@@ -82,6 +83,10 @@ def load_plugins() -> None:
     import_all("fleetsim.faults")
     import_all("fleetsim.containers")
     load_entry_points()
+    for name in WORKLOADS:
+        if taken := sorted({*field_names(WORKLOADS[name])} & POD_KEYS):
+            whose = f"the workload {name!r} of {origin_of(WORKLOADS[name])}"
+            raise BadInput(f"{whose} has the argument {taken[0]!r}, which is a key of pods; rename it there")
 
 
 def load_scenario(path: Path) -> Scenario:

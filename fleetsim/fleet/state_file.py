@@ -4,15 +4,16 @@
     fleetsim-state {"format":1,"sources":"…","bytes":n,"sha256":"…"}\\n     then n bytes: zstd of a pickle
 
 Rules: a file appears under its name only when it is complete and on the disk (written beside it, then renamed). Reading checks the
-format, the sources that wrote it (a state means nothing to other laws) and the digest before anything is unpickled, and refuses what
-is damaged or foreign with one sentence. Only classes of fleetsim, of installed workloads and of
-NumPy's arrays are made from it.
+format, the sources that wrote it (a state means nothing to other laws, nor to another version of a workload in Python) and the digest
+before anything is unpickled, and refuses what is damaged or foreign with one sentence. Only classes of fleetsim, of installed
+workloads, of NumPy's arrays and of the standard library's plain data are made from it.
 Limits: the digest finds damage, not malice; a checkpoint is as trustworthy as the folder it lies in.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import io
 import json
 import os
@@ -33,9 +34,10 @@ HEADER_BYTES_MAX = 1024
 PACKAGE = Path(__file__).parent.parent
 NOT_SIMULATING = ("cli", "verdict", "gameday")
 
+_DATA = {"array", "collections", "dataclasses", "datetime", "decimal", "enum", "fractions", "itertools", "random", "statistics", "uuid"}
+"""Modules of the standard library whose objects are data: what a workload in Python may keep of its own."""
 _PLAIN = {
     *(("builtins", name) for name in ("set", "frozenset", "complex", "slice", "range", "bytearray", "object")),
-    *(("collections", name) for name in ("OrderedDict", "defaultdict", "Counter", "deque")),
     ("functools", "partial"),
     ("types", "MappingProxyType"),
     ("types", "SimpleNamespace"),
@@ -49,7 +51,7 @@ _ARRAYS = {"numpy", "numpy._core.multiarray", "numpy.core.multiarray", "numpy._c
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        if module.partition(".")[0] in {"fleetsim", *plug_in_packages()} or module in _ARRAYS or (module, name) in _PLAIN:
+        if module.partition(".")[0] in {"fleetsim", *plug_in_packages()} or module in _ARRAYS | _DATA or (module, name) in _PLAIN:
             return super().find_class(module, name)
         raise pickle.UnpicklingError(f"{module}.{name} has no place in a checkpoint")
 
@@ -62,13 +64,26 @@ def plug_in_packages() -> frozenset[str]:
 
 @cache
 def sources_digest() -> str:
-    """SHA-256 (16 hex digits) over every source file that has a say in what a simulated host does."""
+    """SHA-256 (16 hex digits) over every source file that has a say in what a simulated host does, those of installed workloads too."""
     digest = hashlib.sha256()
     for path in sorted(PACKAGE.rglob("*.py")):
         name = path.relative_to(PACKAGE)
         if name.parts[0] not in NOT_SIMULATING:
             digest.update(str(name).encode() + b"\0" + path.read_bytes() + b"\0")
+    for package in sorted(plug_in_packages()):
+        for path in sources_of(package):
+            digest.update(f"{package} {path.name}".encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
+
+
+def sources_of(package: str) -> list[Path]:
+    """The Python files of an installed package, or of a module that is one file; none of one that is not there."""
+    found = importlib.util.find_spec(package)
+    if found is None:
+        return []
+    folders = [Path(folder) for folder in found.submodule_search_locations or ()]
+    single = [Path(found.origin)] if not folders and found.origin is not None else []
+    return single + sorted(path for folder in folders for path in folder.rglob("*.py"))
 
 
 def pack(state: object) -> bytes:
@@ -101,7 +116,10 @@ def unpack(content: bytes, file: Path) -> Any:
     if header.get("bytes") != len(body) or header.get("sha256") != hashlib.sha256(body).hexdigest():
         raise BadInput("is damaged: its content is not what was written", file=file)
     if header.get("sources") != sources_digest():
-        raise BadInput("was written by another version of fleetsim, whose hosts behave otherwise; run the scenario again", file=file)
+        raise BadInput(
+            "was written by another version of fleetsim, or of a workload in Python, whose hosts behave otherwise; run the scenario again",
+            file=file,
+        )
     try:
         plain = pa.decompress(body, decompressed_size=header["plain_bytes"], codec="zstd", asbytes=True)
         return _Unpickler(io.BytesIO(plain)).load()

@@ -16,10 +16,11 @@ from typing import Any
 
 import numpy as np
 
+from fleetsim.fleet import following
 from fleetsim.fleet.deployments import endpoints_of
 from fleetsim.fleet.engine import EPOCH_NS, Mover
 from fleetsim.fleet.history import History
-from fleetsim.fleet.plan import Plan, PlannedFault
+from fleetsim.fleet.plan import Plan
 from fleetsim.fleet.services import Balancers
 from fleetsim.fleet.whereabouts import Whereabouts
 from fleetsim.host.ports import PORT
@@ -83,6 +84,8 @@ def run_timeline(plan: Plan, engine: Mover, course: Course, looked: Callable[[Co
     """Move all hosts from where they are to the end; `looked` is told of every epoch, and may end it all by raising."""
     while course.now_ns < plan.duration_ns:
         until_ns = next_look(plan, course.now_ns)
+        if begins_or_ends := following.due(plan, course.planes, course.now_ns, until_ns):
+            course.waiting = sorted([*begins_or_ends, *course.waiting], key=_when)
         cut = bisect_left(course.waiting, until_ns, key=_when)
         due, course.waiting = course.waiting[:cut], course.waiting[cut:]
         rates = course.balancers.rates(course.now_ns, until_ns - course.now_ns) if plan.services else None
@@ -96,6 +99,9 @@ def run_timeline(plan: Plan, engine: Mover, course: Course, looked: Callable[[Co
             commands, told = plane.react(events, until_ns)
             again += commands
             course.history.tell(told)
+        commands, told = following.come(plan, course.planes, events, until_ns)
+        again += commands
+        course.history.tell(told)
         again += course.balancers.commands()
         if any(plane.changed for plane in course.planes) and course.balancers.follow(endpoints_of(course.planes), until_ns):
             engine.follow(course.balancers.replicas)
@@ -116,14 +122,10 @@ def next_look(plan: Plan, now_ns: int) -> int:
     if plan.services or any(group.deployments for group in plan.scenario.groups):
         return min(now_ns + EPOCH_NS, plan.duration_ns)
     returning = [fault for fault in plan.faults if fault.fault.returns_after_restart]
-    if any(_is_open(fault, now_ns) for fault in returning):
+    if any(following.is_open(fault, now_ns) for fault in returning):
         return min(now_ns + EPOCH_NS, plan.duration_ns)
     opens = [fault.start_ns for fault in returning if fault.start_ns > now_ns]
     return min([now_ns + LOOK_NS, plan.duration_ns, *opens])
-
-
-def _is_open(fault: PlannedFault, t_ns: int) -> bool:
-    return fault.start_ns <= t_ns and (fault.end_ns is None or t_ns < fault.end_ns)
 
 
 def _faults_again(plan: Plan, events: list[Event], at_ns: int) -> list[Command]:
@@ -134,7 +136,7 @@ def _faults_again(plan: Plan, events: list[Event], at_ns: int) -> list[Command]:
     return [
         command
         for fault in plan.faults
-        if fault.fault.returns_after_restart and _is_open(fault, at_ns)
+        if fault.fault.returns_after_restart and not fault.deployment and following.is_open(fault, at_ns)
         for target in fault.targets
         if any(e.host == target.host and e.subject == target.task and e.t_ns >= fault.start_ns for e in restarts)
         for command in fault.fault.inject(target, at_ns)

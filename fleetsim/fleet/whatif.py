@@ -71,7 +71,7 @@ def what_if(plan: Plan, at_ns: int, change: Change) -> Plan:
 
 class _Changed:
     def __init__(self, plan: Plan, at_ns: int, on: str | None) -> None:
-        self.plan, self.at_ns = plan, at_ns
+        self.plan, self.original, self.at_ns = plan, plan, at_ns
         self.roster: Roster = roster_of(plan.scenario, control_planes(plan.scenario, plan.seed))
         self.on = on
         self.limits: dict[str, int] = {}  # memory.max of containers that was set, by cgroup
@@ -194,12 +194,12 @@ class _Changed:
 
     def drop(self, name: str) -> None:
         """A fault that has not begun never does; one that is on ends."""
-        fault = find_fault(self.plan, name)
+        fault = find_fault(self.original, name)  # among all: it may be named twice
         if fault.end_ns is not None and fault.end_ns <= self.at_ns:
             return
         kept: list[PlannedFault] = []
         for one in self.plan.faults:
-            if one is not fault:
+            if one.id != fault.id:
                 kept.append(one)
             elif one.start_ns < self.at_ns:
                 kept.append(replace(one, end_ns=self.at_ns))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from fleetsim.fleet.deployments import deployment_of
 from fleetsim.fleet.plan import Plan
 from fleetsim.host.spec import Event
 from fleetsim.rundir.models import Placement
@@ -38,7 +39,7 @@ class Whereabouts:
         yield from self._pods(plan)
         yield from (one for one in plan.service_placements() if one.name not in of_deployment)
         for name, deployment in of_deployment.items():
-            yield from self._of(name, [one for one in self._pods(plan) if one.name.rsplit("-", 2)[0] == deployment])
+            yield from self._of(name, [one for one in self._pods(plan) if deployment_of(one.name) == deployment])
 
     def _pods(self, plan: Plan) -> Iterator[Placement]:
         for one in plan.pod_placements():

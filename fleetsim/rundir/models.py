@@ -96,6 +96,7 @@ class Expectation(Model):
     name         the impact's kind, or the alert's name
     on           the target as the scenario says it; on_hosts and on_subjects (pods, tasks) are what it resolved to.
                  on_hosts None: every host. on_subjects None: whoever it is on those hosts
+    anywhere     an impact on any of all hosts is enough: the pods of a Deployment, which move
     within_s     counted from the start of the fault; None: until the end of the run
     before       "impact": the alert must fire before the first harm
     reason       `why:` of the scenario, shown beside the verdict
@@ -107,6 +108,7 @@ class Expectation(Model):
     on: str = "all"
     on_hosts: list[str] | None = None
     on_subjects: list[str] | None = None
+    anywhere: bool = False
     within_s: float | None = None
     before: Literal["impact"] | None = None
     reason: str = Field(default="", validation_alias=AliasChoices("reason", "why"))

@@ -66,7 +66,8 @@ def read_impacts(history: Sequence[HistoryEvent], run_end_ns: int) -> list[Impac
     found: list[Impact] = []
 
     def close(start: HistoryEvent, end_ns: int) -> None:
-        subjects = {start.subject, str(start.data.get("pod") or start.subject), str(start.data.get("service") or "")} - {""}
+        beside = {str(start.data.get(name) or "") for name in ("pod", "service", "deployment")}
+        subjects = {start.subject, *beside} - {""}
         kind = str(start.data.get("impact") or "harm")
         for host in start.data.get("hosts") or [start.host]:  # a service is hurt wherever it has a replica
             found.append(Impact(kind, host, frozenset(subjects), start.t_ns, end_ns))
@@ -85,12 +86,21 @@ def read_impacts(history: Sequence[HistoryEvent], run_end_ns: int) -> list[Impac
 
 def read_faults(history: Sequence[HistoryEvent], run_end_ns: int) -> list[Fault]:
     ends = {event.id: event.t_ns for event in history if event.kind == "fault_end"}
+    reached: dict[str, list[HistoryEvent]] = {}  # a fault of a Deployment goes where its pods go
+    for event in history:
+        if event.kind == "fault_reach":
+            reached.setdefault(str(event.data.get("fault")), []).append(event)
+
+    def all_of(event: HistoryEvent, name: str) -> frozenset[str]:
+        every = [event, *reached.get(event.id, ())]
+        return frozenset(one for told in every for one in told.data.get(name) or [])
+
     return [
         Fault(
             id=event.id,
             kind=str(event.data.get("fault") or event.subject),
-            hosts=frozenset(event.data.get("hosts") or [event.host]),
-            subjects=frozenset(event.data.get("subjects") or []),
+            hosts=all_of(event, "hosts") or frozenset({event.host}),
+            subjects=all_of(event, "subjects"),
             harmful="harm" not in event.data or event.data["harm"] is not None,
             start_ns=event.t_ns,
             end_ns=ends.get(event.id, run_end_ns),

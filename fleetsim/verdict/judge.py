@@ -2,7 +2,8 @@
 """One verdict per expectation, from evidence alone.
 
     expectation   met when                                                            verdict otherwise
-    impact        the harm is seen on every host meant, within its time               missed
+    impact        the harm is seen on every host meant, within its time; of a         missed
+                  Deployment, whose pods move, on any
     alert         the rule fires for every host meant, after the fault, within its    missed
                   time, and before the first harm there if so asked
     silent        it never fires for any of them                                      false_alarm
@@ -104,6 +105,8 @@ class _Judging:
             if impact.kind == self.expectation.name and mine and start_ns <= impact.start_ns:
                 first.setdefault(impact.host, impact.start_ns)
         meant = self._meant(fault)
+        if self.expectation.anywhere and first:
+            meant = [min(first, key=lambda host: (first[host], host))]
         late = [host for host in meant if first.get(host, deadline_ns + 1) > deadline_ns]
         seen_ns = max((first[host] for host in meant if host in first), default=None)
         facts = self._facts(fault, impact_at_s=seconds(seen_ns), fired_at_s=seconds(seen_ns), delay_s=seconds(seen_ns, start_ns))

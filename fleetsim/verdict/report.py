@@ -97,8 +97,9 @@ def _footnotes(verdicts: Verdicts) -> list[RenderableType]:
     notes: list[RenderableType] = []
     for incident in verdicts.missed_by_all:
         hosts = ", ".join(incident.hosts[:3]) + (" …" if len(incident.hosts) > 3 else "")
-        what = "harm without a fault" if incident.fault == "no fault" else incident.fault
-        notes.append(Text(f"Nobody noticed {what} on {hosts} (from {clock(incident.start_s)}): no rule fired for it.", style="red"))
+        what = "the harm" if incident.fault == "no fault" else incident.fault
+        since = f"from {clock(incident.start_s)}" + (", with no fault under way" if incident.fault == "no fault" else "")
+        notes.append(Text(f"Nobody noticed {what} on {hosts} ({since}): no rule fired for it.", style="red"))
     alerts = [rule for rule in verdicts.rules if rule.kind == "alert"]
     fired, lacking = sum(rule.firings > 0 for rule in alerts), sum(rule.status == "not_evaluable" for rule in alerts)
     silent = sum(rule.status == "evaluated" and not rule.firings for rule in alerts)

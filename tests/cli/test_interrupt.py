@@ -46,3 +46,24 @@ def test_ctrl_c_ends_a_run_with_one_sentence(tmp_path: Path) -> None:
     assert json.loads((out / "manifest.json").read_text())["history_hash"] is None
     with pytest.raises(BadInput):
         RunDirectory(out)
+
+
+@pytest.mark.parametrize("gap_s", [0.0005, 0.004, 0.05])
+def test_an_impatient_user_reads_no_traceback(gap_s: float, tmp_path: Path) -> None:
+    """Ctrl-C five times on end: those that come while the end is told are none."""
+    scenario, out = tmp_path / "long.yaml", tmp_path / "out"
+    scenario.write_text(LONG, encoding="utf-8")
+    script = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a job in the background may ignore it
+        "from fleetsim.cli.main import main; main()"
+    )
+    command = [sys.executable, "-c", script, "run", str(scenario), "--out", str(out)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        while not (out / "samples").exists() and process.poll() is None:
+            time.sleep(0.05)
+        for _ in range(5):
+            process.send_signal(signal.SIGINT)
+            time.sleep(gap_s)
+        _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "Traceback" not in stderr and stderr.count("fleetsim: interrupted") >= 1, stderr

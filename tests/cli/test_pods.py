@@ -84,6 +84,8 @@ def test_an_unknown_pod_is_one_sentence(scenario: str, capsys: pytest.CaptureFix
         ("name: kube\n", "name: kube\n    deployments: [{name: app, workload: idle, replicas: 2}]\n"),
         ("name: kube\n", "name: kube\n    deployments: [{name: more, workload: idle}]\n"),
         ("    runtime: docker\n", "    runtime: docker\n    deployments: [{name: more, workload: idle, replicas: 1}]\n"),
+        ('restart: "no", ops', 'restart: "no", pre_stop: 5s, ops'),
+        ('restart: "no", ops', 'restart: "no", priority: 7, ops'),
         ("limits: 40MiB, ops", "liveness: {period: 500ms}, ops"),
         ("limits: 40MiB, ops", "liveness: {success_threshold: 2}, ops"),
         ("limits: 40MiB, ops", "empty_dirs: {cache: 10MiB}, ops"),

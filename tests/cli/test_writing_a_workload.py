@@ -13,9 +13,12 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -124,26 +127,87 @@ class Broken(Workload):
 )
 
 
-def test_a_mistake_in_a_step_stops_the_run_with_one_sentence_and_debug_shows_where(folder: Path) -> None:
+@contextmanager
+def installed(folder: Path, name: str, text: str) -> Iterator[None]:
+    """A package of one module with one workload, both of this name, and a scenario with it."""
     site = folder / "site"
-    (site / "broken.py").write_text(BROKEN)
-    info = site / "broken-0.1.dist-info"
+    (site / f"{name}.py").write_text(text)
+    info = site / f"{name}-0.1.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 0.1\n")
-    (info / "entry_points.txt").write_text("[fleetsim.workloads]\nbroken = broken:Broken\n")
-    pods = "    pods: [{name: a, workload: broken}]"
-    (folder / "broken.yaml").write_text(f"summary: s\nduration: 1m\nfleet:\n  - hosts: 1\n    name: box\n    memory: 1GiB\n{pods}\n")
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 0.1\n")
+    (info / "entry_points.txt").write_text(f"[fleetsim.workloads]\n{name} = {name}:{name.capitalize()}\n")
+    pods = f"    pods: [{{name: a, workload: {name}}}]"
+    (folder / f"{name}.yaml").write_text(f"summary: s\nduration: 3m\nfleet:\n  - hosts: 1\n    name: box\n    memory: 1GiB\n{pods}\n")
     try:
+        yield
+    finally:
+        shutil.rmtree(info)
+
+
+def test_a_mistake_in_a_step_stops_the_run_with_one_sentence_and_debug_shows_where(folder: Path) -> None:
+    with installed(folder, "broken", BROKEN):
         done = run(folder, "fleetsim run --out broken-run broken.yaml")
         assert done.returncode == 3, done.stderr
         sentence = next(line for line in done.stderr.splitlines() if line.startswith("fleetsim: "))
         assert re.fullmatch(
             r"fleetsim: workload 'broken' of broken 0\.1 failed on host box-0, process 'a', at 3\.\d+ s: "
-            rf"ZeroDivisionError: float division by zero at {re.escape(str(site / 'broken.py'))}:10",
+            rf"ZeroDivisionError: float division by zero at {re.escape(str(folder / 'site' / 'broken.py'))}:10",
             sentence,
         )
         assert "Traceback" not in done.stderr and "Traceback" not in done.stdout
         told = run(folder, "fleetsim --debug run --out broken-again broken.yaml")
         assert told.returncode == 3 and "Traceback" in told.stderr and "kernel.now // 1" in told.stderr
-    finally:
-        shutil.rmtree(info)
+
+
+ODD = """
+import decimal, random, re
+from fleetsim.containers.plugin import Workload
+
+class Odd(Workload):
+    "It keeps this and that."
+    def __init__(self, arguments, room):
+        super().__init__(arguments, room)
+        self.kept = {KEPT}
+    def step(self, kernel): kernel.sleep(1)
+"""
+
+
+def test_what_a_checkpoint_cannot_keep_is_told_when_the_first_is_written_and_not_when_it_is_wanted(folder: Path) -> None:
+    plain = "[decimal.Decimal('0.1'), random.Random(7), {3, 4}]"
+    with installed(folder, "odd", ODD.replace("{KEPT}", "re.compile('x')")):
+        done = run(folder, "fleetsim run --out odd-run --checkpoint-every 1 odd.yaml")
+        assert done.returncode == 3, done.stderr
+        assert "a workload in Python keeps what cannot be read back: " in done.stderr and "re._compile has no place" in done.stderr
+    with installed(folder, "odd", ODD.replace("{KEPT}", plain)):
+        assert run(folder, "fleetsim run --out odd-kept --checkpoint-every 1 odd.yaml").returncode == 0
+        branch = run(folder, "fleetsim whatif odd-kept --at 90s --set vm.swappiness=1")
+        assert branch.returncode == 0, branch.stderr
+    with installed(folder, "odd", ODD.replace("{KEPT}", "3")):
+        branch = run(folder, "fleetsim whatif odd-kept --at 90s --set vm.swappiness=1")
+        assert branch.returncode == 2 and "another version of fleetsim, or of a workload in Python" in branch.stderr, "it has been changed"
+
+
+ENDLESS = """
+from pathlib import Path
+from fleetsim.containers.plugin import Workload
+
+class Endless(Workload):
+    "It never comes back."
+    def step(self, kernel):
+        Path("begun").touch()
+        while True: pass
+"""
+
+
+def test_a_step_that_never_returns_can_be_ended_with_ctrl_c(folder: Path) -> None:
+    with installed(folder, "endless", ENDLESS):
+        environment = {**os.environ, "PYTHONPATH": f"{folder / 'site'}:{REPO}"}
+        line = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from fleetsim.cli.main import main; main()"
+        command = [sys.executable, "-c", line, "run", "--out", "endless-run", "endless.yaml"]
+        process = subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
+        while not (folder / "begun").exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=120)
+        assert process.returncode == 130 and "Traceback" not in stderr and "interrupted" in stderr, stderr

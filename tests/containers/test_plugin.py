@@ -14,6 +14,7 @@ from fleetsim.containers.plugin import Kernel, Needs, Server, Size, load_entry_p
 from fleetsim.containers.pod import Pod
 from fleetsim.containers.workload import WORKLOADS, Room
 from fleetsim.errors import BadInput
+from fleetsim.fleet import scenario
 from fleetsim.fleet.scenario import load_plugins, load_scenario
 from fleetsim.registry import Registry
 from fleetsim.units import NS_PER_S
@@ -86,6 +87,21 @@ REFUSED = {
         GOOD + "from pydantic import BaseModel\nclass X(Good):\n    'Doc.'\n    class Arguments(BaseModel): pass",
         "its Arguments are not derived from Workload.Arguments or Server.Arguments",
     ),
+    "a step that yields": (
+        "x = acme_a:X",
+        GOOD + "class X(Workload):\n    'Doc.'\n    def step(self, kernel):\n        while True: yield kernel.sleep(1)",
+        "its step is a generator or a coroutine",
+    ),
+    "a step that awaits": (
+        "x = acme_a:X",
+        GOOD + "class X(Workload):\n    'Doc.'\n    async def step(self, kernel): pass",
+        "or a coroutine",
+    ),
+    "an argument that hides something": (
+        "x = acme_a:X",
+        GOOD + "class X(Good):\n    'Doc.'\n    class Arguments(Workload.Arguments):\n        files: int = 3",
+        "its Arguments have the field 'files', a name that all workloads' arguments use themselves",
+    ),
     "arguments without a schema": (
         "x = acme_a:X",
         GOOD + "class X(Good):\n    'Doc.'\n    class Arguments(Workload.Arguments):\n"
@@ -95,6 +111,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:Field name")  # pydantic's own word for one of them
 @pytest.mark.parametrize("what", REFUSED)
 def test_what_cannot_be_used_says_which_package_and_why(what: str, site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     points, module, why = REFUSED[what]
@@ -184,3 +201,40 @@ def test_a_scenario_is_refused_with_its_line(tmp_path: Path, monkeypatch: pytest
     assert told("{name: a, workload: sized, extra: 1}").startswith("/s.yaml:8: 'extra' of a pod with workload sized is 1; ")
     assert "pod 'a' reads '/data/x', which is not among the host's files" in told("{name: a, workload: sized}")
     assert "cannot say its needs: ValueError: extra is too much" in told("{name: a, workload: sized, extra: 65MiB}")
+
+
+def test_an_argument_that_is_a_key_of_pods_would_never_get_its_value(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = "    class Arguments(Workload.Arguments):\n        priority: int = 0\n"
+    distribution(site, "acme", "good = acme_p:Good", acme_p=GOOD + arguments)
+    monkeypatch.setattr(scenario, "WORKLOADS", plugin.WORKLOADS)
+    with pytest.raises(
+        BadInput, match=r"workload 'good' of acme 1\.2 has the argument 'priority', which is a key of pods; rename it there"
+    ):
+        load_plugins()
+
+
+NONSENSE: dict[str, tuple[str, str]] = {
+    "nothing": ("None", r"TypeError: needs\(\) returned 'None', not a Needs"),
+    "a number": ("7", r"TypeError: needs\(\) returned '7', not a Needs"),
+    "no tuple": ("Needs(memory=5)", r"ValueError: memory of Needs is '5'; write a tuple of whole numbers of bytes"),
+    "a share of a byte": ("Needs(memory=(1.5,))", r"ValueError: memory of Needs is '\(1\.5,\)'"),
+    "less than nothing": ("Needs(memory_at_random=(-1,))", r"ValueError: memory_at_random of Needs is '\(-1,\)'"),
+    "endless": ("Needs(memory=(1 << 80,))", "ValueError: memory of Needs"),
+    "a path beside": ("Needs(reads=('data/x',))", r"ValueError: reads of Needs .* absolute paths, such as \('/data/x',\)"),
+    "a path for a tuple": ("Needs(reads='/data/x')", "ValueError: reads of Needs is '/data/x'"),
+    "a size that is a word": ("Needs(writes={'/x': '1MiB'})", "ValueError: writes of Needs"),
+    "a constructor that fails": ("1 // 0", "ZeroDivisionError: integer division or modulo by zero"),
+}
+
+
+@pytest.mark.parametrize("what", NONSENSE)
+def test_needs_that_make_no_sense_are_told_before_anything_runs(what: str, site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    returned, why = NONSENSE[what]
+    begin = "    def __init__(self, *a): 1 // 0\n" if what == "a constructor that fails" else ""
+    body = f"{begin}    def needs(self): return {returned}\n"
+    module = f"acme_{len(what)}_{abs(hash(what))}"
+    distribution(site, "acme", f"good = {module}:Good", **{module: GOOD.replace("import Workload", "import Needs, Workload") + body})
+    load_entry_points()
+    with pytest.raises(BadInput, match=why) as refused:
+        plugin.WORKLOADS["good"].model_validate({}).processes("p")
+    assert "the workload 'good' of the package acme 1.2 cannot say its needs" in str(refused.value) and "\n" not in str(refused.value)

@@ -19,7 +19,7 @@ load_plugins()
 MIB, GIB = 1 << 20, 1 << 30
 
 HOST = Target("x-1", "db-0", 8 * GIB, 2 * GIB, settings={**sysctl.defaults(), "vm.swappiness": 10})
-POD = dataclasses.replace(HOST, pod="cache", task="cache", tasks=("cache",), cgroups=("pod.slice", "cri.scope"), limit_bytes=GIB)
+POD = dataclasses.replace(HOST, pod="cache", task="cache", tasks=("cache",), cgroup="cri.scope", pod_cgroup="pod.slice", limit_bytes=GIB)
 
 EXAMPLES: dict[str, dict[str, object]] = {
     "leaking_allocator": {"rate": "2MiB/s"},
@@ -157,6 +157,20 @@ def test_a_limit_is_put_back_to_what_the_pod_had() -> None:
     assert limit.inject(POD, 0)[1].args == {"cgroup": "cri.scope", "file": "memory.max", "bytes": 256 * MIB}
     assert limit.clear(POD, 0)[0].args["bytes"] == GIB
     assert limit.clear(dataclasses.replace(POD, limit_bytes=None), 0)[0].args["bytes"] == -1
+
+
+def test_a_pods_limit_is_the_sum_over_its_containers_if_all_have_one() -> None:
+    """As the kubelet writes it (pkg/kubelet/cm/helpers_linux.go ResourceConfigForPod): the neighbours keep their room."""
+    limit = make("memory_limit")
+
+    def written(**more: object) -> list[object]:
+        target = dataclasses.replace(POD, **more)  # type: ignore[arg-type]
+        return [[command.args["bytes"] for command in told] for told in (limit.inject(target, 0), limit.clear(target, 0))]
+
+    assert written(beside_bytes=GIB) == [[GIB + 256 * MIB, 256 * MIB], [2 * GIB, GIB]]
+    assert written(beside_bytes=None) == [[-1, 256 * MIB], [-1, GIB]]
+    assert written(beside_bytes=GIB, limit_bytes=None) == [[GIB + 256 * MIB, 256 * MIB], [-1, -1]]
+    assert written(pod_cgroup="") == [[256 * MIB], [GIB]], "Docker and systemd have nothing around a container"
 
 
 def test_settings_belong_to_hosts_and_limits_to_pods() -> None:

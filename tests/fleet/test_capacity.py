@@ -6,10 +6,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from fleetsim.allocators.tables import NR_HEAPS, NR_SLAB_HEAPS
 from fleetsim.fleet.bench import reference_host
-from fleetsim.fleet.capacity import TooMuch, page_groups, size_class_for, size_classes, too_much
+from fleetsim.fleet.capacity import TooMuch, needs, page_groups, size_class_for, size_classes, too_much
 from fleetsim.host.boot import boot
 from fleetsim.host.spec import CgroupSpec, HostSpec, TaskSpec
 from fleetsim.host.state import HOST
@@ -97,3 +98,34 @@ def test_a_heap_of_jemalloc_takes_the_groups_that_were_counted() -> None:
     taken = int((records[0]["cohorts"]["group"] >= 0).sum())
     assert page_groups(spec, [t.ops for t in spec.tasks]) == (int(records[0]["groups"]["used"].sum()), taken)
     assert size_classes(parse_script(spec.tasks[0].ops)) == int(records[0]["slab_classes"]["used"].sum())
+
+
+@pytest.mark.parametrize("after", [(), ("rewrite a 0 1 random",), ("rewrite a 40 0 seq",)], ids=["nobody writes", "at random", "in order"])
+@pytest.mark.parametrize("forks", [1, 3])
+def test_what_forks_take_is_counted_beforehand(forks: int, after: tuple[str, ...]) -> None:
+    """Counted, then watched on the host while the children hold: never more than was said, and of most tables exactly that."""
+    ops = ("mmap_anon a 40", "touch a 40 0", "mmap_anon b 8", "touch b 8 0", *("fork_hold 3",) * forks, *after, "sleep 9")
+    spec = HostSpec("h", 1 << 30, tasks=(TaskSpec("a", ops),))
+    records = np.zeros(1, HOST)
+    boot(spec, records[0], 1, 0)
+    most = dict.fromkeys(("tasks", "threads", "areas", "mappings", "groups", "cohorts"), 0)
+    for moment in range(1, 40):
+        run_host(records, 0, moment * 50_000_000)
+        row = records[0]
+        taken = {
+            "tasks": row["tasks"]["state"] > 0,
+            "threads": row["threads"]["used"],
+            "areas": row["areas"]["kind"] > 0,
+            "mappings": row["mappings"]["used"],
+            "groups": row["groups"]["used"],
+            "cohorts": row["cohorts"]["group"] >= 0,
+        }
+        most = {name: max(most[name], int(column.sum())) for name, column in taken.items()}
+    wanted = {need.field: need.rows for need in needs(spec, ())}
+    assert all(most[name] <= wanted[name] for name in most), (most, wanted)
+    assert [most[name] for name in ("tasks", "threads", "areas")] == [wanted[name] for name in ("tasks", "threads", "areas")]
+
+
+def test_many_forks_ask_for_a_larger_class() -> None:
+    spec = HostSpec("h", 8 << 30, tasks=(TaskSpec("a", ("mmap_anon a 40", *("fork_hold 3",) * 70)),))
+    assert size_class_for(spec, []) == "large"

@@ -11,7 +11,7 @@ from fleetsim.containers.pod_spec import NodeOptions
 from fleetsim.containers.resources import Node
 from fleetsim.containers.script import Script
 from fleetsim.containers.web import Web
-from fleetsim.fleet.deployments import RETRY_NS, ControlPlane, Deployment
+from fleetsim.fleet.deployments import RETRY_NS, ControlPlane, Deployment, deployment_of, may_come
 from fleetsim.host.spec import Command, Event
 
 GIB, S = 1 << 30, 10**9
@@ -174,6 +174,52 @@ def test_a_recorded_load_comes_to_every_replica_also_to_those_that_come_later(tm
     assert loads([], 2) == []
     assert loads([], 3) == [(one, 50_000), (two, 50_000)]
     gone = [Event(3 * S, str(where(control)[one]), 0, kind, one, {}) for kind in ("pod_phase", "pod_gone")]
-    ((name, rate),) = loads(gone, 4)
-    assert rate == 50_000 and name not in (one, two) and control.changed
-    assert loads([], 5) == [] and not control.changed
+    assert loads(gone, 4) == [] and control.changed, "the new one is sent to a host, which may refuse it"
+    (new,) = set(where(control)) - {one, two}
+    assert loads([Event(5 * S, str(where(control)[new]), 0, "schedule", new, {})], 5) == [(new, 50_000)]
+    assert loads([], 6) == [] and not control.changed
+
+
+def test_a_refused_replica_is_sent_no_load(tmp_path: Path) -> None:
+    """The host does not know it: a command to it would be one to nobody, and the end of the run."""
+    (tmp_path / "l.csv").write_text("0,5\n")
+    web = Web.model_validate({"load": {"replay": "l.csv"}}, context={"folder": str(tmp_path)})
+    control = ControlPlane([Deployment("web", Pod("web", "web", web), 1)], HOSTS, (), NodeOptions(Node(4 * GIB, eviction_hard=0)), 1)
+    ((one, host),) = where(control).items()
+    gone = [Event(S, str(host), 0, kind, one, {}) for kind in ("pod_phase", "pod_gone")]
+    control.react(gone, S)
+    ((new, where_to),) = where(control).items()
+    commands, _ = control.react([Event(2 * S, str(where_to), 0, "pod_rejected", new, {})], 2 * S)
+    assert [c.kind for c in commands] == ["start_pod"], "tried elsewhere"
+
+
+def test_no_two_pods_of_a_deployment_have_one_name() -> None:
+    """Of 5,000 suffixes of five hex digits some are alike; each pod that was asked for is there all the same, and counted once."""
+    hosts = tuple(f"h{number}" for number in range(60))
+    control = ControlPlane([Deployment("web", pod(None), 5000)], hosts, (), NodeOptions(Node(400 * GIB, eviction_hard=0)), 1)
+    assert len(where(control)) == 5000
+    assert {deployment_of(name) for name in where(control)} == {"web"}
+    assert sum(node.pods for node in control.nodes.values()) == sum(host is not None for host in where(control).values())
+
+
+def test_where_pods_go_does_not_hang_on_what_a_record_holds() -> None:
+    """A node takes as many pods as its kubelet says, whichever size class the planning process has."""
+    control = ControlPlane([Deployment("web", pod(None), 120)], ("a",), (), NodeOptions(Node(400 * GIB, eviction_hard=0)), 1)
+    assert sum(host == "a" for host in where(control).values()) == 110
+
+
+def test_replicas_on_one_host_have_processes_of_their_own() -> None:
+    family = Script.model_validate({"processes": [{"name": "master", "ops": ["sleep 1"]}, {"name": "helper", "ops": ["sleep 1"]}]})
+    control = ControlPlane([Deployment("web", Pod("web", "script", family), 2)], ("a",), (), NodeOptions(Node(4 * GIB, eviction_hard=0)), 1)
+    pods = control.pods_on("a")
+    assert [process.name for one in pods for process in one.processes] == [f"{one.name}.{p}" for one in pods for p in ("master", "helper")]
+    assert [placed.task for placed in control.rollouts[0].pods.values()] == [f"{one.name}.master" for one in pods]
+
+
+def test_what_may_come_is_the_surge_as_far_as_requests_allow() -> None:
+    options = NodeOptions(Node(4 * GIB, eviction_hard=0))
+    of = Deployment("web", pod(GIB), 8, max_surge="50%")
+    assert len(may_come([of], [pod(GIB)], options)) == 3, "four, but three fit"
+    assert len(may_come([of], [], options)) == 4
+    assert len(may_come([Deployment("web", pod(None), 2, max_surge="0", max_unavailable="1")], [], options)) == 1, "evicted elsewhere"
+    assert len({one.name for one in may_come([of, Deployment("api", pod(None), 8)], [], options)}) == 6

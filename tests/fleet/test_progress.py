@@ -31,8 +31,8 @@ def test_what_is_said_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
     plan: Any = SimpleNamespace(hosts=range(1234), duration_ns=3600 * NS_PER_S)
     speed = Speedometer(plan, 0)
     now_s = 110.0
-    assert speed.says(600 * NS_PER_S, 10, "") == "10m00s of 1h00m, epoch 10, 1,234 hosts, 60 × real time, 50s left"
+    assert speed.says(600 * NS_PER_S, 10, "") == "10m00s of 1h00m, 50s left, 60 × real time, 1,234 hosts, epoch 10"
     for _ in range(progress.WINDOW):  # what was long ago does not count
         now_s += 100.0
         told = speed.says(600 * NS_PER_S + int((now_s - 110) * NS_PER_S), 11, "web-3 took 2.0 × the median")
-    assert told == "43m20s of 1h00m, epoch 11, 1,234 hosts, 1.0 × real time, 16m40s left, web-3 took 2.0 × the median"
+    assert told == "43m20s of 1h00m, 16m40s left, 1.0 × real time, web-3 took 2.0 × the median, 1,234 hosts, epoch 11"

@@ -8,10 +8,14 @@ The history hash is over the history, every sample and every host's final record
 from __future__ import annotations
 
 import json
+import os
+import socketserver
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +124,77 @@ def test_an_address_where_no_cluster_is_is_told_within_seconds(plan: Plan, addre
     with pytest.raises(BadInput, match=sentence):
         RayCluster(address)
     assert time.monotonic() - began < TWO_MINUTES / 2
+
+
+class Stranger(socketserver.BaseRequestHandler):
+    """Somebody who is no cluster's head: answers as a web server, or not at all."""
+
+    answer = b""
+
+    def handle(self) -> None:
+        self.request.recv(24)
+        self.request.sendall(self.answer)
+        if not self.answer:
+            time.sleep(1)
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"-ERR unknown command\r\n", b"220", b""])
+def test_somebody_else_at_the_address_is_told_in_one_sentence_before_ray_is_asked(
+    answer: bytes, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from fleetsim.fleet import ray_cluster
+
+    monkeypatch.setattr(ray_cluster, "REACH_S", 0.3)
+    monkeypatch.setattr(Stranger, "answer", answer)
+    with socketserver.TCPServer(("127.0.0.1", 0), Stranger) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        with pytest.raises(BadInput, match="something listens there, but not the head of a Ray cluster"):
+            ray_cluster.RayCluster(f"127.0.0.1:{server.server_address[1]}")
+    assert capfd.readouterr() == ("", "")
+
+
+def listening(pids: set[int]) -> set[str]:
+    """The addresses at which processes listen, from /proc/net: loopback is said as it is, all others by their hex digits."""
+    inodes = set()
+    for pid in pids:
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):
+                inodes.add(link.readlink().name)
+    loopback = {"0100007F": "127.0.0.1", "0000000000000000FFFF00000100007F": "127.0.0.1", "00000000000000000000000001000000": "::1"}
+    found = set()
+    for file in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in Path(file).read_text().splitlines()[1:]:
+            words = line.split()
+            if words[3] == "0A" and f"socket:[{words[9]}]" in inodes:
+                address = words[1].partition(":")[0]
+                found.add(loopback.get(address, address))
+    return found
+
+
+def test_a_cluster_of_our_own_listens_on_loopback_only_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    from fleetsim.fleet.ray_cluster import ONE_MACHINE, RayCluster
+
+    monkeypatch.delenv(ONE_MACHINE, raising=False)
+    cluster = RayCluster("local", 1)
+    try:
+        assert cluster.is_own
+        folder = Path(ray._private.worker._global_node.get_temp_dir_path())
+        assert folder.name.startswith("fleetsim-ray-")
+
+        def pid() -> int:
+            return os.getpid()
+
+        worker = ray.get(ray.remote(pid).remote())
+        session = {os.getpid(), worker} | {
+            int(process.name) for process in Path("/proc").glob("[0-9]*") if str(folder).encode() in (process / "cmdline").read_bytes()
+        }
+        assert len(session) > 4
+        assert listening(session) == {"127.0.0.1"}
+    finally:
+        cluster.leave()
+    assert not folder.exists() and ONE_MACHINE not in os.environ
 
 
 def actors_running() -> int:

@@ -66,3 +66,9 @@ def test_run_is_exit_2_one_sentence_and_no_folder(
     assert told.startswith("fleetsim: fleet-1000: 1,000 hosts need about ")
     assert "but this machine has 390MiB; about" in told
     assert not out.exists()
+
+
+def test_so_many_seeds_run_beside_each_other_as_fit(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, 100)
+    one = room.PROCESS + 100 * room.host_bytes()
+    assert [room.actors_that_fit(plan, available) for available in (one - 1, one, 3 * one - 1, 3 * one, None)] == [1, 1, 2, 3, None]

@@ -147,3 +147,10 @@ def test_a_fault_is_named_by_id_where_its_kind_would_mean_several(several: Plan)
         what_if(several, AT, Change(sets=("pod/pair.limits=1GiB",)))
     with pytest.raises(BadInput, match="--at is 1m, but the run ends at 1m"):
         what_if(several, 60 * NS_PER_S, Change(dropped=("leaking_allocator-2",)))
+
+
+def test_a_fault_that_is_named_twice_is_dropped_once(plan: Plan) -> None:
+    once = what_if(plan, 40 * NS_PER_S, Change(dropped=("leaking_allocator",)))
+    assert what_if(plan, 40 * NS_PER_S, Change(dropped=("leaking_allocator", "leaking_allocator-1"))).commands() == once.commands()
+    gone = what_if(plan, 5 * NS_PER_S, Change(dropped=("leaking_allocator", "leaking_allocator")))
+    assert [fault.kind for fault in gone.faults] == [fault.kind for fault in plan.faults if fault.kind != "leaking_allocator"]

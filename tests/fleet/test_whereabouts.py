@@ -9,6 +9,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fleetsim.fleet.history import History
 from fleetsim.fleet.plan import make_plan
 from fleetsim.fleet.scenario import load_scenario
 from fleetsim.fleet.whereabouts import Whereabouts, joined
@@ -75,3 +76,24 @@ def test_a_pod_stands_where_it_was_bound_until_its_last_process_is_gone_and_aler
         named = directory.named({label: name}, since * S, until * S)
         assert (named.hosts, named.subjects) == (hosts, {name}), (label, name, since)
     assert directory.named({"pod": first.name}, 100 * S, 110 * S).subjects == frozenset(), "it is not there any more"
+
+
+def test_a_pod_whose_name_only_begins_like_a_deployments_is_not_its(tmp_path: Path) -> None:
+    """A fixed pod web-cache-redis beside the Deployment web: where the service of web stands is where web's replicas are."""
+    file = tmp_path / "x.yaml"
+    file.write_text(SCENARIO.replace("{name: agent, workload: idle}", "{name: web-cache-redis, workload: idle}"), encoding="utf-8")
+    places = Whereabouts(make_plan(load_scenario(file))).placements()
+    (replica,) = (one for one in places if one.kind == "pod" and one.name != "web-cache-redis")
+    assert {one.host for one in places if one.kind == "service"} == {replica.host}
+
+
+def test_an_impact_of_a_replica_names_its_pod_and_deployment(tmp_path: Path) -> None:
+    """Also one with several containers, whose processes are called after pod and container, and a child that it has forked."""
+    file = tmp_path / "x.yaml"
+    file.write_text(SCENARIO, encoding="utf-8")
+    history = History(make_plan(load_scenario(file)))
+    pod = "web-123456789-abcde"
+    for number, subject in enumerate((pod, f"{pod}.app", f"{pod}.app-child", f"{pod}-child", "agent", "other-123456789-abcde")):
+        history.take([Event(S, "node-0", number, "impact_start", subject, {"impact": "killed"})])
+    told = [(event.data.get("pod"), event.data.get("deployment")) for event in history.events]
+    assert told == [(pod, "web")] * 4 + [("agent", None), (None, None)]

@@ -63,6 +63,19 @@ def test_one_of_two_hosts_is_not_enough(judged) -> None:
     assert (verdict.verdict, verdict.explanation) == ("missed", "never fired for b")
 
 
+def test_of_a_deployment_one_pod_that_is_hurt_is_enough_wherever_it_has_come_to(judged) -> None:
+    def draw(world) -> None:
+        world.fault("leak", ["a", "b"], start=10)
+        world.impact("killed", "c", start=20, end=21)
+        world.expect("impact", "killed", on_hosts=["a", "b"], anywhere=True)
+        world.expect("impact", "killed", on_hosts=["a", "b"])
+        world.expect("impact", "killed", on_hosts=["a", "b"], anywhere=True, within_s=300)
+
+    anywhere, everywhere, in_time = judged(draw)
+    assert (anywhere.met, anywhere.explanation) == (True, "c hurt 10m 00s after the fault")
+    assert (everywhere.met, in_time.met) == (False, False) and "too late" in in_time.explanation
+
+
 def test_only_the_hosts_hit_are_meant_by_a_whole_group(judged) -> None:
     def draw(world) -> None:
         world.fault("leak", ["b"], start=10)

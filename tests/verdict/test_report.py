@@ -55,10 +55,10 @@ VERDICTS = Verdicts(
 )  # fmt: skip
 
 
-def printed(width: int) -> str:
+def printed(width: int, verdicts: Verdicts = VERDICTS) -> str:
     console = Console(width=width, file=io.StringIO(), force_terminal=False)
-    print_report(VERDICTS, console, report=Path("out/verdict/report.html"))
-    print_summary([VERDICTS], console)
+    print_report(verdicts, console, report=Path("out/verdict/report.html"))
+    print_summary([verdicts], console)
     return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines()) + "\n"  # type: ignore[attr-defined]
 
 
@@ -70,6 +70,12 @@ def test_a_narrow_terminal_loses_no_words() -> None:
     text = " ".join(printed(60).replace("│", " ").split())
     for words in ("what can be had, [not] at what", "leak-[one]-container", "not_evaluable: needs some_metric · Blind, BlindToo"):
         assert words in text
+
+
+def test_harm_that_nobody_planned_and_nobody_noticed_is_told_in_a_sentence() -> None:
+    incident = IncidentSummary(id="y", fault="no fault", hosts=["node-0"], start_s=75, end_s=90, impact_at_s=75, caught_by=[])
+    told = printed(140, VERDICTS.model_copy(update={"incidents": [incident]}))
+    assert "Nobody noticed the harm on node-0 (from 1m 15s, with no fault under way): no rule fired for it." in told
 
 
 def test_junit_tells_failures_from_errors_and_stays_xml_whatever_a_label_says(tmp_path: Path) -> None:
