@@ -9,13 +9,13 @@ Leaves out: doing it (`controller.py`).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
 from fleetsim.containers.load import Slo
 from fleetsim.containers.pod import Pod, pod_cgroup
-from fleetsim.containers.pod_spec import cgroup_of
+from fleetsim.containers.pod_spec import PodSpecs, cgroup_of
 from fleetsim.containers.workload import ServerWorkload
 from fleetsim.errors import BadInput
 from fleetsim.faults.base import Fault, Target
@@ -190,7 +190,8 @@ def _size_class(
                 raise scenario.source.refuse(group.place, found.sentence)
             wanted = max(wanted, found, key=SIZE_CLASSES.index)
             if chosen is None and (more := may_come(group.deployments, pods[spec.name], node_options(group.keys))):
-                fuller = size_class_for(host_spec(group, spec.name, (*pods[spec.name], *more), spec.files), told)
+                full = replace(spec, pods=PodSpecs(spec.name, (*pods[spec.name], *more), node_options(group.keys)))
+                fuller = size_class_for(full, told)
                 wanted = SIZE_CLASSES[-1] if isinstance(fuller, TooMuch) else max(wanted, fuller, key=SIZE_CLASSES.index)
             checked.add((id(group), placed))
     return wanted

@@ -82,7 +82,7 @@ def test_a_pod_whose_name_only_begins_like_a_deployments_is_not_its(tmp_path: Pa
     """A fixed pod web-cache-redis beside the Deployment web: where the service of web stands is where web's replicas are."""
     file = tmp_path / "x.yaml"
     file.write_text(SCENARIO.replace("{name: agent, workload: idle}", "{name: web-cache-redis, workload: idle}"), encoding="utf-8")
-    places = Whereabouts(make_plan(load_scenario(file))).placements()
+    places = list(Whereabouts().placements(make_plan(load_scenario(file))))
     (replica,) = (one for one in places if one.kind == "pod" and one.name != "web-cache-redis")
     assert {one.host for one in places if one.kind == "service"} == {replica.host}
 
