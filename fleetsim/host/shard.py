@@ -183,6 +183,7 @@ class Shard:
         while (told := run_host(self.records, i, until_ns)) in (CALL_AGAIN, ASKS):
             if told == ASKS:
                 take_turn(self.records, i, self._names[i], until_ns)
+                self.changed(i)
                 continue
             self._collect(i)
             if self._looks[i] < mm.NEVER:
@@ -192,6 +193,10 @@ class Shard:
         elif told < 0:
             at_s = int(self.records[i]["now_ns"]) / 1e9
             raise ToolFailed(f"host {self.names[i]} at {at_s:.3f} s, seed {self.seed}: {RULES[-told]}")
+
+    def changed(self, i: int) -> None:
+        """Somebody outside the laws does something to host `i`: its queue of what is due is made anew before it runs on."""
+        self.records[i]["reschedule"] = 1
 
     def emit(self, i: int, kind: str, subject: str, **data: Any) -> None:
         """Something happened on host `i`, now."""
@@ -281,6 +286,7 @@ class Shard:
             refused = {"author": command.author, "refused": "its pod has left this host"}
             self._emit(i, int(row["now_ns"]), "command", command.kind, refused)
             return
+        self.changed(i)
         done(row, names, args)
         self._collect(i)  # a kill that a command caused is told at its own instant
         if command.kind in ("settle_limit", "load", "cut", "start_pod"):

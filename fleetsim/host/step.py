@@ -329,7 +329,6 @@ def run_until(row, until_ns):
     under_way = row["asking"] > 0
     if not under_way:
         row["attention"] = 0
-    row["reschedule"] = 1  # a command may have changed anything
     thread, thread_ns = -1, NEVER
     changed = True
     while True:

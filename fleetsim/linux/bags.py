@@ -103,9 +103,13 @@ def two_oldest(row, g, strict):
     """
     group, cohorts = row["groups"][g], row["cohorts"]
     keep, drop, fewest = -1, -1, 1 << 62
+    least = fewest
+    for j in range(group["first"], group["first"] + group["cohorts"]):
+        if cohorts[j]["list"] != LRU_NONE:
+            least = min(least, cohorts[j]["nr"])
     for j in range(group["first"] + 1, group["first"] + group["cohorts"]):
         b = cohorts[j]
-        if b["list"] == LRU_NONE or b["nr"] >= fewest:
+        if b["list"] == LRU_NONE or b["nr"] + least >= fewest:
             continue
         age = bag_age(row, b)
         for i in range(group["first"], j):

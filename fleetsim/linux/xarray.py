@@ -23,7 +23,7 @@ from fleetsim.linux.slub import charge_objects, grow_at_once, kmem_cache_alloc, 
 PGALLOC, PGFREE = VM["pgalloc_dma"], VM["pgfree"]
 SLOTS = 64  # XA_CHUNK_SIZE
 STALE = 896  # pages that one slab of nodes finds
-STALE_SHIFT = 10  # … or this part of the machine (their nodes are a 64,000th of it)
+STALE_SHIFT = 8  # … or this part of the machine (their nodes are a 16,000th of it)
 
 
 @law
