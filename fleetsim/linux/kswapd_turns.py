@@ -19,7 +19,7 @@ from fleetsim.linux.vmscan_laws import ScanBalance, scan_balance
 PGSCAN_KSWAPD = VM["pgscan_kswapd"]
 SLICE_MIN = 512  # pages of one slice of work at least …
 SLICE_SHARE = 16  # … and at most this part of what the run wants to reclaim,
-QUANTUM_SHARE = 4  # on a host with a tick this one
+QUANTUM_SHARE = 4  # on a host with a tick this one, as long as nothing has to be written
 OWED_SHARE = 6  # a lruvec owes at most this part of it …
 OWED_MAX = 32_767  # … and what cgroup["owed"] can hold
 
@@ -32,6 +32,15 @@ def only_file_is_scanned(row, sc):
     """
     swappiness, trim = row["sysctl"]["swappiness"], sc["cache_trim_mode"] > 0
     return scan_balance(sc["may_swap"] > 0, False, swappiness, sc["priority"], sc["file_is_tiny"] > 0, trim) == ScanBalance.FILE
+
+
+@law
+def may_swap(row, cg):
+    """False if memory.swap.max of a cgroup itself forbids it: its anonymous pages are never scanned then.
+
+    Source: mm/vmscan.c get_scan_count (can_reclaim_anon_pages), for containers without swap; the root has no such file.
+    """
+    return cg == 0 or row["cgroups"][cg]["swap_max"] > 0
 
 
 @law
@@ -49,7 +58,7 @@ def has_nothing_to_scan(row, sc, cg, only_file):
         if size[LRU_INACTIVE_FILE] + size[LRU_ACTIVE_FILE] > 0 or has_objects(row, cg):
             return False
         anon = max(size[LRU_INACTIVE_ANON], size[LRU_ACTIVE_ANON])
-        if not only_file and anon >> sc["priority"] > 0 and group["swap_max"] > 0:
+        if not only_file and anon >> sc["priority"] > 0 and may_swap(row, cg):
             return False
         sc["spent_ns"] += row["cost"][VISIT]
         if size[LRU_ACTIVE_ANON] > 0:
@@ -72,7 +81,7 @@ def put_off(row, sc, cg, only_file):
     """
     group = row["cgroups"][cg]
     kswapd = row["kswapd"][sc["node"]]
-    if row["tick_ns"] == 0 or kswapd["boost_left"] > 0 or (not only_file and group["swap_max"] > 0):
+    if row["tick_ns"] == 0 or kswapd["boost_left"] > 0 or (not only_file and may_swap(row, cg)):
         return False
     if sc["may_deactivate"][1] > 0 and group["size"][LRU_ACTIVE_FILE] > 0:
         return False
@@ -110,7 +119,8 @@ def take_turns(row, sc):
     Source: mm/vmscan.c shrink_node_memcgs.
     """
     kswapd = row["kswapd"][sc["node"]]
-    budget = max(SLICE_MIN, sc["wanted"] // (SLICE_SHARE if row["tick_ns"] == 0 else QUANTUM_SHARE))
+    small = max(SLICE_MIN, sc["wanted"] // SLICE_SHARE)
+    budget = small if row["tick_ns"] == 0 else max(SLICE_MIN, sc["wanted"] // QUANTUM_SHARE)
     looked = row["vm"][PGSCAN_KSWAPD]
     plain = row["protected"] == 0 and not lru_gen_enabled(row)
     only_file = plain and only_file_is_scanned(row, sc)
@@ -125,6 +135,8 @@ def take_turns(row, sc):
                 continue
             begin_lruvec(row, sc, cg)
             pay_owed(row, sc, cg)
+        if sc["nr"][LRU_INACTIVE_ANON] > 0:
+            budget = small
         kswapd["midway"] = 0 if shrink_slice(row, sc, cg, budget) else 1
         if kswapd["midway"] > 0:
             break
