@@ -27,7 +27,8 @@ from fleetsim.host.programs import CHILD, Names, add_task, add_thread
 from fleetsim.host.redis_events import REDIS_EVENTS, redis_event
 from fleetsim.host.spec import CgroupSpec, Command, Event, HostSpec, KubeletSpec, PodSpec, TaskSpec
 from fleetsim.host.state import HOST
-from fleetsim.host.step import ASKS, CALL_AGAIN, EVENTS, run_host
+from fleetsim.host.step import ASKS, CALL_AGAIN, EVENTS, fetch_host, run_host
+from fleetsim.law import mode
 from fleetsim.linux import events as ev
 from fleetsim.linux import mm_types as mm
 from fleetsim.linux.alloc_slowpath import enforce_limit
@@ -45,6 +46,7 @@ TICK_NS = 200_000_000
 """A fleet's default tick: the longest at which replaying the recordings keeps its score (docs/benchmarks.md)."""
 
 SETTLE_NS = 10_000_000
+FETCH_BYTES_MAX = 512 << 10  # of a record that fits a processor's second cache with room to spare
 HEADER_BYTES_MAX = 1 << 20  # a snapshot says every field of the record in its header; NumPy's own limit is 10,000 bytes
 
 
@@ -87,6 +89,8 @@ class Shard:
         self, specs: Sequence[HostSpec], seed: int, first_index: int = 0, *, tick_ns: int = TICK_NS, agent: Agent | None = None
     ) -> None:
         self.records: np.ndarray = np.zeros(len(specs), HOST)
+        self.lines = self.records.view(np.uint8).reshape(len(specs), HOST.itemsize)
+        self._fetches = mode() != "python" and HOST.itemsize <= FETCH_BYTES_MAX < self.records.nbytes
         self.names: list[str] = [spec.name for spec in specs]
         self.seed = seed
         self._names: list[Names] = []
@@ -114,6 +118,8 @@ class Shard:
     def advance(self, host_index: int, until_ns: int) -> None:
         """Run one host to `until_ns`; ToolFailed if its tables stop adding up."""
         at_ns = 0
+        if self._fetches:
+            fetch_host(self.lines, host_index)
         while self._looks[host_index] <= until_ns:
             at_ns = self._looks[host_index]
             self._advance(host_index, at_ns)
