@@ -55,6 +55,7 @@ class Sync:
 
     def __init__(self, shard: Shard, i: int) -> None:
         self.shard, self.i = shard, i
+        shard.changed(i)
         self.row, self.names = shard.records[i], shard.names_of(i)
         self.now = int(self.row["now_ns"])
         self.runtime = int(self.row["kubelet"]["runtime"])

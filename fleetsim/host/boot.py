@@ -118,6 +118,7 @@ def clear_tables(row: Any) -> None:
     row["kcompactd_next_ns"] = NEVER
     row["khugepaged_next_ns"] = NEVER
     row["psi_next_ns"] = 2 * mm.NS_PER_S
+    row["reschedule"] = 1
     row["load_next_ns"] = 5 * mm.NS_PER_S
     row["slow_next_ns"] = 10 * mm.NS_PER_S
     row["scan"]["priority"] = mm.DEF_PRIORITY

@@ -28,7 +28,8 @@ from fleetsim.host.programs import CHILD, Names, add_task, add_thread
 from fleetsim.host.redis_events import REDIS_EVENTS, redis_event
 from fleetsim.host.spec import CgroupSpec, Command, Event, HostSpec, KubeletSpec, PodSpec, TaskSpec
 from fleetsim.host.state import HOST
-from fleetsim.host.step import ASKS, CALL_AGAIN, EVENTS, run_host
+from fleetsim.host.step import ASKS, CALL_AGAIN, EVENTS, fetch_host, run_host
+from fleetsim.law import mode
 from fleetsim.linux import events as ev
 from fleetsim.linux import mm_types as mm
 from fleetsim.linux.alloc_slowpath import enforce_limit
@@ -46,6 +47,7 @@ TICK_NS = 200_000_000
 """A fleet's default tick: the longest at which replaying the recordings keeps its score (docs/benchmarks.md)."""
 
 SETTLE_NS = 10_000_000
+FETCH_BYTES_MAX = 512 << 10  # of a record that fits a processor's second cache with room to spare
 HEADER_BYTES_MAX = 1 << 20  # a snapshot says every field of the record in its header; NumPy's own limit is 10,000 bytes
 
 
@@ -88,6 +90,8 @@ class Shard:
         self, specs: Sequence[HostSpec], seed: int, first_index: int = 0, *, tick_ns: int = TICK_NS, agent: Agent | None = None
     ) -> None:
         self.records: np.ndarray = np.zeros(len(specs), HOST)
+        self.lines = self.records.view(np.uint8).reshape(len(specs), HOST.itemsize)
+        self._fetches = mode() != "python" and HOST.itemsize <= FETCH_BYTES_MAX < self.records.nbytes
         self.names: list[str] = [spec.name for spec in specs]
         self.seed = seed
         boots = Boots(self.records, tick_ns)
@@ -114,6 +118,8 @@ class Shard:
     def advance(self, host_index: int, until_ns: int) -> None:
         """Run one host to `until_ns`; ToolFailed if its tables stop adding up."""
         at_ns = 0
+        if self._fetches:
+            fetch_host(self.lines, host_index)
         while self._looks[host_index] <= until_ns:
             at_ns = self._looks[host_index]
             self._advance(host_index, at_ns)
@@ -183,6 +189,7 @@ class Shard:
         while (told := run_host(self.records, i, until_ns)) in (CALL_AGAIN, ASKS):
             if told == ASKS:
                 take_turn(self.records, i, self._names[i], until_ns)
+                self.changed(i)
                 continue
             self._collect(i)
             if self._looks[i] < mm.NEVER:
@@ -192,6 +199,10 @@ class Shard:
         elif told < 0:
             at_s = int(self.records[i]["now_ns"]) / 1e9
             raise ToolFailed(f"host {self.names[i]} at {at_s:.3f} s, seed {self.seed}: {RULES[-told]}")
+
+    def changed(self, i: int) -> None:
+        """Somebody outside the laws does something to host `i`: its queue of what is due is made anew before it runs on."""
+        self.records[i]["reschedule"] = 1
 
     def emit(self, i: int, kind: str, subject: str, **data: Any) -> None:
         """Something happened on host `i`, now."""
@@ -281,6 +292,7 @@ class Shard:
             refused = {"author": command.author, "refused": "its pod has left this host"}
             self._emit(i, int(row["now_ns"]), "command", command.kind, refused)
             return
+        self.changed(i)
         done(row, names, args)
         self._collect(i)  # a kill that a command caused is told at its own instant
         if command.kind in ("settle_limit", "load", "cut", "start_pod"):

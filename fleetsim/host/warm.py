@@ -12,6 +12,7 @@ from fleetsim import law
 from fleetsim.host.relist import relist
 from fleetsim.host.shard import Shard
 from fleetsim.host.spec import HostSpec
+from fleetsim.host.step import fetch_host
 
 MEMORY_BYTES = 1 << 30
 
@@ -20,6 +21,7 @@ def compile_laws() -> None:
     """Boot and advance one small host: almost nothing when the laws are in the cache."""
     shard = Shard([HostSpec("warm", MEMORY_BYTES)], seed=0)
     shard.advance(0, 1)
+    fetch_host(shard.lines, 0)
     relist(shard.records, 0)
 
 

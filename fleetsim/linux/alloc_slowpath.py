@@ -35,12 +35,14 @@ from fleetsim.linux.node_reclaim import node_reclaim
 from fleetsim.linux.nodes import count_node_lists, nr_free_in, zone_allowed, zonelist
 from fleetsim.linux.oom_kill import out_of_memory
 from fleetsim.linux.per_cpu_pages import drain_all_pages
-from fleetsim.linux.vmscan import do_try_to_free_pages
+from fleetsim.linux.vmscan import do_try_to_free_pages, reclaim_rounds
 from fleetsim.linux.zonelist import rmqueue, take_from_zone
 
 EV_HIGH, EV_MAX, EV_SWAP_HIGH = EV["high"], EV["max"], EV["swap_high"]
 HZ = 250
 THROTTLE_NS = 100_000_000
+QUANTUM_SHIFT = 8  # of a limit, what a turn may make room for at once …
+ROUNDS_MAX = 64  # … and the rounds of reclaim that are made as one
 
 
 @law
@@ -197,9 +199,7 @@ def try_charge_memcg(row, th, cg, pages):
     if room > 0:
         thread["charge_retries"] = 0
         return min(pages, room)
-    event(row, level, EV_MAX)
-    reclaimed = do_try_to_free_pages(row, level, SWAP_CLUSTER_MAX, BY_MEMCG)
-    bill_reclaim(row, until_written(row))
+    reclaimed = reclaim_at_limit(row, cg, level, pages)
     room, _ = margin(row, cg)
     if room > 0:
         return min(pages, room)
@@ -214,6 +214,33 @@ def try_charge_memcg(row, th, cg, pages):
             row["wait_ns"] += row["cost"][TICK]
         row["wait_ns"] += row["cost"][TICK]
     return 0
+
+
+@law
+def reclaim_at_limit(row, cg, level, pages):
+    """A round of reclaim because a charge to `cg` met the memory.max of `level`.
+
+    On a host with a tick a turn is a quantum of work, and the rounds that it takes are made in it, as long as they free pages and none
+    has to be written; but no more at once than a 256th of the limit. As many as the first round says are made as one.
+
+    pages    int64  to be charged
+    returns  int64  pages reclaimed at last
+
+    Source: mm/memcontrol.c try_charge_memcg (a round for every charge); the quantum is fleetsim's own (design §3.3).
+    """
+    enough = 1
+    if row["tick_ns"] > 0:
+        enough = min(pages, row["cgroups"][level]["max"] >> QUANTUM_SHIFT)
+    event(row, level, EV_MAX)
+    reclaimed = do_try_to_free_pages(row, level, SWAP_CLUSTER_MAX, BY_MEMCG)
+    while True:
+        bill_reclaim(row, until_written(row))
+        room, at = margin(row, cg)
+        if room >= enough or at != level or reclaimed == 0 or row["scan"][1]["sent"] > 0:
+            return reclaimed
+        rounds = min(ROUNDS_MAX, (enough - room + reclaimed - 1) // reclaimed)
+        event_times(row, level, EV_MAX, rounds)
+        reclaimed = reclaim_rounds(row, level, rounds) // rounds
 
 
 @law

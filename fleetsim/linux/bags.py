@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bags: the cohorts of a uniform group, pages without position that joined a list within the same half second.
+"""Bags: the cohorts of a uniform group, pages without position that joined a list within the same half second (or a 32nd of its age).
 
 Random access needs no order inside a group, but it needs ages: which pages came to which list when, and what share of
 them was accessed since. A bag's share follows from the group's access count: after `d` accesses to `N` equally likely
@@ -15,7 +15,8 @@ from fleetsim.linux.mm_inline import list_add, list_del, lru_gen_insert, move_pa
 from fleetsim.linux.mm_types import LRU_NONE, LRU_UNEVICTABLE, REFERENCED, WORKINGSET
 
 CLASS = REFERENCED | WORKINGSET  # the flags that all pages of a bag share
-OPEN = 500_000_000 >> 20  # how long a bag takes new pages, in 2^20 ns
+OPEN = 500_000_000 >> 20  # how long a bag takes new pages, in 2^20 ns …
+OPEN_SHIFT = 5  # … or this part of the age of the list's oldest bag, of which ages are told apart no finer
 AGE_MASK = (1 << 31) - 1
 
 
@@ -103,9 +104,13 @@ def two_oldest(row, g, strict):
     """
     group, cohorts = row["groups"][g], row["cohorts"]
     keep, drop, fewest = -1, -1, 1 << 62
+    least = fewest
+    for j in range(group["first"], group["first"] + group["cohorts"]):
+        if cohorts[j]["list"] != LRU_NONE:
+            least = min(least, cohorts[j]["nr"])
     for j in range(group["first"] + 1, group["first"] + group["cohorts"]):
         b = cohorts[j]
-        if b["list"] == LRU_NONE or b["nr"] >= fewest:
+        if b["list"] == LRU_NONE or b["nr"] + least >= fewest:
             continue
         age = bag_age(row, b)
         for i in range(group["first"], j):
@@ -173,7 +178,7 @@ def open_bag_of(row, g, cg, lru, seq, flags):
     if seq >= 0:
         gen = seq & (MAX_NR_GENS - 1)
         lru = lru_gen_list(row["cgroups"][cg], lru // 2, seq)
-    youngest, empty, husk, any_listed = -1, -1, -1, -1
+    youngest, empty, husk, any_listed, oldest = -1, -1, -1, -1, 0
     for k in range(group["cohorts"]):
         i = group["first"] + k
         cohort = cohorts[i]
@@ -185,10 +190,11 @@ def open_bag_of(row, g, cg, lru, seq, flags):
             continue
         if cohort["list"] == lru and cohort["cg"] == cg:
             any_listed = i
+            oldest = max(oldest, bag_age(row, cohort))
             same = (cohort["flags"] & CLASS) == flags and (seq < 0 or cohort["gen"] == gen)
             if same and (youngest < 0 or bag_age(row, cohort) < bag_age(row, cohorts[youngest])):
                 youngest = i
-    if youngest >= 0 and bag_age(row, cohorts[youngest]) < OPEN:
+    if youngest >= 0 and bag_age(row, cohorts[youngest]) < max(OPEN, oldest >> OPEN_SHIFT):
         return youngest
     if empty < 0 and husk >= 0 and hand_over_shadows(row, g, husk):
         empty = husk

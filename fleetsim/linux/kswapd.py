@@ -129,6 +129,7 @@ def begin_run(row, node):
     sc["kind"] = BY_KSWAPD
     sc["node"] = node
     sc["target"] = 0
+    sc["rounds"] = 1
     sc["priority"] = DEF_PRIORITY
     sc["order"] = kswapd["order"]
     kswapd["alloc_order"] = kswapd["order"]

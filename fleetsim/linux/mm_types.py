@@ -85,36 +85,38 @@ EV = {name: i for i, name in enumerate(CGROUP_EVENTS)}
 CGROUP = np.dtype(
     [
         ("used", "i1"),  # 1 if the row is a cgroup
-        ("parent", "i2"),  # row of the parent, −1 for the root; reclaim looks at it and the next ten for every cgroup of every pass
+        ("parent", "i2"),  # row of the parent, −1 for the root; these come first as reclaim looks at them for every cgroup of every pass
         ("children", "i2"),  # cgroups right below it, removed ones included as long as they have a row
+        ("owed", "i2"),  # pages of small scans of its inactive file pages that kswapd lets add up (kswapd_turns.py)
         ("dentries", "i4"),  # unused names and inodes on its LRU lists
         ("inodes", "i4"),
         ("shadow_nodes", "i4"),  # nodes of page-cache trees that hold nothing but shadows
-        ("usage", "i8"),  # memory.current, pages, with children
-        ("tree", "i8", (NR_LRU_LISTS,)),  # pages on each list, with all descendants
-        ("size", "i8", (NR_LRU_LISTS,)),  # … of this lruvec alone
+        ("xa_nodes", "i4"),  # … all nodes
+        ("xa_wanted", "i4"),  # … as many as its cached pages need
+        ("swap_max", "i8"),
+        ("size", "i8", (NR_LRU_LISTS,)),  # pages on each list of this lruvec
+        ("tree", "i8", (NR_LRU_LISTS,)),  # … with all descendants
+        ("usage", "i8"),  # memory.current, pages, with children; this and the next three are checked all the time
+        ("swap", "i8"),  # memory.swap.current, pages
+        ("anon", "i8"),  # memory.stat anon, pages, with children
+        ("file", "i8"),  # memory.stat file
         ("slab_r", "i8"),  # bytes of slab objects charged to it alone, reclaimable …
         ("slab_u", "i8"),  # … and not
         ("head", "i2", (NR_LRU_LISTS,)),  # this lruvec's lists: newest cohort
         ("tail", "i2", (NR_LRU_LISTS,)),  # … and oldest, where reclaim looks
-        ("file", "i8"),  # memory.stat file
         ("nonresident_age", "i8"),  # the eviction clock (mm/workingset.c)
         ("peak", "i8"),
-        ("swap", "i8"),  # memory.swap.current, pages
         ("max", "i8"),
         ("high", "i8"),
         ("min", "i8"),
         ("low", "i8"),
-        ("swap_max", "i8"),
         ("swap_high", "i8"),
         ("zswap_max", "i4"),  # memory.zswap.max, pages, −1: max
         ("swapcached", "i4"),  # memory.stat swapcached: pages in the swap cache, with children
         ("oom_group", "i1"),
         ("cpuset_mems", "i1"),  # cpuset.mems: nodes, a bit each; 0: as the parent's
-        ("owed", "i2"),  # pages of small scans of its inactive file pages that kswapd lets add up (kswapd_turns.py)
         ("emin", "i8"),  # effective protection, recomputed when reclaim visits
         ("elow", "i8"),
-        ("anon", "i8"),  # memory.stat anon, pages, with children
         ("shmem", "i8"),  # memory.stat shmem, part of file
         ("kernel", "i8"),  # page tables, stacks, slab
         ("pagetables", "i4"),
@@ -133,8 +135,6 @@ CGROUP = np.dtype(
         ("psi_seen_us", "i4", (3, 2)),  # modulo 2^31
         ("psi_avg", "i4", (3, 2, 3)),
         ("jinodes", "i4"),  # … of its inodes, those once opened for writing
-        ("xa_nodes", "i4"),  # nodes of page-cache trees
-        ("xa_wanted", "i4"),  # … as many as its cached pages need
         ("deferred", "i4", (2,)),  # nr_deferred of the superblock's shrinker and of the shadow nodes'
     ]
 )
@@ -373,6 +373,7 @@ KERNEL_FIELDS = [
     ("psi_seen_us", "i8", (3, 2)),
     ("psi_avg", "i8", (3, 2, 3)),
     ("psi_next_ns", "i8"),
+    ("psi_awake", "u1", ((NR_CGROUPS + 7) // 8,)),  # a bit for each cgroup that has had a stall, until its averages are at rest
     ("load_next_ns", "i8"),
     # tables
     ("cgroups", CGROUP, (NR_CGROUPS,)),

@@ -20,6 +20,8 @@ from fleetsim.linux.psi_laws import AVG_EXP_10, AVG_EXP_60, AVG_EXP_300, calc_av
 
 PERIOD_NS = 2 * NS_PER_S
 SEEN_MASK = (1 << 31) - 1
+AWAKE_BITS, AWAKE_MAX = 12, 5  # so many rows of threads, of so many bits, in one number
+AWAKE_MASK = (1 << AWAKE_BITS) - 1
 
 
 @law
@@ -68,7 +70,7 @@ def weigh(row, cg, kind, dt_ns):
 
     Source: kernel/sched/psi.c collect_percpu_times, get_recent_times; kernel-laws §9, T-9.1.
     """
-    host, _ = count_threads(row, cg, kind, 0)
+    host, awake = count_threads(row, cg, kind)
     some, full = share_of_stall(dt_ns, host, row["cpus"])
     row["psi_total_ns"][kind][PSI_SOME] += some
     row["psi_total_ns"][kind][PSI_FULL] += 0 if kind == PSI_CPU else full
@@ -76,43 +78,77 @@ def weigh(row, cg, kind, dt_ns):
     at = max(cg, 0)
     while at > 0:
         if not alone:
-            _, inside = count_threads(row, cg, kind, at)
+            inside = count_below(row, cg, kind, at, awake)
             some, full = share_of_stall(dt_ns, inside, row["cpus"])
         row["cgroups"][at]["psi_total_ns"][kind][PSI_SOME] += some
         row["cgroups"][at]["psi_total_ns"][kind][PSI_FULL] += full
+        row["psi_awake"][at >> 3] |= 1 << (at & 7)
         at = row["cgroups"][at]["parent"]
 
 
 @law
-def count_threads(row, cg, kind, at):
-    """Who is not idle just now, on the host and of these in the subtree of `at`.
+def state_of(row, th, cg, kind):
+    """Whether a thread that is not idle waits, by a stall of the kind, or works.
 
-    returns  twice (int64 delayed by a stall of the kind, int64 working, int64 not idle)
+    returns  (int64, int64)  1 or 0 each
+
+    Source: kernel/sched/psi.c psi_group_change.
+    """
+    thread = row["threads"][th]
+    works_yet = thread["work_until_ns"] > row["now_ns"]
+    waits = 1 if (cg >= 0 and th == row["current"]) or (thread["stalled"] & (1 << kind) and not works_yet) else 0
+    works = 1 if waits == 0 and (thread["stalled"] == 0 or works_yet or thread["stalled"] & (1 << PSI_CPU)) else 0
+    return waits, works
+
+
+@law
+def count_threads(row, cg, kind):
+    """Who is not idle just now on the host.
+
+    returns  (int64 delayed by a stall of the kind, int64 working, int64 not idle); int64 the rows of those not idle, one more than each,
+             AWAKE_BITS to a row, −1 if there are too many
 
     Source: kernel/sched/psi.c psi_group_change (tasks[NR_…]).
     """
     kernel = 1 if cg < 0 else 0
     now, current = row["now_ns"], row["current"]
     delayed, working, nonidle = kernel, 0, kernel
-    delayed_at, working_at, nonidle_at = 0, 0, 0
+    awake = 0
     busy_until = row["busy_until_ns"]
     for th in range(row["nr_threads"]):
         if busy_until[th] < now and th != current:
             continue
-        thread = row["threads"][th]
-        if thread["used"] == 0:
+        if row["threads"][th]["used"] == 0:
             continue
-        works_yet = thread["work_until_ns"] > now
-        waits = 1 if (cg >= 0 and th == current) or (thread["stalled"] & (1 << kind) and not works_yet) else 0
-        works = 1 if waits == 0 and (thread["stalled"] == 0 or works_yet or thread["stalled"] & (1 << PSI_CPU)) else 0
+        waits, works = state_of(row, th, cg, kind)
         nonidle += 1
         delayed += waits
         working += works
-        if at > 0 and in_subtree(row, row["tasks"][thread["task"]]["cg"], at):
-            nonidle_at += 1
-            delayed_at += waits
-            working_at += works
-    return (delayed, working, nonidle), (delayed_at, working_at, nonidle_at)
+        awake = -1 if awake < 0 or awake >> AWAKE_BITS * (AWAKE_MAX - 1) > 0 else (awake << AWAKE_BITS) + th + 1
+    return (delayed, working, nonidle), awake
+
+
+@law
+def count_below(row, cg, kind, at, awake):
+    """The same in the subtree of `at`.
+
+    awake    int64  as `count_threads` says
+    returns  (int64 delayed, int64 working, int64 not idle)
+
+    Source: as `count_threads`.
+    """
+    delayed, working, nonidle = 0, 0, 0
+    th = row["nr_threads"]
+    while awake > 0 or (awake < 0 and th > 0):
+        th = (awake & AWAKE_MASK) - 1 if awake > 0 else th - 1
+        awake = awake >> AWAKE_BITS if awake > 0 else awake
+        idle = row["busy_until_ns"][th] < row["now_ns"] and th != row["current"]
+        if not idle and row["threads"][th]["used"] > 0 and in_subtree(row, row["tasks"][row["threads"][th]["task"]]["cg"], at):
+            waits, works = state_of(row, th, cg, kind)
+            nonidle += 1
+            delayed += waits
+            working += works
+    return delayed, working, nonidle
 
 
 @law
@@ -177,9 +213,12 @@ def averages(group):
 
         sample = growth of total in µs, at most the period ;  percent = 100 · sample / period
 
+    returns  bool  False: nothing is left of any stall, and the next step would change nothing either
+
     Source: kernel/sched/psi.c update_averages; kernel-laws §9, T-9.2.
     """
     period_us = PERIOD_NS // 1000
+    awake = False
     for kind in range(3):
         for level in range(2):
             total = group["psi_total_ns"][kind][level] // 1000
@@ -188,31 +227,45 @@ def averages(group):
             group["psi_seen_us"][kind][level] = (seen + sample) & SEEN_MASK  # what exceeds the period counts in the next, as there
             percent = 100 * sample // period_us
             avg = group["psi_avg"][kind][level]
+            awake = awake or sample > 0
             if percent + avg[0] + avg[1] + avg[2] == 0:
                 continue
+            awake = True
             avg[0] = calc_avg(avg[0], AVG_EXP_10, percent)
             avg[1] = calc_avg(avg[1], AVG_EXP_60, percent)
             avg[2] = calc_avg(avg[2], AVG_EXP_300, percent)
+    return awake
+
+
+@law
+def settle_all(row, until_ns):
+    """`settle` every group of a host that has a single CPU; the stalls of others are counted when they happen (`weigh`).
+
+    Source: as `settle`.
+    """
+    if row["cpus"] > 1:
+        return
+    for kind in range(3):
+        settle(row, kind, until_ns)
+        for cg in range(1, row["nr_cgroups"]):
+            settle(row["cgroups"][cg], kind, until_ns)
 
 
 @law
 def update(row):
-    """Bring every group's averages up to the host's clock.
+    """Bring every group's averages up to the host's clock; on a host with several CPUs those of groups that know of a stall.
 
-    Source: kernel/sched/psi.c psi_avgs_work (every 2 s).
+    Source: kernel/sched/psi.c psi_avgs_work (every 2 s, and not where nothing has happened).
     """
     while row["psi_next_ns"] <= row["now_ns"]:
-        for kind in range(3):
-            settle(row, kind, row["psi_next_ns"])
-            for cg in range(1, row["nr_cgroups"]):
-                settle(row["cgroups"][cg], kind, row["psi_next_ns"])
+        settle_all(row, row["psi_next_ns"])
         averages(row)
         for cg in range(1, row["nr_cgroups"]):
-            averages(row["cgroups"][cg])
+            if row["cpus"] == 1 or row["psi_awake"][cg >> 3] & (1 << (cg & 7)):
+                if not averages(row["cgroups"][cg]):
+                    row["psi_awake"][cg >> 3] &= 255 - (1 << (cg & 7))
         row["psi_next_ns"] += PERIOD_NS
+    settle_all(row, row["now_ns"])
     for kind in range(3):
-        settle(row, kind, row["now_ns"])
-        for cg in range(1, row["nr_cgroups"]):
-            settle(row["cgroups"][cg], kind, row["now_ns"])
         for level in range(2):
             row["psi_total_us"][kind][level] = row["psi_total_ns"][kind][level] // 1000

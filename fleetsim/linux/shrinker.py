@@ -189,9 +189,12 @@ def do_shrink_slab(row, sc, cg, which, priority):
     pages = 0
     while left >= batch or left >= freeable:
         n = min(batch, left)
-        pages += super_cache_scan(row, cg, n) if which == SUPER else scan_shadow_nodes(row, cg, n)
+        if which == SUPER:
+            pages += super_cache_scan(row, cg, n)
         left -= n
         scanned += n
+    if which == SHADOW and scanned > 0:  # the oldest first, whatever the batches
+        pages = scan_shadow_nodes(row, cg, scanned)
     group["deferred"][which] = next_deferred(freeable, before, delta, scanned)
     row["vm"][SLABS_SCANNED] += scanned
     sc["spent_ns"] += scanned * row["cost"][SLAB_SCAN]

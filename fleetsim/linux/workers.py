@@ -15,6 +15,7 @@ SCAN_CONTROL = np.dtype(
         ("target", "i8"),  # cgroup whose subtree is reclaimed; 0 is the whole host
         ("priority", "i8"),
         ("wanted", "i8"),  # nr_to_reclaim
+        ("rounds", "i2"),  # how many rounds are made as one (reclaim_rounds), else 1
         ("scanned", "i8"),  # at this priority
         ("reclaimed", "i8"),
         ("sent", "i8"),  # pages whose write-out this reclaim started: as good as reclaimed once they are written

@@ -22,8 +22,8 @@ from fleetsim.linux.slub import charge_objects, grow_at_once, kmem_cache_alloc, 
 
 PGALLOC, PGFREE = VM["pgalloc_dma"], VM["pgfree"]
 SLOTS = 64  # XA_CHUNK_SIZE
-STALE = 896  # pages that one slab of nodes finds
-STALE_SHIFT = 10  # … or this part of the machine (their nodes are a 64,000th of it)
+STALE = 896  # pages that one slab of nodes finds …
+STALE_SHIFT, STALE_FROM = 8, 8192  # … or this part of the machine less so many, if it is a large one (their nodes are a 16,000th of it)
 
 
 @law
@@ -33,7 +33,7 @@ def slabs_are_stale(row):
     Source: fleetsim's own saving of work.
     """
     seen = row["vm"][PGFREE] + row["vm"][PGALLOC] + row["vm"][PGALLOC + 1] + row["vm"][PGALLOC + 2]
-    return seen - row["xa_seen"] >= max(STALE, row["totalram"] >> STALE_SHIFT)
+    return seen - row["xa_seen"] >= max(STALE, (row["totalram"] >> STALE_SHIFT) - STALE_FROM)
 
 
 @law

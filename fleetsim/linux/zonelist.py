@@ -108,6 +108,8 @@ def give_to_zone(row, cohort, z, pages):
 
     Source: mm/page_alloc.c free_unref_page_commit.
     """
+    if pages == 0:
+        return
     if row["free_run"] > 0:
         hold_pages(row, z, cohort, pages)
     free_unref_pages(row, row["zones"][z], MOVABLE, pages)

@@ -57,6 +57,7 @@ from fleetsim.workloads.redis_slots import (
     C_WORK,
     CHANGES,
     CHILD,
+    CHILD_PAGES,
     CHILD_PID,
     CHILD_READ,
     CHILD_STAGE,
@@ -93,7 +94,7 @@ from fleetsim.workloads.requests import pause
 from fleetsim.workloads.script_fork import CHILD as FORKED
 from fleetsim.workloads.script_fork import free_program
 
-STEP_PAGES = 1024  # pages of data between two looks of the child at its file
+STEP_PAGES, STEP_SHIFT = 1024, 5  # pages of data between two looks of the child at its file: at least, and that part of them
 CHILD_ADJ = 800  # oom-score-adj-values 0 200 800, the last: children
 RECONNECT_NS = 10 * NS_PER_S  # until a replica that was dropped asks again
 BY_FORK, BY_CHILD, BY_FILE, BY_LIMIT, BY_BUFFER = 0, 1, 2, 3, 4
@@ -158,6 +159,9 @@ def begin_save(row, th, w, job):
     redis[CHILD_STAGE] = C_WORK if job == SYNCING else C_OPEN
     if redis[FLAGS] & OOM_SCORE_ADJ:
         set_oom_score_adj(row, child, row["tasks"][work["task"]]["oom_score_adj"] + CHILD_ADJ)
+    redis[CHILD_PAGES] = 0
+    for slot in (WRITTEN, VALUES):
+        redis[CHILD_PAGES] += row["areas"][redis[slot] - 1]["touched"]
     redis[CHILD_READ] = 0
     redis[CHILD_WROTE] = 0
     redis[COW_PAGES] = 0
@@ -256,7 +260,7 @@ def child_reads(row, th, redis, total):
     Source: rdb.c rdbSaveDb.
     """
     left = total - redis[CHILD_READ]
-    pages = min(STEP_PAGES, left)
+    pages = min(max(STEP_PAGES, total >> STEP_SHIFT), left)
     for slot in (WRITTEN, VALUES):
         a = inherited(row, redis[slot] - 1, row["threads"][th]["task"])
         look(row, th, a, row["areas"][a]["touched"] * pages // left, 0, True)
@@ -274,10 +278,7 @@ def child_works(row, th, redis):
 
     Source: rdb.c rdbSaveRio. Leaves out: that keys come and go in the parent meanwhile changes nothing for the child.
     """
-    total = 0
-    for slot in (WRITTEN, VALUES):
-        total += row["areas"][inherited(row, redis[slot] - 1, row["threads"][th]["task"])]["touched"]
-    due = 0
+    total, due = redis[CHILD_PAGES], 0
     if redis[JOB] >> 40 != SYNCING:
         due = (redis[LIVE] * redis[RDB_BYTES] // PAGE + 1) * redis[CHILD_READ] // max(1, total)
     if due > redis[CHILD_WROTE]:

@@ -84,7 +84,8 @@ ARGUMENTS = (
     CHILD,  # one more than the task row of its child
     CHILD_PID,
     CHILD_STAGE,  # C_…
-    CHILD_READ,  # pages of the dataset that the child has gone over
+    CHILD_PAGES,  # pages of the dataset when it was forked …
+    CHILD_READ,  # … of which it has gone over so many
     CHILD_WROTE,  # pages of the dump that it has written
     JOB,  # what the child does: SAVING, SYNCING or REWRITING · 2^40 + changes when it was forked
     PHASE,  # of the batch under way
@@ -108,7 +109,7 @@ ARGUMENTS = (
     LOG_WROTE,  # … pages of them that are written …
     LOG_FORKED,  # … bytes when the child was forked that rewrites it
     LOG_BASE,  # bytes of its base, a dump
-) = range(69)
+) = range(70)
 
 NO_EVICTION, ALLKEYS, VOLATILE = 0, 1, 2
 """The part of FLAGS in its lowest two bits: which keys maxmemory-policy may evict."""

@@ -19,7 +19,7 @@ def scanning(kind: int = BY_DIRECT, *, swap_mib: int = 64, priority: int = 2, **
     w.cg("box")["size"][:4] = w.cg("box")["tree"][:4]
     w.cg("box")["usage"] = sum(lists.values())
     sc = w.row["scan"][1]
-    sc["may_swap"] = 1
+    sc["may_swap"] = sc["rounds"] = 1
     sc["kind"], sc["target"], sc["priority"] = kind, 0, priority
     return w
 
@@ -77,7 +77,7 @@ def test_when_the_target_is_met_the_smaller_side_is_dropped_and_the_larger_cut_t
     that was scanned (75 %), of which 600 pages are done already."""
     w = world()
     sc = w.row["scan"][1]
-    sc["may_swap"] = 1
+    sc["may_swap"] = sc["rounds"] = 1
     sc["goal"], sc["nr"] = (400, 0, 1000, 0), (100, 0, 400, 0)
     assert cut_to_proportion(sc)
     assert sc["nr"][LRU_INACTIVE_ANON] == 0
