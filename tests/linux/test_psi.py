@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fleetsim.linux.memcontrol import in_subtree
 from fleetsim.linux.mm_types import NS_PER_S, PSI_CPU, PSI_FULL, PSI_IO, PSI_MEM, PSI_SOME
-from fleetsim.linux.psi import productive, stall, update
+from fleetsim.linux.psi import AWAKE_MAX, count_below, count_threads, productive, stall, update
 from fleetsim.linux.psi_laws import avg_hundredths
 from tests.host.worlds import DiskSpec, World, world
 
@@ -123,3 +124,51 @@ def test_the_load_average_counts_who_runs_or_waits() -> None:
     one, five, fifteen = (int(load) / 2048 for load in w.row["loadavg"])
     assert one == pytest.approx(2.0, abs=0.1)
     assert one > five > fifteen > 0.4
+
+
+@given(
+    states=st.lists(st.tuples(st.integers(0, 5), st.sampled_from([0, 1 << PSI_MEM, 1 << PSI_IO, 1 << PSI_CPU]), st.booleans()), max_size=20),
+    kind=st.sampled_from([PSI_CPU, PSI_IO, PSI_MEM]),
+)
+def test_who_is_counted_in_a_cgroup_are_those_of_its_subtree_however_many_are_awake(
+    states: list[tuple[int, int, bool]], kind: int
+) -> None:
+    """Up to AWAKE_MAX threads are remembered from counting the host; with more of them everybody is looked at again."""
+    w = world(cgroups={"a": {}, "a/b": {}, "c": {}}, tasks={f"{'' if n % 3 == 0 else 'b/'}t{n}": "sleep 100" for n in range(6)}, cpus=4).at(1)
+    row = w.row
+    row["threads"]["used"][:20], row["busy_until_ns"][:20], row["nr_threads"] = 1, 0, 20
+    row["current"] = -1
+    for th, (task, stalled, works) in enumerate(states):
+        row["busy_until_ns"][th] = row["now_ns"] + 1
+        thread = row["threads"][th]
+        thread["task"], thread["stalled"], thread["work_until_ns"] = task, stalled, row["now_ns"] + (1 if works else 0)
+    for cg in range(1, 4):
+        naive = [0, 0, 0]
+        for task, stalled, works in states:
+            if in_subtree(row, int(row["tasks"][task]["cg"]), cg):
+                waits = bool(stalled & (1 << kind)) and not works
+                naive[0] += waits
+                naive[1] += not waits and (stalled == 0 or works or bool(stalled & (1 << PSI_CPU)))
+                naive[2] += 1
+        _, awake = count_threads(row, 3, kind)
+        assert (awake < 0) == (len(states) > AWAKE_MAX)
+        assert list(count_below(row, 3, kind, cg, awake)) == naive
+
+
+def test_averages_of_a_cgroup_that_has_forgotten_its_last_stall_are_left_alone() -> None:
+    """psi_awake is a saving of work: with everybody looked at all the time the averages are the same."""
+    ops = "read_file /f 0 0 | sleep 3 | read_file /f 0 0 | sleep 700"
+    saving, looking = (
+        world(cpus=4, cgroups={"a": {}, "b": {}}, tasks={"a/one": ops, "b/two": "sleep 1000"}, files={"/f": 8}, disk=DiskSpec(4_000_000, 500.0))
+        for _ in range(2)
+    )
+    seen = set()
+    for second in range(1, 900, 3):
+        looking.row["psi_awake"][:] = 255
+        for w in (saving, looking):
+            w.at(second)
+        seen.add(int(saving.row["psi_awake"][0]))
+        for name in ("psi_avg", "psi_seen_us", "psi_total_ns"):
+            assert (saving.row["cgroups"][name] == looking.row["cgroups"][name]).all(), (second, name)
+    assert int(saving.cg("a")["psi_total_ns"].sum()) > 0
+    assert seen == {0, 1 << 1}, "a was awake, b never, and in the end nobody"
