@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ import pyarrow as pa
 
 from fleetsim import __version__, law
 from fleetsim.fleet.engine import Replica
+from fleetsim.fleet.own_folder import OwnFolder
 from fleetsim.fleet.shard_run import ShardPlan, ShardRun
 from fleetsim.fleet.state_file import pack, sources_digest, unpack
 from fleetsim.host.content import content_digest
@@ -106,7 +106,7 @@ class HostsActor:
         self._runs: list[ShardRun] = []
         self._writers: list[BlockWriter] = []
         self._folder = Path()
-        self._own_folder: tempfile.TemporaryDirectory[str] | None = None
+        self._own_folder: OwnFolder | None = None  # an actor is killed in the end, so the next one clears it away
         self._number = -1
         self._answer: Answer | None = None
 
@@ -159,8 +159,8 @@ class HostsActor:
         except (OSError, UnicodeDecodeError):
             seen = False
         if not seen and self._own_folder is None:
-            self._own_folder = tempfile.TemporaryDirectory(prefix="fleetsim-samples-")
-        self._folder = shared if self._own_folder is None else Path(self._own_folder.name)
+            self._own_folder = OwnFolder("fleetsim-samples-")
+        self._folder = shared if self._own_folder is None else self._own_folder.path
 
     def advance(self, call: Call) -> Answer | None:
         if call.number != self._number:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A temporary folder that outlives a killed process by no more than the next one that makes such a folder.
 
-    OwnFolder("fleetsim-ray-")      /tmp/fleetsim-ray-XXXXXXXX, with a lock that the kernel lets go of when this process ends, however
+    OwnFolder("fleetsim-ray-")      a folder fleetsim-ray-XXXXXXXX with a lock that the kernel lets go of when this process ends, however
                                     it ends; folders of the same prefix that nobody holds any more are removed
 
 Rules: a folder is left alone while its lock is held, while a process that is alive names it (those of a cluster that has lost its driver

@@ -2,7 +2,7 @@
 """Who is meant by `one db`, `a third of web`, `10% of web/cache`, `all`, `the target`, `everyone else`.
 
     TARGET = all | one X | N X | a third of X | P% of X | X | the target | everyone else
-    X      = a host group | a pod | group/pod | a host's name | a host's name/pod | service/NAME (all its replicas)
+    X      = a host group | a Deployment | a pod | group/pod | a host's name | a host's name/pod | service/NAME (all its replicas)
 
 Rules: a choice takes those with the smallest hash of (seed, purpose, name), so that a host that joins the fleet changes a
 choice only by being chosen itself. Shares are rounded to the nearest whole number, and are at least one.

@@ -9,6 +9,7 @@ import pytest
 
 from fleetsim.fleet.branch import Brancher
 from fleetsim.fleet.controller import RunResult, run_plan
+from fleetsim.fleet.following import due, targets
 from fleetsim.fleet.plan import Plan, make_plan
 from fleetsim.fleet.scenario import load_scenario
 from fleetsim.fleet.whatif import Change, what_if
@@ -90,6 +91,19 @@ def test_harm_is_certain_only_if_pods_are_not_replaced_meanwhile(tmp_path: Path)
     expected = [plan.expectations for plan in (plan_of(tmp_path, ""), plan_of(tmp_path, ", restarts: [20s]"))]
     ((brought,), none) = ([e for e in every if e.fault == "leaking_allocator-1"] for every in expected)
     assert none == [] and brought.anywhere and brought.on_subjects is not None and "web" in brought.on_subjects
+
+
+def test_a_pod_that_its_host_may_yet_refuse_is_sent_nothing(tmp_path: Path) -> None:
+    """A command to a process that a host does not have would be the end of the run."""
+    plan = plan_of(tmp_path)
+    planes = plan.control_planes()
+    (leaked, *_), begins = plan.faults, 10_500_000_000
+    assert len(due(plan, planes, begins, begins + 1)) == 2
+    one, other = next(rollout for rollout in planes[0].rollouts if rollout.deployment.name == "web").pods.values()
+    one.arrived = False
+    assert [target.pod for target in targets(plan, leaked, planes)] == [other.pod.name]
+    (command,) = due(plan, planes, begins, begins + 1)
+    assert command.args["task"] == other.pod.name
 
 
 def test_whoever_judges_knows_where_it_went(run: RunResult, history: list[HistoryEvent]) -> None:
