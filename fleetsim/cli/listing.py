@@ -12,7 +12,6 @@ import typer
 from fleetsim.cli.options import Json, Seed
 from fleetsim.cli.output import console, invocation
 from fleetsim.errors import EXIT_OK, BadInput
-from fleetsim.fleet.hosts import pod_names
 
 SCENARIOS_FOLDER = Path("chaos_scenarios")
 
@@ -107,6 +106,7 @@ def _scenarios(folder: Path) -> list[dict[str, Any]]:
 
 
 def _hosts(file: Path, seed: int | None) -> list[dict[str, Any]]:
+    from fleetsim.fleet.hosts import pod_names
     from fleetsim.fleet.plan import make_plan
     from fleetsim.fleet.scenario import load_scenario
     from fleetsim.units import show_bytes

@@ -18,6 +18,7 @@ from fleetsim.errors import BadInput, ToolFailed
 from fleetsim.host.alike import Boots
 from fleetsim.host.boot import set_sysctl
 from fleetsim.host.cgroups import add_cgroup, remove_cgroup, set_limit
+from fleetsim.host.fetch import RECORD_BYTES_MAX, fetch_host
 from fleetsim.host.impact import IMPACT_KILLED, IMPACT_NAMES
 from fleetsim.host.kubelet_types import RELIST_NS
 from fleetsim.host.oom_log import oom_report
@@ -28,7 +29,7 @@ from fleetsim.host.programs import CHILD, Names, add_task, add_thread
 from fleetsim.host.redis_events import REDIS_EVENTS, redis_event
 from fleetsim.host.spec import CgroupSpec, Command, Event, HostSpec, KubeletSpec, PodSpec, TaskSpec
 from fleetsim.host.state import HOST
-from fleetsim.host.step import ASKS, CALL_AGAIN, EVENTS, fetch_host, run_host
+from fleetsim.host.step import ASKS, CALL_AGAIN, EVENTS, run_host
 from fleetsim.law import mode
 from fleetsim.linux import events as ev
 from fleetsim.linux import mm_types as mm
@@ -47,7 +48,6 @@ TICK_NS = 200_000_000
 """A fleet's default tick: the longest at which replaying the recordings keeps its score (docs/benchmarks.md)."""
 
 SETTLE_NS = 10_000_000
-FETCH_BYTES_MAX = 512 << 10  # of a record that fits a processor's second cache with room to spare
 HEADER_BYTES_MAX = 1 << 20  # a snapshot says every field of the record in its header; NumPy's own limit is 10,000 bytes
 
 
@@ -91,7 +91,7 @@ class Shard:
     ) -> None:
         self.records: np.ndarray = np.zeros(len(specs), HOST)
         self.lines = self.records.view(np.uint8).reshape(len(specs), HOST.itemsize)
-        self._fetches = mode() != "python" and HOST.itemsize <= FETCH_BYTES_MAX < self.records.nbytes
+        self._fetches = mode() != "python" and HOST.itemsize <= RECORD_BYTES_MAX < self.records.nbytes
         self.names: list[str] = [spec.name for spec in specs]
         self.seed = seed
         boots = Boots(self.records, tick_ns)

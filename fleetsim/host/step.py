@@ -44,7 +44,6 @@ from fleetsim.workloads.works import begin_work, note_gone, step_work
 
 LOAD_PERIOD_NS = 5 * NS_PER_S
 FREE_STEPS_MAX = 1_000_000
-CACHE_LINE = 64
 SOUND, EVENTS, CALL_AGAIN, ASKS = 0, 1, 2, 3  # what run_host returns
 DUE_NOTHING, DUE_CLOCK, DUE_KSWAPD, DUE_WRITEBACK, DUE_JOURNAL, DUE_HUGE, DUE_TASK, DUE_THREAD = range(8)
 
@@ -378,21 +377,6 @@ def run_until(row, until_ns):
     update(row)
     account_cpus(row)
     return True
-
-
-@law
-def fetch_host(lines, i):
-    """Read through the record of host `i` once: its cache lines come in one after the other, while `run_host` would wait for each.
-
-    lines    uint8[hosts, bytes of a record]  the records
-    returns  int64  nothing of interest
-
-    Source: measured (docs/benchmarks.md): a hundred hosts in turn, a second each, take a fifth less.
-    """
-    read = 0
-    for at in range(0, lines.shape[1], CACHE_LINE):
-        read += lines[i, at]
-    return read
 
 
 @law

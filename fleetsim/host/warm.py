@@ -9,10 +9,10 @@ from __future__ import annotations
 import sys
 
 from fleetsim import law
+from fleetsim.host.fetch import fetch_host
 from fleetsim.host.relist import relist
 from fleetsim.host.shard import Shard
 from fleetsim.host.spec import HostSpec
-from fleetsim.host.step import fetch_host
 
 MEMORY_BYTES = 1 << 30
 

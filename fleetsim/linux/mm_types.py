@@ -375,7 +375,6 @@ KERNEL_FIELDS = [
     ("psi_next_ns", "i8"),
     ("psi_awake", "u1", ((NR_CGROUPS + 7) // 8,)),  # a bit for each cgroup that has had a stall, until its averages are at rest
     ("load_next_ns", "i8"),
-    # tables
     ("cgroups", CGROUP, (NR_CGROUPS,)),
     ("nr_cgroups", "i8"),
     ("tasks", TASK, (NR_TASKS,)),

@@ -57,7 +57,9 @@ def at(events: list[dict[str, Any]], kind: str, host: str) -> float:
 
 def test_a_save_under_heavy_writes_fills_the_container_and_the_kernel_kills_all_in_it(story: Callable[[str], Story]) -> None:
     _, events = story("redis-save-doubles-its-memory")
-    assert chain(events, "busy-0", 400) == [
+    told = chain(events, "busy-0", 400)
+    told[5:7] = sorted(told[5:7])  # both die at once: who has more to give back is gone last
+    assert told == [
         "save_start",
         "oom_kill",
         "impact_start killed",

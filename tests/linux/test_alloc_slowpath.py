@@ -22,7 +22,12 @@ def reader(tick_ms: float, *, limit: int = LIMIT, swap_mib: int = 0) -> World:
     """A container that reads a file of four times its size, on a host with or without a tick."""
     ops = f"read_file /data 0 {4 * limit} | sleep 100"
     return world(
-        1024, tick_ms=tick_ms, swap_mib=swap_mib, cgroups={"box": {"memory.max": limit}}, tasks={"box/copy": ops}, files={"/data": 4 * limit}
+        1024,
+        tick_ms=tick_ms,
+        swap_mib=swap_mib,
+        cgroups={"box": {"memory.max": limit}},
+        tasks={"box/copy": ops},
+        files={"/data": 4 * limit},
     )
 
 

@@ -127,14 +127,16 @@ def test_the_load_average_counts_who_runs_or_waits() -> None:
 
 
 @given(
-    states=st.lists(st.tuples(st.integers(0, 5), st.sampled_from([0, 1 << PSI_MEM, 1 << PSI_IO, 1 << PSI_CPU]), st.booleans()), max_size=20),
+    states=st.lists(
+        st.tuples(st.integers(0, 5), st.sampled_from([0, 1 << PSI_MEM, 1 << PSI_IO, 1 << PSI_CPU]), st.booleans()), max_size=20
+    ),
     kind=st.sampled_from([PSI_CPU, PSI_IO, PSI_MEM]),
 )
-def test_who_is_counted_in_a_cgroup_are_those_of_its_subtree_however_many_are_awake(
-    states: list[tuple[int, int, bool]], kind: int
-) -> None:
+def test_who_is_counted_in_a_cgroup_are_those_of_its_subtree_however_many_are_awake(states: list[tuple[int, int, bool]], kind: int) -> None:
     """Up to AWAKE_MAX threads are remembered from counting the host; with more of them everybody is looked at again."""
-    w = world(cgroups={"a": {}, "a/b": {}, "c": {}}, tasks={f"{'' if n % 3 == 0 else 'b/'}t{n}": "sleep 100" for n in range(6)}, cpus=4).at(1)
+    w = world(cgroups={"a": {}, "a/b": {}, "c": {}}, tasks={f"{'' if n % 3 == 0 else 'b/'}t{n}": "sleep 100" for n in range(6)}, cpus=4).at(
+        1
+    )
     row = w.row
     row["threads"]["used"][:20], row["busy_until_ns"][:20], row["nr_threads"] = 1, 0, 20
     row["current"] = -1
@@ -159,7 +161,13 @@ def test_averages_of_a_cgroup_that_has_forgotten_its_last_stall_are_left_alone()
     """psi_awake is a saving of work: with everybody looked at all the time the averages are the same."""
     ops = "read_file /f 0 0 | sleep 3 | read_file /f 0 0 | sleep 700"
     saving, looking = (
-        world(cpus=4, cgroups={"a": {}, "b": {}}, tasks={"a/one": ops, "b/two": "sleep 1000"}, files={"/f": 8}, disk=DiskSpec(4_000_000, 500.0))
+        world(
+            cpus=4,
+            cgroups={"a": {}, "b": {}},
+            tasks={"a/one": ops, "b/two": "sleep 1000"},
+            files={"/f": 8},
+            disk=DiskSpec(4_000_000, 500.0),
+        )
         for _ in range(2)
     )
     seen = set()
