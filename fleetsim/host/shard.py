@@ -90,7 +90,7 @@ class Shard:
         self, specs: Sequence[HostSpec], seed: int, first_index: int = 0, *, tick_ns: int = TICK_NS, agent: Agent | None = None
     ) -> None:
         self.records: np.ndarray = np.zeros(len(specs), HOST)
-        self.lines = self.records.view(np.uint8).reshape(len(specs), HOST.itemsize)
+        self.lines, self.scanned = self.records.view(np.uint8).reshape(len(specs), HOST.itemsize), np.zeros(len(specs), np.int64)
         self._fetches = mode() != "python" and HOST.itemsize <= RECORD_BYTES_MAX < self.records.nbytes
         self.names: list[str] = [spec.name for spec in specs]
         self.seed = seed
@@ -119,7 +119,7 @@ class Shard:
         """Run one host to `until_ns`; ToolFailed if its tables stop adding up."""
         at_ns = 0
         if self._fetches:
-            fetch_host(self.lines, host_index)
+            fetch_host(self.records, self.lines, self.scanned, host_index)
         while self._looks[host_index] <= until_ns:
             at_ns = self._looks[host_index]
             self._advance(host_index, at_ns)

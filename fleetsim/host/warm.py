@@ -21,7 +21,7 @@ def compile_laws() -> None:
     """Boot and advance one small host: almost nothing when the laws are in the cache."""
     shard = Shard([HostSpec("warm", MEMORY_BYTES)], seed=0)
     shard.advance(0, 1)
-    fetch_host(shard.lines, 0)
+    fetch_host(shard.records, shard.lines, shard.scanned, 0)
     relist(shard.records, 0)
 
 

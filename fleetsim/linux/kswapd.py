@@ -231,7 +231,7 @@ def age_node(row, sc):
         if not lru_gen_age_node(row, sc):
             out_of_memory(row, 0, -1)
         return
-    if row["swap_total"] == 0:
+    if row["swap_total"] == 0 or row["cgroups"][0]["tree"][LRU_ACTIVE_ANON] == 0:
         return
     for cg in range(row["nr_cgroups"]):
         lruvec = row["cgroups"][cg]

@@ -19,7 +19,7 @@ from fleetsim.linux.vmscan_laws import ScanBalance, scan_balance
 PGSCAN_KSWAPD = VM["pgscan_kswapd"]
 SLICE_MIN = 512  # pages of one slice of work at least …
 SLICE_SHARE = 16  # … and at most this part of what the run wants to reclaim,
-QUANTUM_SHARE = 4  # on a host with a tick this one, as long as nothing has to be written
+QUANTUM_SHARE = 2  # on a host with a tick this one, as long as nothing has to be written
 OWED_SHARE = 6  # a lruvec owes at most this part of it …
 OWED_MAX = 32_767  # … and what cgroup["owed"] can hold
 

@@ -51,10 +51,11 @@ def test_what_was_counted_is_enough_while_every_redis_saves_at_once() -> None:
     assert most["cohorts"] > wanted["cohorts"] * 8 // 10, "the count is not far too high either"
 
 
-def test_it_prints_three_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (("WARM_UP_S", 1), ("MEASURED_S", 4), ("PART_S", 2)):
+def test_it_prints_five_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("WARM_UP_S", 2), ("MEASURED_S", 4), ("PART_S", 2), ("SCRAPE_S", 2)):
         monkeypatch.setattr(bench_containers, name, value)
     result = bench_containers.run_bench_containers(lambda stage, share: None, hosts=2)
-    assert min(result.calm_us, result.between_saves_us, result.pressure_us) > 0
+    by_scrapes = (result.calm_by_scrapes_us, result.pressure_by_scrapes_us)
+    assert min(result.calm_us, result.between_saves_us, result.pressure_us, *by_scrapes) > 0
     assert result.between_saves_us <= result.calm_us
-    assert len(result.as_text().splitlines()) == 4 and result.as_json()["hosts"] == 2
+    assert len(result.as_text().splitlines()) == 6 and result.as_json()["hosts"] == 2
