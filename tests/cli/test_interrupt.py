@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -26,7 +28,9 @@ fleet:
 """
 
 
-def test_ctrl_c_ends_a_run_with_one_sentence(tmp_path: Path) -> None:
+@contextmanager
+def running(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A long run into `tmp_path / "out"` that has begun to simulate."""
     scenario, out = tmp_path / "long.yaml", tmp_path / "out"
     scenario.write_text(LONG, encoding="utf-8")
     script = (
@@ -37,6 +41,12 @@ def test_ctrl_c_ends_a_run_with_one_sentence(tmp_path: Path) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         while not (out / "samples").exists() and process.poll() is None:
             time.sleep(0.05)
+        yield process
+
+
+def test_ctrl_c_ends_a_run_with_one_sentence(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with running(tmp_path) as process:
         process.send_signal(signal.SIGINT)
         stdout, stderr = process.communicate(timeout=120)
     assert (process.returncode, stdout) == (130, "")
@@ -51,16 +61,7 @@ def test_ctrl_c_ends_a_run_with_one_sentence(tmp_path: Path) -> None:
 @pytest.mark.parametrize("gap_s", [0.0005, 0.004, 0.05])
 def test_an_impatient_user_reads_no_traceback(gap_s: float, tmp_path: Path) -> None:
     """Ctrl-C five times on end: those that come while the end is told are none."""
-    scenario, out = tmp_path / "long.yaml", tmp_path / "out"
-    scenario.write_text(LONG, encoding="utf-8")
-    script = (
-        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a job in the background may ignore it
-        "from fleetsim.cli.main import main; main()"
-    )
-    command = [sys.executable, "-c", script, "run", str(scenario), "--out", str(out)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        while not (out / "samples").exists() and process.poll() is None:
-            time.sleep(0.05)
+    with running(tmp_path) as process:
         for _ in range(5):
             process.send_signal(signal.SIGINT)
             time.sleep(gap_s)
